@@ -1,0 +1,57 @@
+//! The changes a person can ask for.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::model::{Availability, NodeId, ServiceKey, ServiceSpec};
+
+/// One intended change of desired state. Several commands given together become one change of the
+/// document: all or none.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Command {
+    /// Create a service or give it a new specification. Only the aspects that differ are written,
+    /// so that applying the same file twice writes nothing.
+    Deploy {
+        /// Which service.
+        service: ServiceKey,
+        /// All of its specification.
+        spec: Box<ServiceSpec>,
+        /// Its scale; when absent a new service gets one replica and an old one keeps its scale.
+        replicas: Option<u32>,
+    },
+    /// Change the number of replicas.
+    Scale {
+        /// Which service.
+        service: ServiceKey,
+        /// The new number.
+        replicas: u32,
+    },
+    /// Stop (`false`) or start (`true`) all replicas, keeping the service.
+    SetRunning {
+        /// Which service.
+        service: ServiceKey,
+        /// Whether it runs.
+        running: bool,
+    },
+    /// Remove the service and everything about it but its history.
+    Remove {
+        /// Which service.
+        service: ServiceKey,
+    },
+    /// Cordon, drain or re-activate a node.
+    SetAvailability {
+        /// Which node.
+        node: NodeId,
+        /// What it shall do.
+        availability: Availability,
+    },
+    /// Replace the labels that the cluster gives a node.
+    SetLabels {
+        /// Which node.
+        node: NodeId,
+        /// All of them.
+        labels: BTreeMap<String, String>,
+    },
+}

@@ -1,0 +1,241 @@
+//! Names of things: nodes, services, slots.
+
+use std::fmt;
+use std::str::FromStr;
+
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use thiserror::Error;
+
+/// A node's identity: its ed25519 public key. An address is only a hint; this is who it is.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct NodeId([u8; 32]);
+
+/// A text that is no [`NodeId`].
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[error("'{0}' is not a node id: expected 52 characters of a-z and 2-7")]
+pub struct BadNodeId(pub String);
+
+impl NodeId {
+    /// The node with this ed25519 public key.
+    pub const fn from_bytes(key: [u8; 32]) -> Self {
+        Self(key)
+    }
+
+    /// The ed25519 public key.
+    pub const fn as_bytes(&self) -> &[u8; 32] {
+        &self.0
+    }
+
+    /// The first ten characters of the textual form: enough for a person to tell nodes apart.
+    pub fn short(&self) -> String {
+        let mut text = self.to_string();
+        text.truncate(10);
+        text
+    }
+}
+
+impl fmt::Display for NodeId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let text = data_encoding::BASE32_NOPAD.encode(&self.0);
+        f.write_str(&text.to_ascii_lowercase())
+    }
+}
+
+impl fmt::Debug for NodeId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "NodeId({})", self.short())
+    }
+}
+
+impl FromStr for NodeId {
+    type Err = BadNodeId;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let bytes = data_encoding::BASE32_NOPAD
+            .decode(text.to_ascii_uppercase().as_bytes())
+            .map_err(|_| BadNodeId(text.to_owned()))?;
+        let key = bytes.try_into().map_err(|_| BadNodeId(text.to_owned()))?;
+        Ok(Self(key))
+    }
+}
+
+impl Serialize for NodeId {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        if serializer.is_human_readable() {
+            serializer.collect_str(self)
+        } else {
+            serializer.serialize_bytes(&self.0)
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for NodeId {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Visitor;
+        impl serde::de::Visitor<'_> for Visitor {
+            type Value = NodeId;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a node id")
+            }
+
+            fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<NodeId, E> {
+                text.parse().map_err(E::custom)
+            }
+
+            fn visit_bytes<E: serde::de::Error>(self, bytes: &[u8]) -> Result<NodeId, E> {
+                let key = bytes
+                    .try_into()
+                    .map_err(|_| E::invalid_length(bytes.len(), &"32 bytes"))?;
+                Ok(NodeId(key))
+            }
+        }
+        if deserializer.is_human_readable() {
+            deserializer.deserialize_str(Visitor)
+        } else {
+            deserializer.deserialize_bytes(Visitor)
+        }
+    }
+}
+
+/// A name that breaks the rules of DNS labels (RFC 1123).
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[error(
+    "'{name}' is not a valid {what} name: use 1 to 63 of a-z, 0-9 and '-', and neither start nor end with '-'"
+)]
+pub struct BadName {
+    /// What the name was for: `service`, `namespace`, `node`.
+    pub what: &'static str,
+    /// The offending text, cut to 80 characters.
+    pub name: String,
+}
+
+/// A service's full name. Both parts are DNS labels, so that every service has a host name.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct ServiceKey {
+    namespace: String,
+    name: String,
+}
+
+impl ServiceKey {
+    /// The namespace of services that name none.
+    pub const DEFAULT_NAMESPACE: &'static str = "default";
+
+    /// Checks both parts against RFC 1123.
+    pub fn new(namespace: &str, name: &str) -> Result<Self, BadName> {
+        check_label("namespace", namespace)?;
+        check_label("service", name)?;
+        Ok(Self {
+            namespace: namespace.to_owned(),
+            name: name.to_owned(),
+        })
+    }
+
+    /// The namespace part.
+    pub fn namespace(&self) -> &str {
+        &self.namespace
+    }
+
+    /// The service part.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+}
+
+/// Checks that `name` is a DNS label; `what` names its use in the error.
+pub(crate) fn check_label(what: &'static str, name: &str) -> Result<(), BadName> {
+    let inner = |c: u8| c.is_ascii_lowercase() || c.is_ascii_digit() || c == b'-';
+    let edge = |c: Option<&u8>| c.is_some_and(|c| *c != b'-');
+    let bytes = name.as_bytes();
+    let fine = (1..=63).contains(&bytes.len())
+        && bytes.iter().all(|c| inner(*c))
+        && edge(bytes.first())
+        && edge(bytes.last());
+    if fine {
+        Ok(())
+    } else {
+        Err(BadName {
+            what,
+            name: name.chars().take(80).collect(),
+        })
+    }
+}
+
+impl fmt::Display for ServiceKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.namespace, self.name)
+    }
+}
+
+impl fmt::Debug for ServiceKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+impl FromStr for ServiceKey {
+    type Err = BadName;
+
+    /// Reads `namespace/name`, or `name` in the default namespace.
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text.split_once('/') {
+            Some((namespace, name)) => Self::new(namespace, name),
+            None => Self::new(Self::DEFAULT_NAMESPACE, text),
+        }
+    }
+}
+
+impl TryFrom<String> for ServiceKey {
+    type Error = BadName;
+
+    fn try_from(text: String) -> Result<Self, Self::Error> {
+        text.parse()
+    }
+}
+
+impl From<ServiceKey> for String {
+    fn from(key: ServiceKey) -> Self {
+        key.to_string()
+    }
+}
+
+/// One place of a service that wants to be filled.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Slot {
+    /// The n-th replica of a replicated service.
+    Replica(u32),
+    /// The one replica of a daemon service on this node; every node claims its own.
+    Node(NodeId),
+}
+
+impl fmt::Display for Slot {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Replica(index) => write!(f, "{index}"),
+            Self::Node(node) => f.write_str(&node.short()),
+        }
+    }
+}
+
+/// A slot of a particular service.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct SlotId {
+    /// Whose slot it is.
+    pub service: ServiceKey,
+    /// Which one.
+    pub slot: Slot,
+}
+
+impl fmt::Display for SlotId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}.{}", self.service, self.slot)
+    }
+}
+
+impl fmt::Debug for SlotId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}

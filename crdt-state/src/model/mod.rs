@@ -1,0 +1,15 @@
+//! The vocabulary of the whole project: identities, specifications, reports.
+
+mod ids;
+mod report;
+mod resources;
+mod spec;
+
+pub use ids::{BadName, BadNodeId, NodeId, ServiceKey, Slot, SlotId};
+pub use report::{Claim, Endpoint, ExitReport, Facts, NodeRegister, NodeReport, Phase, Version};
+pub use resources::Resources;
+pub use spec::{
+    Availability, Constraint, ConstraintOp, HealthCheck, HealthTest, HostPort, Mode, Placement,
+    PortSpec, Protocol, PublishMode, RestartCondition, RestartPolicy, RuntimeKind, ServiceSpec,
+    Strategy, UpdatePolicy, VolumeMount,
+};

@@ -1,0 +1,159 @@
+//! What a node says of itself: the payload of its register.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+
+use serde::{Deserialize, Serialize};
+
+use super::{HostPort, NodeId, Protocol, Resources, SlotId};
+
+/// The age of a register: boots count before writes within a boot. Newer is greater.
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize,
+)]
+pub struct Version {
+    /// How often the node has started; bumped and synced to disk at each start.
+    pub boot: u64,
+    /// Writes since that start.
+    pub seq: u64,
+}
+
+/// The single-writer register of one node. The newest [`Version`] wins; there is no history.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NodeRegister {
+    /// The only writer.
+    pub node: NodeId,
+    /// Its age.
+    pub version: Version,
+    /// Its content.
+    pub report: NodeReport,
+}
+
+/// What a node reports.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct NodeReport {
+    /// Its name, unique by agreement of people, not by force.
+    pub name: String,
+    /// Version of its daemon.
+    pub dunlin_version: String,
+    /// Where it can be reached: the membership address; the control plane listens on the next port.
+    pub address: Option<SocketAddr>,
+    /// What it is.
+    pub facts: Facts,
+    /// Labels from its command line. Labels set through the cluster are desired state and win.
+    pub labels: BTreeMap<String, String>,
+    /// What its replicas may use in total.
+    pub capacity: Resources,
+    /// Whether it offers container runtimes: `process`, `docker`.
+    pub runtimes: Vec<String>,
+    /// Whether its disk accepts writes; a node that cannot write takes no new work.
+    pub disk_ok: bool,
+    /// The slots it holds.
+    pub claims: Vec<Claim>,
+    /// Milliseconds since the Unix epoch at which it started, by its own clock.
+    pub started_at: u64,
+}
+
+/// The fingerprint of a host.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Facts {
+    /// `linux`.
+    pub os: String,
+    /// The distribution, such as `debian 12`.
+    pub distribution: String,
+    /// As Docker writes it: `amd64`, `arm64`, …
+    pub arch: String,
+    /// Kernel release.
+    pub kernel: String,
+    /// Logical CPUs.
+    pub cpus: u32,
+    /// Memory in bytes.
+    pub memory: u64,
+    /// Size in bytes of the disk that holds the data directory.
+    pub disk: u64,
+    /// Version of the container engine, if one answers.
+    pub engine: Option<String>,
+}
+
+/// A node's word that it holds a slot.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Claim {
+    /// Which slot.
+    pub slot: SlotId,
+    /// The fencing epoch: the newest award of this slot has the highest.
+    pub epoch: u64,
+    /// Identifies the specification that the replica runs: a hash of it.
+    pub revision: String,
+    /// Where the replica is in its life.
+    pub phase: Phase,
+    /// Whether it should get traffic.
+    pub ready: bool,
+    /// Whether the holder wants to hand the slot over (drain, or it no longer matches).
+    pub leaving: bool,
+    /// Milliseconds since the Unix epoch when the claim was made, by the holder's clock.
+    pub since: u64,
+    /// What it takes from the node.
+    pub resources: Resources,
+    /// Host ports it takes from the node.
+    pub host_ports: Vec<HostPort>,
+    /// Where its ports answer.
+    pub endpoints: Vec<Endpoint>,
+    /// Starts beyond the first.
+    pub restarts: u32,
+    /// How it last ended.
+    pub last_exit: Option<ExitReport>,
+    /// Why it is not running, in words, cut to 300 characters.
+    pub message: Option<String>,
+    /// The container's or process group's id.
+    pub workload: Option<String>,
+    /// When the current attempt started, milliseconds since the Unix epoch.
+    pub started_at: Option<u64>,
+}
+
+/// The life of a replica on its node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Phase {
+    /// Awarded; nothing has been started.
+    Claimed,
+    /// The image is being fetched.
+    Preparing,
+    /// The runtime has been asked to start it.
+    Starting,
+    /// It runs.
+    Running,
+    /// It ended and waits to be started again.
+    BackOff,
+    /// It has ended so often that waiting is long; still tried.
+    CrashLoop,
+    /// It ended and the restart policy says to leave it.
+    Completed,
+    /// It ended in failure and the restart policy says to leave it.
+    Failed,
+    /// It has been asked to stop.
+    Stopping,
+}
+
+/// Where one port of a replica answers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Endpoint {
+    /// The port as the specification names it.
+    pub target: u16,
+    /// TCP or UDP.
+    pub protocol: Protocol,
+    /// Where it answers, as reachable from the replica's node.
+    pub address: SocketAddr,
+}
+
+/// How a replica ended.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ExitReport {
+    /// Exit code; 128 + n when a signal ended it.
+    pub code: i32,
+    /// Whether the kernel killed it for its memory.
+    pub oom: bool,
+    /// Milliseconds since the Unix epoch.
+    pub at: u64,
+}

@@ -1,0 +1,304 @@
+//! What a person asks for: the specification of a service.
+//!
+//! Every struct tolerates missing fields (`serde(default)`), so that a cluster with daemons of two
+//! versions reads each other's registers.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use super::{Resources, ServiceKey};
+
+/// Everything about a service but how many replicas it has and whether it runs, which are
+/// registers of their own so that concurrent edits of different aspects both win.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct ServiceSpec {
+    /// Container image. Empty for host processes.
+    pub image: String,
+    /// Overrides the image's entry point.
+    pub entrypoint: Vec<String>,
+    /// The command and its arguments; for host processes, what to execute.
+    pub command: Vec<String>,
+    /// Environment variables.
+    pub environment: BTreeMap<String, String>,
+    /// Working directory inside the container or on the host.
+    pub working_dir: Option<String>,
+    /// User (and group) to run as, as Docker writes it.
+    pub user: Option<String>,
+    /// Host name inside the container.
+    pub hostname: Option<String>,
+    /// Labels put on the containers.
+    pub labels: BTreeMap<String, String>,
+    /// Replicated or one on every node.
+    pub mode: Mode,
+    /// Which runtime starts the replicas.
+    pub runtime: RuntimeKind,
+    /// Ports the replicas listen on.
+    pub ports: Vec<PortSpec>,
+    /// What placement reserves for a replica.
+    pub reservation: Resources,
+    /// What a replica may use at most; zero means unlimited.
+    pub limit: Resources,
+    /// Where replicas may and should run.
+    pub placement: Placement,
+    /// What happens when a replica ends.
+    pub restart: RestartPolicy,
+    /// How a new specification replaces the old one.
+    pub update: UpdatePolicy,
+    /// How the replica's health is found out.
+    pub health: Option<HealthCheck>,
+    /// Volumes, by name.
+    pub volumes: Vec<VolumeMount>,
+    /// Signal that asks a replica to stop; `SIGTERM` when none is named.
+    pub stop_signal: Option<String>,
+    /// Milliseconds between that signal and `SIGKILL`.
+    pub stop_grace_ms: Option<u64>,
+}
+
+impl ServiceSpec {
+    /// Grace between the stop signal and `SIGKILL` when the specification names none, as Docker.
+    pub const DEFAULT_STOP_GRACE_MS: u64 = 10_000;
+
+    /// Milliseconds between the stop signal and `SIGKILL`.
+    pub fn stop_grace_ms(&self) -> u64 {
+        self.stop_grace_ms.unwrap_or(Self::DEFAULT_STOP_GRACE_MS)
+    }
+
+    /// Host ports that a replica takes for itself on its node.
+    pub fn host_ports(&self) -> impl Iterator<Item = HostPort> + '_ {
+        self.ports
+            .iter()
+            .filter(|p| p.publish_mode == PublishMode::Host)
+            .filter_map(|p| {
+                p.published.map(|port| HostPort {
+                    port,
+                    protocol: p.protocol,
+                })
+            })
+    }
+}
+
+/// How many replicas a service has, as a rule.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Mode {
+    /// As many as its `scale` register says.
+    #[default]
+    Replicated,
+    /// One on every node that matches (a daemon service).
+    Global,
+}
+
+/// Which runtime starts a service's replicas.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RuntimeKind {
+    /// Docker when its socket answers and the service names an image, else processes.
+    #[default]
+    Auto,
+    /// Supervised host processes.
+    Process,
+    /// Docker or Podman.
+    Docker,
+}
+
+/// Transport protocol of a port.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Protocol {
+    /// TCP.
+    #[default]
+    Tcp,
+    /// UDP.
+    Udp,
+}
+
+/// How a published port is answered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum PublishMode {
+    /// On every node, by the proxies.
+    #[default]
+    Ingress,
+    /// Only on the nodes that run a replica, bound by it; an exclusive resource of the node.
+    Host,
+}
+
+/// A port that replicas listen on.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct PortSpec {
+    /// The port inside the container; for processes a free host port stands for it.
+    pub target: u16,
+    /// The port published on hosts, if any.
+    pub published: Option<u16>,
+    /// The host address to publish on; all when absent.
+    pub host_ip: Option<String>,
+    /// TCP or UDP.
+    pub protocol: Protocol,
+    /// Who answers the published port.
+    pub publish_mode: PublishMode,
+}
+
+/// A port of a host, held by at most one replica.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct HostPort {
+    /// The port number.
+    pub port: u16,
+    /// TCP or UDP.
+    pub protocol: Protocol,
+}
+
+/// Where replicas may run (constraints) and would better run (strategy).
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Placement {
+    /// All must hold on a node.
+    pub constraints: Vec<Constraint>,
+    /// Even or dense.
+    pub strategy: Strategy,
+    /// At most so many replicas of this service on one node.
+    pub max_per_node: Option<u32>,
+    /// Services that must not share a node with this one.
+    pub anti_affinity: Vec<ServiceKey>,
+}
+
+/// How scores compare nodes that may all take a replica.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Strategy {
+    /// Replicas far from each other, load even.
+    #[default]
+    Spread,
+    /// The fullest node that still has room.
+    Pack,
+}
+
+/// A condition on a node's facts and labels, such as `node.labels.zone == north`.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Constraint {
+    /// `node.id`, `node.hostname` (its name), `node.platform.os`, `node.platform.arch`,
+    /// `node.kernel`, or `node.labels.<key>`.
+    pub key: String,
+    /// The comparison.
+    pub op: ConstraintOp,
+    /// What to compare with.
+    pub value: String,
+}
+
+/// Comparison of a [`Constraint`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ConstraintOp {
+    /// Equal; an absent label equals nothing.
+    Equal,
+    /// Different or absent.
+    NotEqual,
+}
+
+/// When a replica that ended is started again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RestartCondition {
+    /// Never.
+    Never,
+    /// After a non-zero exit.
+    OnFailure,
+    /// Always.
+    #[default]
+    Any,
+}
+
+/// Restarts of a replica on its node.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct RestartPolicy {
+    /// When to restart.
+    pub condition: RestartCondition,
+    /// First delay in milliseconds; doubles with each failure up to five minutes.
+    pub delay_ms: u64,
+    /// Give up after so many failures in a row; for ever when absent.
+    pub max_attempts: Option<u32>,
+    /// A replica that ran so many milliseconds counts as recovered, and the back-off starts anew.
+    pub window_ms: u64,
+}
+
+impl Default for RestartPolicy {
+    fn default() -> Self {
+        Self {
+            condition: RestartCondition::Any,
+            delay_ms: 500,
+            max_attempts: None,
+            window_ms: 10_000,
+        }
+    }
+}
+
+/// How replicas move to a new specification.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct UpdatePolicy {
+    /// How many slots change at a time, at least one.
+    pub parallelism: u32,
+}
+
+impl Default for UpdatePolicy {
+    fn default() -> Self {
+        Self { parallelism: 1 }
+    }
+}
+
+/// A health check, as Compose writes it.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct HealthCheck {
+    /// What is run.
+    pub test: HealthTest,
+    /// Milliseconds between checks.
+    pub interval_ms: u64,
+    /// Milliseconds after which a check has failed.
+    pub timeout_ms: u64,
+    /// Failures in a row that make a replica unhealthy.
+    pub retries: u32,
+    /// Milliseconds after the start in which failures do not count.
+    pub start_period_ms: u64,
+}
+
+/// The test of a [`HealthCheck`].
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum HealthTest {
+    /// Checks are switched off, also those of the image.
+    #[default]
+    None,
+    /// A command run in the container, without a shell.
+    Exec(Vec<String>),
+    /// A command line run by the container's shell.
+    Shell(String),
+}
+
+/// A named volume in a replica.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct VolumeMount {
+    /// The volume's name, or for a bind mount the absolute host path.
+    pub source: String,
+    /// Where it appears.
+    pub target: String,
+    /// Whether the replica may only read it.
+    pub read_only: bool,
+}
+
+/// Whether a node takes new replicas.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Availability {
+    /// Takes replicas.
+    #[default]
+    Active,
+    /// Keeps what it has and takes nothing new.
+    Cordoned,
+    /// Hands what it has to others, then is empty.
+    Drained,
+}

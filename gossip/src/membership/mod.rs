@@ -1,0 +1,5 @@
+//! SWIM membership as a deterministic machine.
+
+mod io;
+
+pub use io::{Effect, Input, MemberEvent, MemberId, MemberState, Profile};

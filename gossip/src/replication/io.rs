@@ -1,0 +1,131 @@
+//! What goes into the replication machine and what comes out.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use dunlin_state::desired::Command;
+use dunlin_state::model::{NodeId, NodeRegister, NodeReport, Version};
+use serde::{Deserialize, Serialize};
+
+/// Names a local write until it is answered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ProposalId(pub u64);
+
+/// Names a request to the disk until it is answered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct PersistId(pub u64);
+
+/// What the machine may be told.
+#[derive(Debug, Clone)]
+pub enum Input {
+    /// A person's change, through this node's API.
+    Propose {
+        /// Comes back in the answer.
+        id: ProposalId,
+        /// Become one change: all or none.
+        commands: Vec<Command>,
+        /// Who asks, for the history.
+        author: String,
+    },
+    /// This node's own report has changed.
+    Report(NodeReport),
+    /// A control connection with a peer is up.
+    Connected(NodeId),
+    /// The control connection with a peer is gone.
+    Disconnected(NodeId),
+    /// A message from a connected peer.
+    Message {
+        /// The authenticated sender.
+        from: NodeId,
+        /// What it says.
+        message: Message,
+    },
+    /// The disk has synced a write.
+    Persisted(PersistId),
+    /// The disk refused a write.
+    PersistFailed {
+        /// Which.
+        id: PersistId,
+        /// Why, in words.
+        reason: String,
+    },
+    /// Forget what a departed node reported.
+    Forget(NodeId),
+}
+
+/// What the machine wants done.
+#[derive(Debug, Clone)]
+pub enum Effect {
+    /// Send to a connected peer; losing it is harmless.
+    Send {
+        /// To whom.
+        to: NodeId,
+        /// What.
+        message: Message,
+    },
+    /// Write in this order, sync, and answer with the id.
+    Persist {
+        /// Comes back in the answer.
+        id: PersistId,
+        /// What to write, atomically.
+        writes: Vec<Write>,
+    },
+    /// A proposal is durable here and on its way, or was refused and changed nothing.
+    Proposed {
+        /// Which.
+        id: ProposalId,
+        /// Whether it changed anything, or why it was refused.
+        result: Result<bool, dunlin_state::desired::Rejection>,
+    },
+    /// Desired state has changed; read the new snapshot.
+    DesiredChanged,
+    /// These nodes' registers have changed.
+    ObservedChanged(Vec<NodeId>),
+    /// Something that an operator should know, such as a peer that sends rubbish.
+    Warning(String),
+}
+
+/// A write of desired state to disk.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Write {
+    /// Replace everything by this saved document.
+    Document(Bytes),
+    /// Append one change.
+    Change(Bytes),
+}
+
+/// What peers tell each other. Every size is checked before and after decoding.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Message {
+    /// Push: changes of the document with this identity, oldest first.
+    Changes {
+        /// The document's identity (epoch and root).
+        document: dunlin_state::desired::DocumentId,
+        /// Encoded changes.
+        changes: Vec<Bytes>,
+    },
+    /// Anti-entropy of the document: one step of automerge's sync protocol.
+    Sync {
+        /// The sender's document.
+        document: dunlin_state::desired::DocumentId,
+        /// The encoded step.
+        step: Bytes,
+    },
+    /// The whole document, for a peer whose document has another identity.
+    Document {
+        /// The sender's document.
+        document: dunlin_state::desired::DocumentId,
+        /// As saved.
+        saved: Bytes,
+    },
+    /// Push: registers.
+    Registers(Vec<Arc<NodeRegister>>),
+    /// Anti-entropy of registers: the versions the sender knows; it wants what is newer, and
+    /// `reply` asks for the receiver's digest when that one lacks something.
+    Digest {
+        /// Known versions.
+        versions: Vec<(NodeId, Version)>,
+        /// Whether the receiver should answer with a digest of its own.
+        reply: bool,
+    },
+}

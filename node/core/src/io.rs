@@ -1,0 +1,325 @@
+//! What goes into a node's engine and what comes out.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use dunlin_gossip::membership::{MemberId, Profile};
+use dunlin_gossip::replication::{PersistId, ProposalId};
+use dunlin_state::desired::{Command, Rejection};
+use dunlin_state::model::{Claim, Endpoint, Facts, NodeId, Resources, ServiceSpec, SlotId};
+
+/// What a node is when it starts.
+#[derive(Debug, Clone)]
+pub struct NodeConfig {
+    /// Identity, boot count and membership address.
+    pub member: MemberId,
+    /// Its name.
+    pub name: String,
+    /// Timing preset.
+    pub profile: Profile,
+    /// Seeds every random choice of this node in this life.
+    pub seed: u64,
+    /// Labels from the command line.
+    pub labels: BTreeMap<String, String>,
+    /// What it is.
+    pub facts: Facts,
+    /// What its replicas may use in total.
+    pub capacity: Resources,
+    /// Runtimes it offers, of `process` and `docker`.
+    pub runtimes: Vec<String>,
+    /// Version of the daemon.
+    pub dunlin_version: String,
+}
+
+/// What a node remembers from its earlier life.
+#[derive(Debug, Clone, Default)]
+pub struct Recovered {
+    /// The saved document and the changes after it; `None` on a first start.
+    pub document: Option<(Bytes, Vec<Bytes>)>,
+    /// The claims it held.
+    pub claims: Vec<Claim>,
+    /// Membership addresses it knew.
+    pub peers: Vec<SocketAddr>,
+}
+
+/// What the engine may be told.
+#[derive(Debug, Clone)]
+pub enum Input {
+    /// An authenticated, opened membership datagram.
+    Datagram {
+        /// Source address.
+        from: SocketAddr,
+        /// Plain text.
+        bytes: Bytes,
+    },
+    /// A control connection with a peer is up.
+    Connected(NodeId),
+    /// It is gone.
+    Disconnected(NodeId),
+    /// A message from a peer over its control connection, still encoded: see `wire`.
+    Message {
+        /// The authenticated sender.
+        from: NodeId,
+        /// The encoded message.
+        bytes: Bytes,
+    },
+    /// The answer to [`Effect::Probe`].
+    ProbeDone {
+        /// Who was probed.
+        node: NodeId,
+        /// Whether it answered.
+        reachable: bool,
+    },
+    /// A person's change.
+    Propose {
+        /// Comes back in the answer.
+        id: ProposalId,
+        /// All or none.
+        commands: Vec<Command>,
+        /// Who asks.
+        author: String,
+    },
+    /// The disk has synced a write.
+    Persisted(PersistId),
+    /// The disk refused a write.
+    PersistFailed {
+        /// Which.
+        id: PersistId,
+        /// Why.
+        reason: String,
+    },
+    /// News from the runtimes.
+    Runtime(RuntimeEvent),
+    /// Join through this membership address.
+    Join(SocketAddr),
+    /// Hand nothing over, say goodbye: the daemon stops for good on this cluster.
+    Leave,
+    /// The runtimes on offer or the disk's health have changed.
+    Host {
+        /// Runtimes on offer.
+        runtimes: Vec<String>,
+        /// Whether the disk accepts writes.
+        disk_ok: bool,
+        /// Version of the container engine, if one answers.
+        engine: Option<String>,
+    },
+    /// Time has passed; harmless when early.
+    Timeout,
+}
+
+/// What the engine wants done.
+#[derive(Debug, Clone)]
+pub enum Effect {
+    /// Seal and send a membership datagram.
+    SendDatagram {
+        /// Where.
+        to: SocketAddr,
+        /// Plain text.
+        bytes: Bytes,
+    },
+    /// Send over the control plane; connect first if needed. Losing it is harmless.
+    SendMessage {
+        /// To whom.
+        to: NodeId,
+        /// Its membership address: the control plane listens on the next port.
+        address: SocketAddr,
+        /// The encoded message.
+        bytes: Bytes,
+    },
+    /// Keep a control connection with this peer.
+    Connect {
+        /// Who.
+        node: NodeId,
+        /// Its membership address.
+        address: SocketAddr,
+    },
+    /// Keep it no longer.
+    Disconnect(NodeId),
+    /// Ask the peer over the reliable path whether it lives; answer with [`Input::ProbeDone`]
+    /// within a second.
+    Probe {
+        /// Who.
+        node: NodeId,
+        /// Its membership address.
+        address: SocketAddr,
+    },
+    /// Write in order, sync, answer with the id.
+    Persist {
+        /// Comes back.
+        id: PersistId,
+        /// What to write, atomically.
+        writes: Vec<Write>,
+    },
+    /// Answer to [`Input::Propose`].
+    Proposed {
+        /// Which.
+        id: ProposalId,
+        /// Whether anything changed, or why it was refused.
+        result: Result<bool, Rejection>,
+    },
+    /// Something for the runtimes to do.
+    Runtime(RuntimeCommand),
+    /// What readers see has changed: publish new views.
+    Changed(Changed),
+    /// A line for the operator's log and the event stream.
+    Event(Event),
+}
+
+/// Which views have changed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Changed {
+    /// Desired state.
+    pub desired: bool,
+    /// Registers.
+    pub observed: bool,
+    /// Members and their states.
+    pub members: bool,
+}
+
+/// A write to the node's disk.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Write {
+    /// Replace the document and drop the appended changes.
+    Document(Bytes),
+    /// Append one change.
+    Change(Bytes),
+    /// Replace the claims. Nothing waits for this one.
+    Claims(Vec<Claim>),
+    /// Replace the known membership addresses. Nothing waits for this one.
+    Peers(Vec<SocketAddr>),
+}
+
+/// One attempt to run a slot on this node.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct WorkloadId {
+    /// The slot.
+    pub slot: SlotId,
+    /// The claim's epoch.
+    pub epoch: u64,
+    /// Counts starts under that claim, from 0.
+    pub attempt: u32,
+}
+
+/// Everything a runtime needs to start a replica.
+#[derive(Debug, Clone)]
+pub struct Workload {
+    /// Which attempt of which slot.
+    pub id: WorkloadId,
+    /// Hash of the specification.
+    pub revision: String,
+    /// The specification.
+    pub spec: Arc<ServiceSpec>,
+    /// Name of this node, for the environment.
+    pub node_name: String,
+    /// This node.
+    pub node: NodeId,
+}
+
+/// What the runtimes are asked to do. Every command is answered by an event, and repeating one is
+/// harmless.
+#[derive(Debug, Clone)]
+pub enum RuntimeCommand {
+    /// List what runs from an earlier life: answered by [`RuntimeEvent::Adopted`].
+    Adopt,
+    /// Fetch what is needed and start.
+    Start(Box<Workload>),
+    /// Ask to stop, wait for the grace, kill; answered by [`RuntimeEvent::Exited`] or
+    /// [`RuntimeEvent::Lost`].
+    Stop {
+        /// Which.
+        id: WorkloadId,
+        /// Signal name; `SIGTERM` when absent.
+        signal: Option<String>,
+        /// Milliseconds between the signal and `SIGKILL`.
+        grace_ms: u64,
+    },
+    /// Delete what a dead attempt left behind (container, files). Not answered.
+    Remove {
+        /// Which.
+        id: WorkloadId,
+    },
+    /// Try to connect to a TCP endpoint of this replica: answered by
+    /// [`RuntimeEvent::PortChecked`] within a second.
+    CheckPort {
+        /// Whose.
+        id: WorkloadId,
+        /// Where.
+        address: SocketAddr,
+    },
+}
+
+/// News from the runtimes.
+#[derive(Debug, Clone)]
+pub enum RuntimeEvent {
+    /// What runs from an earlier life, once after [`RuntimeCommand::Adopt`].
+    Adopted(Vec<Adopted>),
+    /// The image is being fetched.
+    Preparing(WorkloadId),
+    /// It runs.
+    Started(Running),
+    /// It could not be started.
+    StartFailed {
+        /// Which.
+        id: WorkloadId,
+        /// Why, for a person.
+        reason: String,
+        /// Whether trying the same again on this node is pointless (no such image, no such
+        /// program), so that another node should have the slot.
+        hopeless: bool,
+    },
+    /// It ended.
+    Exited {
+        /// Which.
+        id: WorkloadId,
+        /// Exit code; 128 + n for signal n.
+        code: i32,
+        /// Whether the kernel killed it for its memory.
+        oom: bool,
+    },
+    /// It is not there any more and nobody knows how it ended.
+    Lost(WorkloadId),
+    /// The answer to [`RuntimeCommand::CheckPort`].
+    PortChecked {
+        /// Whose.
+        id: WorkloadId,
+        /// Whether it accepted a connection.
+        open: bool,
+    },
+}
+
+/// A replica that runs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Running {
+    /// Which attempt.
+    pub id: WorkloadId,
+    /// The container's or process group's id.
+    pub workload: String,
+    /// Where its ports answer.
+    pub endpoints: Vec<Endpoint>,
+}
+
+/// What a runtime found from an earlier life of the daemon.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Adopted {
+    /// Which attempt it was.
+    pub running: Running,
+    /// Hash of the specification it was started with.
+    pub revision: String,
+    /// Its exit code and whether memory was the reason, when it has ended meanwhile.
+    pub exited: Option<(i32, bool)>,
+}
+
+/// A thing worth telling.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Event {
+    /// Whether an operator should look at it.
+    pub warning: bool,
+    /// In words.
+    pub text: String,
+    /// The service it is about.
+    pub slot: Option<SlotId>,
+    /// The node it is about.
+    pub node: Option<NodeId>,
+}

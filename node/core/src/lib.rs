@@ -1,0 +1,8 @@
+//! Everything one node decides, as one deterministic machine.
+//!
+//! [`engine::Engine`] wires the machines together: membership and replication from
+//! `dunlin-gossip`, and from this crate the liveness judge, the bidding, and the reconciler. The
+//! daemon and the simulator run this very engine; nothing here reads a clock, opens a socket or
+//! draws a random number of its own.
+
+pub mod io;
