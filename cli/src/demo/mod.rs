@@ -1,0 +1,1 @@
+//! `dunlin demo`: a cluster on this host, shown at work and cleaned up again.

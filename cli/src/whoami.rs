@@ -1,0 +1,1 @@
+//! `dunlin whoami`: a tiny HTTP workload that says who it is.
