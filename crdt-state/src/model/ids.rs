@@ -203,6 +203,7 @@ impl From<ServiceKey> for String {
 /// One place of a service that wants to be filled.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub enum Slot {
     /// The n-th replica of a replicated service.
     Replica(u32),
@@ -221,6 +222,7 @@ impl fmt::Display for Slot {
 
 /// A slot of a particular service.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct SlotId {
     /// Whose slot it is.
     pub service: ServiceKey,

@@ -1,6 +1,8 @@
 //! The vocabulary of the whole project: identities, specifications, reports.
 
 mod ids;
+#[cfg(feature = "openapi")]
+mod openapi;
 mod report;
 mod resources;
 mod spec;

@@ -58,6 +58,7 @@ pub struct NodeReport {
 /// The fingerprint of a host.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(default)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Facts {
     /// `linux`.
     pub os: String,
@@ -115,6 +116,7 @@ pub struct Claim {
 /// The life of a replica on its node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub enum Phase {
     /// Awarded; nothing has been started.
     Claimed,
@@ -138,17 +140,20 @@ pub enum Phase {
 
 /// Where one port of a replica answers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Endpoint {
     /// The port as the specification names it.
     pub target: u16,
     /// TCP or UDP.
     pub protocol: Protocol,
     /// Where it answers, as reachable from the replica's node.
+    #[cfg_attr(feature = "openapi", schema(value_type = String))]
     pub address: SocketAddr,
 }
 
 /// How a replica ended.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct ExitReport {
     /// Exit code; 128 + n when a signal ended it.
     pub code: i32,

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 /// ([`super::HostPort`]).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(default)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Resources {
     /// CPU time in thousandths of a core.
     pub cpu_millis: u64,

@@ -13,6 +13,7 @@ use super::{Resources, ServiceKey};
 /// registers of their own so that concurrent edits of different aspects both win.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(default)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct ServiceSpec {
     /// Container image. Empty for host processes.
     pub image: String,
@@ -82,6 +83,7 @@ impl ServiceSpec {
 /// How many replicas a service has, as a rule.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub enum Mode {
     /// As many as its `scale` register says.
     #[default]
@@ -93,6 +95,7 @@ pub enum Mode {
 /// Which runtime starts a service's replicas.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub enum RuntimeKind {
     /// Docker when its socket answers and the service names an image, else processes.
     #[default]
@@ -106,6 +109,7 @@ pub enum RuntimeKind {
 /// Transport protocol of a port.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub enum Protocol {
     /// TCP.
     #[default]
@@ -117,6 +121,7 @@ pub enum Protocol {
 /// How a published port is answered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub enum PublishMode {
     /// On every node, by the proxies.
     #[default]
@@ -128,6 +133,7 @@ pub enum PublishMode {
 /// A port that replicas listen on.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(default)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct PortSpec {
     /// The port inside the container; for processes a free host port stands for it.
     pub target: u16,
@@ -143,6 +149,7 @@ pub struct PortSpec {
 
 /// A port of a host, held by at most one replica.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct HostPort {
     /// The port number.
     pub port: u16,
@@ -153,6 +160,7 @@ pub struct HostPort {
 /// Where replicas may run (constraints) and would better run (strategy).
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(default)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Placement {
     /// All must hold on a node.
     pub constraints: Vec<Constraint>,
@@ -167,6 +175,7 @@ pub struct Placement {
 /// How scores compare nodes that may all take a replica.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub enum Strategy {
     /// Replicas far from each other, load even.
     #[default]
@@ -177,6 +186,7 @@ pub enum Strategy {
 
 /// A condition on a node's facts and labels, such as `node.labels.zone == north`.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Constraint {
     /// `node.id`, `node.hostname` (its name), `node.platform.os`, `node.platform.arch`,
     /// `node.kernel`, or `node.labels.<key>`.
@@ -190,6 +200,7 @@ pub struct Constraint {
 /// Comparison of a [`Constraint`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub enum ConstraintOp {
     /// Equal; an absent label equals nothing.
     Equal,
@@ -200,6 +211,7 @@ pub enum ConstraintOp {
 /// When a replica that ended is started again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub enum RestartCondition {
     /// Never.
     Never,
@@ -213,6 +225,7 @@ pub enum RestartCondition {
 /// Restarts of a replica on its node.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct RestartPolicy {
     /// When to restart.
     pub condition: RestartCondition,
@@ -238,6 +251,7 @@ impl Default for RestartPolicy {
 /// How replicas move to a new specification.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct UpdatePolicy {
     /// How many slots change at a time, at least one.
     pub parallelism: u32,
@@ -252,6 +266,7 @@ impl Default for UpdatePolicy {
 /// A health check, as Compose writes it.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(default)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct HealthCheck {
     /// What is run.
     pub test: HealthTest,
@@ -268,6 +283,7 @@ pub struct HealthCheck {
 /// The test of a [`HealthCheck`].
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub enum HealthTest {
     /// Checks are switched off, also those of the image.
     #[default]
@@ -281,6 +297,7 @@ pub enum HealthTest {
 /// A named volume in a replica.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(default)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct VolumeMount {
     /// The volume's name, or for a bind mount the absolute host path.
     pub source: String,
@@ -293,6 +310,7 @@ pub struct VolumeMount {
 /// Whether a node takes new replicas.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub enum Availability {
     /// Takes replicas.
     #[default]

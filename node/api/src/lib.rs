@@ -1,1 +1,41 @@
-//! x
+//! The contract between the command line (or any other client) and a node: HTTP with JSON bodies
+//! under `/v1`, on a Unix socket.
+//!
+//! What stands here, both sides use: the request and answer types, the paths ([`routes`]), the
+//! errors with their HTTP status and exit code ([`ErrorCode`]), the generated description
+//! ([`openapi()`], checked in as `docs/openapi.json`), and behind the `client` feature a typed
+//! client. Types that the cluster stores are those of [`dunlin_state::model`]; only what is made
+//! for showing is defined here.
+//!
+//! Conventions: every instant is in milliseconds since the Unix epoch by the clock of the node that
+//! wrote it; every duration is in milliseconds; every size in bytes. Answers may gain fields, so
+//! readers ignore those they do not know. Streams are one JSON object per line.
+
+#[cfg(feature = "client")]
+pub mod client;
+mod cluster;
+mod error;
+mod insight;
+mod openapi;
+pub mod routes;
+mod service;
+mod stream;
+#[cfg(test)]
+mod tests;
+
+pub use cluster::{
+    AvailabilityRequest, Counts, DocumentStatus, LabelsRequest, Node, NodeList, NodeState,
+    NodeStatus, Ticket, TicketRequest, VersionInfo,
+};
+pub use error::{ErrorBody, ErrorCode, Exit};
+pub use insight::{
+    Check, CheckStatus, Convergence, ConvergenceQuery, DoctorReport, Explanation, History,
+    HistoryEntry, NodeVerdict, RefusalReason, ServiceProgress, SlotState, Verdict,
+};
+pub use openapi::{openapi, openapi_json};
+pub use service::{
+    ChangeResponse, DeployRequest, DeployResponse, DeployService, DeployedService, Replica,
+    ReplicaList, ReplicaQuery, ScaleRequest, ServiceDetail, ServiceList, ServiceQuery,
+    ServiceSummary,
+};
+pub use stream::{EventQuery, EventRecord, LogQuery, LogRecord, LogStream};

@@ -1,0 +1,176 @@
+//! Nodes, tickets, versions.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+
+use dunlin_state::model::{Availability, Facts, NodeId, Resources};
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+/// What software answers.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct VersionInfo {
+    /// Version of the daemon, by semantic versioning.
+    pub version: String,
+    /// Version of this contract: `v1`.
+    pub api: String,
+    /// Operating system: `linux`.
+    pub os: String,
+    /// Architecture as Docker writes it: `amd64`, `arm64`.
+    pub arch: String,
+}
+
+impl VersionInfo {
+    /// The contract that this crate describes.
+    pub const API: &'static str = "v1";
+}
+
+/// The node that answers, in detail.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct NodeStatus {
+    /// Everything that other nodes can say of it too.
+    pub node: Node,
+    /// Identity of the cluster.
+    pub cluster: String,
+    /// Where this API listens, such as `unix:///run/dunlin/api.sock`.
+    pub api: String,
+    /// Timing preset: `lan`, `wan` or `local`.
+    pub profile: String,
+    /// The data directory.
+    pub data_dir: String,
+    /// Process id of the daemon.
+    pub pid: u32,
+    /// Milliseconds since the daemon started.
+    pub uptime_ms: u64,
+    /// Resident memory of the daemon in bytes.
+    pub rss: u64,
+    /// The desired-state document.
+    pub document: DocumentStatus,
+    /// How much of everything there is.
+    pub counts: Counts,
+}
+
+/// The desired-state document as this node holds it.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, ToSchema)]
+#[serde(default)]
+pub struct DocumentStatus {
+    /// Its identity: `epoch-root`, the same on all nodes that agree.
+    pub id: String,
+    /// Digest of its newest changes: the same on all nodes that have the same state.
+    pub heads: String,
+    /// Changes it holds.
+    pub changes: u64,
+}
+
+/// How much of everything this node sees.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, ToSchema)]
+#[serde(default)]
+pub struct Counts {
+    /// Members that answer, this one included.
+    pub alive: u32,
+    /// All members it remembers.
+    pub nodes: u32,
+    /// Services.
+    pub services: u32,
+    /// Replicas in the whole cluster.
+    pub replicas: u32,
+    /// Replicas on this node.
+    pub replicas_here: u32,
+    /// Control connections with peers.
+    pub connections: u32,
+}
+
+/// All nodes.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct NodeList {
+    /// Ordered by name, then id.
+    pub nodes: Vec<Node>,
+}
+
+/// A node as the answering node sees it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct Node {
+    /// Its identity.
+    pub id: NodeId,
+    /// Its name; not necessarily unique.
+    pub name: String,
+    /// Whether it is the one that answers.
+    pub this: bool,
+    /// What is believed of it.
+    pub state: NodeState,
+    /// Whether it takes replicas.
+    pub availability: Availability,
+    /// Its membership address.
+    #[schema(value_type = Option<String>)]
+    pub address: Option<SocketAddr>,
+    /// Labels, those from the cluster winning over those from its command line.
+    pub labels: BTreeMap<String, String>,
+    /// Its fingerprint.
+    pub facts: Facts,
+    /// What its replicas may use in total.
+    pub capacity: Resources,
+    /// What they have reserved.
+    pub reserved: Resources,
+    /// Runtimes it offers: `process`, `docker`.
+    pub runtimes: Vec<String>,
+    /// Whether its disk accepts writes.
+    pub disk_ok: bool,
+    /// How many replicas it holds.
+    pub replicas: u32,
+    /// Version of its daemon.
+    pub version: String,
+    /// How often it has started.
+    pub boot: u64,
+    /// When it started.
+    pub started_at: u64,
+}
+
+/// What membership believes of a node.
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, ToSchema,
+)]
+#[serde(rename_all = "snake_case")]
+pub enum NodeState {
+    /// It answers.
+    Alive,
+    /// It misses probes; it gets no traffic, and nothing has moved yet.
+    Suspect,
+    /// It is believed gone, and its replicas are re-homed.
+    Down,
+    /// It said goodbye.
+    Left,
+}
+
+/// Asks a node to take replicas, keep what it has, or hand everything over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct AvailabilityRequest {
+    /// What it shall do.
+    pub availability: Availability,
+}
+
+/// Changes the labels that the cluster gives a node.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, ToSchema)]
+#[serde(default)]
+pub struct LabelsRequest {
+    /// Labels to set.
+    pub set: BTreeMap<String, String>,
+    /// Keys to drop.
+    pub remove: Vec<String>,
+}
+
+/// Asks for a ticket with which another host may join.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, ToSchema)]
+#[serde(default)]
+pub struct TicketRequest {
+    /// For how many milliseconds it shall be good; the node's own rule when absent.
+    pub ttl_ms: Option<u64>,
+}
+
+/// A ticket with which another host may join. It is a secret.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Ticket {
+    /// The text for `dunlin up --join`.
+    pub ticket: String,
+    /// When it lapses.
+    pub expires_at: Option<u64>,
+}

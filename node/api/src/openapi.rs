@@ -1,0 +1,226 @@
+//! The generated description of the contract. Each operation is a marker function that carries
+//! its description; the daemon's handlers live elsewhere and use the same [`routes`] and types.
+
+use utoipa::OpenApi;
+
+use crate::*;
+
+/// The OpenAPI document of this version.
+pub fn openapi() -> utoipa::openapi::OpenApi {
+    Contract::openapi()
+}
+
+/// The document as it is served and checked in: indented JSON, with an end of line.
+pub fn openapi_json() -> String {
+    // Serialising a tree of maps and strings to memory cannot fail.
+    let mut text = serde_json::to_string_pretty(&openapi()).unwrap_or_default();
+    text.push('\n');
+    text
+}
+
+#[derive(OpenApi)]
+#[openapi(
+    info(
+        title = "Dunlin node API",
+        version = "1",
+        description = "Answered by every node, on a Unix socket. Instants are milliseconds since \
+            the Unix epoch, durations milliseconds, sizes bytes. Every failure has an `ErrorBody`."
+    ),
+    paths(
+        version,
+        openapi_document,
+        node,
+        nodes,
+        availability,
+        labels,
+        deploy,
+        services,
+        inspect,
+        remove,
+        scale,
+        stop,
+        start,
+        explain,
+        history,
+        logs,
+        replicas,
+        convergence,
+        ticket,
+        leave,
+        doctor,
+        events,
+    )
+)]
+struct Contract;
+
+/// Writes the attribute that all operations share: a 200 with a body, and errors.
+macro_rules! operation {
+    ($(#[$doc:meta])* $name:ident: $method:ident $path:ident $(in $tag:literal)?
+        $(, params($($params:tt)*))? $(, takes $request:ident)? => $answer:ident $($kind:literal)?) => {
+        $(#[$doc])*
+        #[utoipa::path(
+            $method,
+            path = routes::$path,
+            $(tag = $tag,)?
+            $(params($($params)*),)?
+            $(request_body = $request,)?
+            responses(
+                (status = 200, description = "Done", body = $answer $(, content_type = $kind)?),
+                (status = "default", description = "Failed", body = ErrorBody)
+            )
+        )]
+        #[expect(dead_code, reason = "only its description is used")]
+        fn $name() {}
+    };
+}
+
+operation! {
+    /// What software answers.
+    version: get VERSION in "nodes"
+    => VersionInfo
+}
+
+operation! {
+    /// This document.
+    openapi_document: get OPENAPI in "nodes"
+    => Object
+}
+
+operation! {
+    /// The node that answers, in detail.
+    node: get NODE in "nodes"
+    => NodeStatus
+}
+
+operation! {
+    /// All nodes.
+    nodes: get NODES in "nodes"
+    => NodeList
+}
+
+operation! {
+    /// Cordons, drains or re-activates a node.
+    availability: post NODE_AVAILABILITY in "nodes",
+    params(("node" = String, Path, description = "The node's id, a unique beginning of it, or its name")),
+    takes AvailabilityRequest
+    => ChangeResponse
+}
+
+operation! {
+    /// Changes the labels that the cluster gives a node.
+    labels: post NODE_LABELS in "nodes",
+    params(("node" = String, Path, description = "The node's id, a unique beginning of it, or its name")),
+    takes LabelsRequest
+    => ChangeResponse
+}
+
+operation! {
+    /// Creates services or gives them new specifications, all or none.
+    deploy: post DEPLOY in "services",
+    takes DeployRequest
+    => DeployResponse
+}
+
+operation! {
+    /// Services.
+    services: get SERVICES in "services",
+    params(ServiceQuery)
+    => ServiceList
+}
+
+operation! {
+    /// A service in full.
+    inspect: get SERVICE in "services",
+    params(("namespace" = String, Path, description = "Namespace of the service"), ("name" = String, Path, description = "Name of the service"))
+    => ServiceDetail
+}
+
+operation! {
+    /// Removes a service with its replicas.
+    remove: delete SERVICE in "services",
+    params(("namespace" = String, Path, description = "Namespace of the service"), ("name" = String, Path, description = "Name of the service"))
+    => ChangeResponse
+}
+
+operation! {
+    /// Changes the number of replicas.
+    scale: post SERVICE_SCALE in "services",
+    params(("namespace" = String, Path, description = "Namespace of the service"), ("name" = String, Path, description = "Name of the service")),
+    takes ScaleRequest
+    => ChangeResponse
+}
+
+operation! {
+    /// Stops all replicas and keeps the service.
+    stop: post SERVICE_STOP in "services",
+    params(("namespace" = String, Path, description = "Namespace of the service"), ("name" = String, Path, description = "Name of the service"))
+    => ChangeResponse
+}
+
+operation! {
+    /// Starts a stopped service.
+    start: post SERVICE_START in "services",
+    params(("namespace" = String, Path, description = "Namespace of the service"), ("name" = String, Path, description = "Name of the service"))
+    => ChangeResponse
+}
+
+operation! {
+    /// Why a service is as it is.
+    explain: get SERVICE_EXPLAIN in "services",
+    params(("namespace" = String, Path, description = "Namespace of the service"), ("name" = String, Path, description = "Name of the service"))
+    => Explanation
+}
+
+operation! {
+    /// Who changed what about a service.
+    history: get SERVICE_HISTORY in "services",
+    params(("namespace" = String, Path, description = "Namespace of the service"), ("name" = String, Path, description = "Name of the service"))
+    => History
+}
+
+operation! {
+    /// What the replicas of a service wrote: one record per line.
+    logs: get SERVICE_LOGS in "services",
+    params(("namespace" = String, Path, description = "Namespace of the service"), ("name" = String, Path, description = "Name of the service"), LogQuery)
+    => LogRecord "application/x-ndjson"
+}
+
+operation! {
+    /// Replicas.
+    replicas: get REPLICAS in "services",
+    params(ReplicaQuery)
+    => ReplicaList
+}
+
+operation! {
+    /// How far the cluster is from what is wanted.
+    convergence: get CONVERGENCE in "services",
+    params(ConvergenceQuery)
+    => Convergence
+}
+
+operation! {
+    /// A ticket with which another host may join.
+    ticket: post TICKET in "nodes",
+    takes TicketRequest
+    => Ticket
+}
+
+operation! {
+    /// The node says goodbye for good and its daemon ends.
+    leave: post LEAVE in "nodes"
+    => ChangeResponse
+}
+
+operation! {
+    /// How well this node is set up.
+    doctor: get DOCTOR in "nodes"
+    => DoctorReport
+}
+
+operation! {
+    /// What this node saw happen: one record per line.
+    events: get EVENTS in "nodes",
+    params(EventQuery)
+    => EventRecord "application/x-ndjson"
+}

@@ -1,0 +1,102 @@
+//! The paths. Those with `{…}` are templates in the syntax that OpenAPI and axum share; the
+//! functions fill them in for a client.
+
+use dunlin_state::model::ServiceKey;
+
+/// `GET` → [`crate::VersionInfo`].
+pub const VERSION: &str = "/v1/version";
+/// `GET` → the OpenAPI document.
+pub const OPENAPI: &str = "/v1/openapi.json";
+/// `GET` → [`crate::NodeStatus`].
+pub const NODE: &str = "/v1/node";
+/// `GET` → [`crate::NodeList`].
+pub const NODES: &str = "/v1/nodes";
+/// `POST` [`crate::AvailabilityRequest`] → [`crate::ChangeResponse`].
+pub const NODE_AVAILABILITY: &str = "/v1/nodes/{node}/availability";
+/// `POST` [`crate::LabelsRequest`] → [`crate::ChangeResponse`].
+pub const NODE_LABELS: &str = "/v1/nodes/{node}/labels";
+/// `POST` [`crate::DeployRequest`] → [`crate::DeployResponse`].
+pub const DEPLOY: &str = "/v1/deploy";
+/// `GET` [`crate::ServiceQuery`] → [`crate::ServiceList`].
+pub const SERVICES: &str = "/v1/services";
+/// `GET` → [`crate::ServiceDetail`]; `DELETE` → [`crate::ChangeResponse`].
+pub const SERVICE: &str = "/v1/services/{namespace}/{name}";
+/// `POST` [`crate::ScaleRequest`] → [`crate::ChangeResponse`].
+pub const SERVICE_SCALE: &str = "/v1/services/{namespace}/{name}/scale";
+/// `POST` → [`crate::ChangeResponse`].
+pub const SERVICE_STOP: &str = "/v1/services/{namespace}/{name}/stop";
+/// `POST` → [`crate::ChangeResponse`].
+pub const SERVICE_START: &str = "/v1/services/{namespace}/{name}/start";
+/// `GET` → [`crate::Explanation`].
+pub const SERVICE_EXPLAIN: &str = "/v1/services/{namespace}/{name}/explain";
+/// `GET` → [`crate::History`].
+pub const SERVICE_HISTORY: &str = "/v1/services/{namespace}/{name}/history";
+/// `GET` [`crate::LogQuery`] → a stream of [`crate::LogRecord`].
+pub const SERVICE_LOGS: &str = "/v1/services/{namespace}/{name}/logs";
+/// `GET` [`crate::ReplicaQuery`] → [`crate::ReplicaList`].
+pub const REPLICAS: &str = "/v1/replicas";
+/// `GET` [`crate::ConvergenceQuery`] → [`crate::Convergence`].
+pub const CONVERGENCE: &str = "/v1/convergence";
+/// `POST` [`crate::TicketRequest`] → [`crate::Ticket`].
+pub const TICKET: &str = "/v1/ticket";
+/// `POST` → [`crate::ChangeResponse`]: the node says goodbye and its daemon ends.
+pub const LEAVE: &str = "/v1/leave";
+/// `GET` → [`crate::DoctorReport`].
+pub const DOCTOR: &str = "/v1/doctor";
+/// `GET` [`crate::EventQuery`] → a stream of [`crate::EventRecord`].
+pub const EVENTS: &str = "/v1/events";
+
+/// Every operation, as method and template: the generated description and the tests go by it.
+pub const ALL: [(&str, &str); 22] = [
+    ("GET", VERSION),
+    ("GET", OPENAPI),
+    ("GET", NODE),
+    ("GET", NODES),
+    ("POST", NODE_AVAILABILITY),
+    ("POST", NODE_LABELS),
+    ("POST", DEPLOY),
+    ("GET", SERVICES),
+    ("GET", SERVICE),
+    ("DELETE", SERVICE),
+    ("POST", SERVICE_SCALE),
+    ("POST", SERVICE_STOP),
+    ("POST", SERVICE_START),
+    ("GET", SERVICE_EXPLAIN),
+    ("GET", SERVICE_HISTORY),
+    ("GET", SERVICE_LOGS),
+    ("GET", REPLICAS),
+    ("GET", CONVERGENCE),
+    ("POST", TICKET),
+    ("POST", LEAVE),
+    ("GET", DOCTOR),
+    ("GET", EVENTS),
+];
+
+/// A service's template with its names filled in. Both are DNS labels and need no escaping.
+pub fn service(template: &str, key: &ServiceKey) -> String {
+    template
+        .replace("{namespace}", key.namespace())
+        .replace("{name}", key.name())
+}
+
+/// A node's template with a word for the node filled in: its id, a unique beginning of that, or
+/// its name.
+pub fn node(template: &str, node: &str) -> String {
+    template.replace("{node}", &escape(node))
+}
+
+/// Percent-encodes everything but RFC 3986's unreserved characters, so that any word is one path
+/// segment or one query value.
+pub fn escape(text: &str) -> String {
+    use std::fmt::Write;
+    let mut escaped = String::with_capacity(text.len());
+    for byte in text.bytes() {
+        if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
+            escaped.push(char::from(byte));
+        } else {
+            // Writing to a String cannot fail.
+            let _ = write!(escaped, "%{byte:02X}");
+        }
+    }
+    escaped
+}
