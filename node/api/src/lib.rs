@@ -15,6 +15,8 @@
 pub mod client;
 mod cluster;
 mod error;
+#[cfg(feature = "fake")]
+pub mod fake;
 mod insight;
 mod openapi;
 pub mod routes;

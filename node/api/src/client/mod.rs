@@ -1,1 +1,266 @@
-//! The typed client.
+//! The typed client: one method per route, over HTTP/1.1 on the node's Unix socket.
+//!
+//! Every call opens its own connection, which on a Unix socket costs tens of microseconds, so that
+//! there is no pool to go stale when the daemon restarts. Nothing waits for ever: connecting and
+//! answering have deadlines, and only a stream that follows may be silent for long.
+
+mod connection;
+mod error;
+mod host;
+mod lines;
+#[cfg(test)]
+mod tests;
+
+use std::time::Duration;
+
+use dunlin_state::model::ServiceKey;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+pub use error::ClientError;
+pub use host::Host;
+pub use lines::Lines;
+
+use crate::*;
+
+/// A client of one node. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Client {
+    host: Host,
+    timeout: Duration,
+}
+
+impl Client {
+    /// How long a call may take by default: a deploy waits for the node's disk, which on a worn SD
+    /// card can be seconds.
+    pub const DEFAULT_TIMEOUT: Duration = Duration::from_secs(30);
+
+    /// A client of the node at `host`, such as `unix:///run/dunlin/api.sock`. Nothing is contacted.
+    pub fn from_host(host: &str) -> Result<Self, ClientError> {
+        Ok(Self::new(host.parse()?))
+    }
+
+    /// A client of the node at `host`. Nothing is contacted.
+    pub fn new(host: Host) -> Self {
+        Self {
+            host,
+            timeout: Self::DEFAULT_TIMEOUT,
+        }
+    }
+
+    /// The same with another deadline for each call.
+    #[must_use]
+    pub fn with_timeout(mut self, timeout: Duration) -> Self {
+        self.timeout = timeout;
+        self
+    }
+
+    /// Whom it talks to.
+    pub fn host(&self) -> &Host {
+        &self.host
+    }
+
+    /// What software answers.
+    pub async fn version(&self) -> Result<VersionInfo, ClientError> {
+        self.get(routes::VERSION).await
+    }
+
+    /// The node that answers, in detail.
+    pub async fn node(&self) -> Result<NodeStatus, ClientError> {
+        self.get(routes::NODE).await
+    }
+
+    /// All nodes.
+    pub async fn nodes(&self) -> Result<Vec<Node>, ClientError> {
+        let list: NodeList = self.get(routes::NODES).await?;
+        Ok(list.nodes)
+    }
+
+    /// Cordons, drains or re-activates a node, named by its id, a unique beginning of that, or its
+    /// name.
+    pub async fn set_availability(
+        &self,
+        node: &str,
+        request: AvailabilityRequest,
+    ) -> Result<ChangeResponse, ClientError> {
+        let path = routes::node(routes::NODE_AVAILABILITY, node);
+        self.post(&path, &request).await
+    }
+
+    /// Changes the labels that the cluster gives a node.
+    pub async fn set_labels(
+        &self,
+        node: &str,
+        request: &LabelsRequest,
+    ) -> Result<ChangeResponse, ClientError> {
+        let path = routes::node(routes::NODE_LABELS, node);
+        self.post(&path, request).await
+    }
+
+    /// Creates services or gives them new specifications, all or none.
+    pub async fn deploy(&self, request: &DeployRequest) -> Result<DeployResponse, ClientError> {
+        self.post(routes::DEPLOY, request).await
+    }
+
+    /// Services.
+    pub async fn services(&self, query: &ServiceQuery) -> Result<Vec<ServiceSummary>, ClientError> {
+        let list: ServiceList = self.get(&with_query(routes::SERVICES, query)).await?;
+        Ok(list.services)
+    }
+
+    /// A service in full.
+    pub async fn inspect(&self, service: &ServiceKey) -> Result<ServiceDetail, ClientError> {
+        self.get(&routes::service(routes::SERVICE, service)).await
+    }
+
+    /// Changes the number of replicas.
+    pub async fn scale(
+        &self,
+        service: &ServiceKey,
+        replicas: u32,
+    ) -> Result<ChangeResponse, ClientError> {
+        let path = routes::service(routes::SERVICE_SCALE, service);
+        self.post(&path, &ScaleRequest { replicas }).await
+    }
+
+    /// Stops all replicas and keeps the service.
+    pub async fn stop(&self, service: &ServiceKey) -> Result<ChangeResponse, ClientError> {
+        let path = routes::service(routes::SERVICE_STOP, service);
+        self.post(&path, &Empty {}).await
+    }
+
+    /// Starts a stopped service.
+    pub async fn start(&self, service: &ServiceKey) -> Result<ChangeResponse, ClientError> {
+        let path = routes::service(routes::SERVICE_START, service);
+        self.post(&path, &Empty {}).await
+    }
+
+    /// Removes a service with its replicas.
+    pub async fn remove(&self, service: &ServiceKey) -> Result<ChangeResponse, ClientError> {
+        let path = routes::service(routes::SERVICE, service);
+        self.call("DELETE", &path, None).await
+    }
+
+    /// Replicas, and slots that nobody holds.
+    pub async fn replicas(&self, query: &ReplicaQuery) -> Result<ReplicaList, ClientError> {
+        self.get(&with_query(routes::REPLICAS, query)).await
+    }
+
+    /// Why a service is as it is.
+    pub async fn explain(&self, service: &ServiceKey) -> Result<Explanation, ClientError> {
+        let path = routes::service(routes::SERVICE_EXPLAIN, service);
+        self.get(&path).await
+    }
+
+    /// Who changed what about a service.
+    pub async fn history(&self, service: &ServiceKey) -> Result<History, ClientError> {
+        let path = routes::service(routes::SERVICE_HISTORY, service);
+        self.get(&path).await
+    }
+
+    /// How far the cluster is from what is wanted.
+    pub async fn convergence(
+        &self,
+        query: &ConvergenceQuery,
+    ) -> Result<Vec<ServiceProgress>, ClientError> {
+        let answer: Convergence = self.get(&with_query(routes::CONVERGENCE, query)).await?;
+        Ok(answer.services)
+    }
+
+    /// What the replicas of a service wrote.
+    pub async fn logs(
+        &self,
+        service: &ServiceKey,
+        query: &LogQuery,
+    ) -> Result<Lines<LogRecord>, ClientError> {
+        let path = routes::service(routes::SERVICE_LOGS, service);
+        self.stream(&with_query(&path, query)).await
+    }
+
+    /// What the node saw happen.
+    pub async fn events(&self, query: &EventQuery) -> Result<Lines<EventRecord>, ClientError> {
+        self.stream(&with_query(routes::EVENTS, query)).await
+    }
+
+    /// A ticket with which another host may join.
+    pub async fn ticket(&self, request: &TicketRequest) -> Result<Ticket, ClientError> {
+        self.post(routes::TICKET, request).await
+    }
+
+    /// The node says goodbye for good and its daemon ends.
+    pub async fn leave(&self) -> Result<ChangeResponse, ClientError> {
+        self.post(routes::LEAVE, &Empty {}).await
+    }
+
+    /// How well the node is set up.
+    pub async fn doctor(&self) -> Result<DoctorReport, ClientError> {
+        self.get(routes::DOCTOR).await
+    }
+
+    async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, ClientError> {
+        self.call("GET", path, None).await
+    }
+
+    async fn post<B: Serialize, T: DeserializeOwned>(
+        &self,
+        path: &str,
+        body: &B,
+    ) -> Result<T, ClientError> {
+        let body = serde_json::to_vec(body).map_err(ClientError::Unwritable)?;
+        self.call("POST", path, Some(body)).await
+    }
+
+    async fn call<T: DeserializeOwned>(
+        &self,
+        method: &str,
+        path: &str,
+        body: Option<Vec<u8>>,
+    ) -> Result<T, ClientError> {
+        let call = connection::call(&self.host, method, path, body);
+        let answer = tokio::time::timeout(self.timeout, call)
+            .await
+            .map_err(|_elapsed| self.too_late())??;
+        serde_json::from_slice(&answer).map_err(|error| ClientError::Garbled {
+            host: self.host.clone(),
+            detail: error.to_string(),
+        })
+    }
+
+    async fn stream<T: DeserializeOwned>(&self, path: &str) -> Result<Lines<T>, ClientError> {
+        tokio::time::timeout(self.timeout, connection::open(&self.host, path))
+            .await
+            .map_err(|_elapsed| self.too_late())?
+    }
+
+    fn too_late(&self) -> ClientError {
+        ClientError::TooLate {
+            host: self.host.clone(),
+            after: self.timeout,
+        }
+    }
+}
+
+/// The body of requests that say all by their path: `{}`.
+#[derive(Serialize)]
+struct Empty {}
+
+/// Appends a flat struct's present fields as a query.
+fn with_query<Q: Serialize>(path: &str, query: &Q) -> String {
+    let mut text = path.to_owned();
+    let mut sign = '?';
+    if let Ok(serde_json::Value::Object(fields)) = serde_json::to_value(query) {
+        for (name, value) in fields {
+            let value = match value {
+                serde_json::Value::Null => continue,
+                serde_json::Value::String(text) => text,
+                other => other.to_string(),
+            };
+            text.push(sign);
+            text.push_str(&name);
+            text.push('=');
+            text.push_str(&routes::escape(&value));
+            sign = '&';
+        }
+    }
+    text
+}
