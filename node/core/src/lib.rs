@@ -1,8 +1,16 @@
 //! Everything one node decides, as one deterministic machine.
 //!
 //! [`engine::Engine`] wires the machines together: membership and replication from
-//! `dunlin-gossip`, and from this crate the liveness judge, the bidding, and the reconciler. The
-//! daemon and the simulator run this very engine; nothing here reads a clock, opens a socket or
-//! draws a random number of its own.
+//! `dunlin-gossip`, and from this crate the [`liveness`] judge, the [`bidding`], and the
+//! reconciler. The daemon and the simulator run this very engine; nothing here reads a clock,
+//! opens a socket or draws a random number of its own.
 
+pub mod bidding;
+mod cluster;
+pub mod engine;
+pub mod explain;
+mod hashing;
 pub mod io;
+pub mod liveness;
+pub mod placement;
+mod timers;

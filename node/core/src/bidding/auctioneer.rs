@@ -1,0 +1,520 @@
+//! The side that has slots to fill.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use dunlin_state::Now;
+use dunlin_state::desired::{Desired, Service};
+use dunlin_state::model::{NodeId, ServiceKey, Slot};
+use rand::{Rng, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+
+use super::candidates::{Invitation, invite};
+use super::round::{ENOUGH_MS, LastRound, ROUND_WINDOW_MS, Round};
+use super::{Message, RoundId, TAKEOVER_MS};
+use crate::cluster::{Cluster, Watch};
+use crate::placement::{Reason, reserves_anything};
+use crate::timers::Timers;
+
+/// Rounds that one node has in flight. Each waits for one round trip, so this allows thousands of
+/// rounds a second, and bounds what bidders hold in offers for one auctioneer.
+const MAX_ROUNDS: usize = 64;
+
+/// Milliseconds until an awarded slot counts as vacant again when no claim shows up: a push
+/// through the cluster takes a tenth of that.
+const PENDING_MS: u64 = 1_500;
+
+/// Milliseconds before the second round for a service that nobody took; doubles with each.
+const FIRST_BACKOFF_MS: u64 = 250;
+
+/// Milliseconds between rounds for a service that nobody takes. Changes that matter end the wait.
+const MAX_BACKOFF_MS: u64 = 5_000;
+
+/// Milliseconds before asking again when the refusals were of a kind that passes by itself.
+const PASSING_MS: u64 = 100;
+
+/// Milliseconds between two rounds that a change in the cluster brings forward.
+const NUDGE_MS: u64 = 250;
+
+/// What the auctioneer wants done.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[must_use]
+pub enum Effect {
+    /// Tell a bidder; this node's own bidder included.
+    Send {
+        /// Whom.
+        to: NodeId,
+        /// What.
+        message: Message,
+    },
+    /// Nobody takes these slots; said once until something changes.
+    Unplaced {
+        /// Whose.
+        service: ServiceKey,
+        /// How many.
+        slots: usize,
+    },
+}
+
+/// Auctions the vacant slots of the services for which this node ranks first.
+#[derive(Debug)]
+pub struct Auctioneer {
+    me: NodeId,
+    boot: u64,
+    next_seq: u64,
+    rng: ChaCha8Rng,
+    auctions: BTreeMap<ServiceKey, Auction>,
+    rounds: BTreeMap<RoundId, Round>,
+    timers: Timers<ServiceKey>,
+    deadlines: Timers<RoundId>,
+    /// Services that wait for a round to end.
+    queued: BTreeSet<ServiceKey>,
+    starving: BTreeSet<ServiceKey>,
+}
+
+/// The state of one service's auction.
+#[derive(Debug, Default)]
+struct Auction {
+    /// When the present vacancy began, or last shrank.
+    vacant_since: Option<u64>,
+    vacant: usize,
+    /// When a node of a better rank was last seen auctioning the service.
+    better_heard: Option<u64>,
+    not_before: u64,
+    /// Rounds in a row that placed nothing.
+    fruitless: u32,
+    nudged: u64,
+    round: Option<RoundId>,
+    pending: BTreeMap<u32, Pending>,
+    /// The highest epoch given away of each slot in this vacancy: a winner may show up late.
+    promised: BTreeMap<u32, u64>,
+    last: Option<LastRound>,
+}
+
+#[derive(Debug)]
+struct Pending {
+    node: NodeId,
+    until: u64,
+}
+
+/// What the auctioneer may look at.
+#[derive(Clone, Copy)]
+pub(crate) struct Floor<'a> {
+    pub(crate) cluster: &'a Cluster,
+    pub(crate) desired: &'a Desired,
+    /// Whether enough of the cluster is known to tell which slots are vacant.
+    pub(crate) open: bool,
+}
+
+impl<'a> Floor<'a> {
+    /// The service, what is known of its claims, and this node's rank, if it auctions it at all.
+    fn lot(&self, service: &ServiceKey) -> Option<(&'a Service, &'a Watch, usize)> {
+        let known = self.desired.services.get(service)?;
+        let rank = self.cluster.my_rank(service)?;
+        Some((known, self.cluster.watch(service)?, rank))
+    }
+}
+
+impl Auctioneer {
+    /// An auctioneer on node `me` in its `boot`-th life.
+    pub fn new(me: NodeId, boot: u64, seed: u64) -> Self {
+        Self {
+            me,
+            boot,
+            next_seq: 0,
+            rng: ChaCha8Rng::seed_from_u64(seed),
+            auctions: BTreeMap::new(),
+            rounds: BTreeMap::new(),
+            timers: Timers::default(),
+            deadlines: Timers::default(),
+            queued: BTreeSet::new(),
+            starving: BTreeSet::new(),
+        }
+    }
+
+    /// The last round of a service that this node held.
+    pub fn last_round(&self, service: &ServiceKey) -> Option<&LastRound> {
+        self.auctions.get(service)?.last.as_ref()
+    }
+
+    /// Slots awarded to nodes whose claims have not shown up yet.
+    pub fn pending(&self, service: &ServiceKey) -> Vec<(Slot, NodeId)> {
+        let pending = self.auctions.get(service).map(|a| &a.pending);
+        let pending = pending.into_iter().flatten();
+        pending.map(|(s, p)| (Slot::Replica(*s), p.node)).collect()
+    }
+
+    /// Another node called for bids: if its rank is better, this node need not take over.
+    pub(crate) fn heard_call(&mut self, service: &ServiceKey, from: NodeId, now: u64) {
+        if from != self.me
+            && let Some(auction) = self.auctions.get_mut(service)
+        {
+            auction.better_heard = Some(now);
+        }
+    }
+
+    /// Something changed that may let a starving service find a place.
+    pub(crate) fn nudge(&mut self, now: u64) {
+        for service in &self.starving {
+            let jitter = self.rng.next_u64() % PASSING_MS;
+            if let Some(auction) = self.auctions.get_mut(service) {
+                let at = now.max(auction.nudged.saturating_add(NUDGE_MS)) + jitter;
+                if at < auction.not_before {
+                    auction.nudged = at;
+                    auction.not_before = at;
+                    auction.fruitless = auction.fruitless.min(1);
+                    self.timers.set(service, Some(at));
+                }
+            }
+        }
+    }
+
+    /// Looks at a service whose specification, claims or ranks have changed.
+    pub(crate) fn review(
+        &mut self,
+        service: &ServiceKey,
+        floor: Floor<'_>,
+        now: Now,
+    ) -> Vec<Effect> {
+        let Some((known, watch, rank)) = floor.lot(service) else {
+            return self.abandon(service);
+        };
+        let vacant = watch.vacant();
+        if vacant.is_empty() && !self.auctions.contains_key(service) {
+            return Vec::new();
+        }
+        let auction = self.auctions.entry(service.clone()).or_default();
+        auction.note_vacancy(vacant, floor.cluster, now.mono);
+        let need: Vec<u32> = vacant
+            .iter()
+            .copied()
+            .filter(|slot| !auction.pending.contains_key(slot))
+            .collect();
+        if vacant.is_empty() {
+            self.starving.remove(service);
+            auction.fruitless = 0;
+        }
+        let start = auction.start_at(rank);
+        let idle = need.is_empty() || auction.round.is_some() || !floor.open;
+        if idle || start > now.mono {
+            let start = (!idle).then_some(start);
+            let wake = auction.pending.values().map(|p| p.until).chain(start).min();
+            self.timers.set(service, wake);
+            return Vec::new();
+        }
+        if self.rounds.len() >= MAX_ROUNDS {
+            self.queued.insert(service.clone());
+            return Vec::new();
+        }
+        self.open_round(service, known, &need, floor, now)
+    }
+
+    fn open_round(
+        &mut self,
+        service: &ServiceKey,
+        known: &Service,
+        need: &[u32],
+        floor: Floor<'_>,
+        now: Now,
+    ) -> Vec<Effect> {
+        let Floor {
+            cluster, desired, ..
+        } = floor;
+        let Invitation { nodes, slots } = invite(
+            cluster,
+            desired,
+            service,
+            &known.spec,
+            need.len(),
+            &mut self.rng,
+        );
+        let id = RoundId {
+            boot: self.boot,
+            seq: self.next_seq,
+        };
+        self.next_seq += 1;
+        let revision = known.revision.clone();
+        let lot = need.iter().copied().take(slots).collect();
+        let message = Message::Call {
+            round: id,
+            service: service.clone(),
+            revision: revision.clone(),
+            slots: u32::try_from(slots).unwrap_or(u32::MAX),
+        };
+        let calls = nodes.iter().map(|to| Effect::Send {
+            to: *to,
+            message: message.clone(),
+        });
+        let calls = calls.collect();
+        let round = Round::new(service.clone(), revision, lot, nodes, now.mono);
+        self.rounds.insert(id, round);
+        self.deadlines.set(&id, Some(now.mono + ENOUGH_MS));
+        self.auctions.entry(service.clone()).or_default().round = Some(id);
+        self.timers.set(service, None);
+        calls
+    }
+
+    /// Takes an answer.
+    pub(crate) fn handle(
+        &mut self,
+        from: NodeId,
+        message: Message,
+        floor: Floor<'_>,
+        now: Now,
+    ) -> Vec<Effect> {
+        match message {
+            Message::Bid { round, scores } => {
+                let expected = self
+                    .rounds
+                    .get_mut(&round)
+                    .is_some_and(|r| r.bid(from, scores));
+                if !expected {
+                    return vec![release(from, round)];
+                }
+                self.close_if_over(round, floor, now)
+            }
+            Message::Refusal { round, reasons } => {
+                if let Some(open) = self.rounds.get_mut(&round) {
+                    open.refuse(from, reasons);
+                }
+                self.close_if_over(round, floor, now)
+            }
+            Message::AwardRefused { slots, reason, .. } => {
+                self.award_refused(from, &slots, &reason, floor, now)
+            }
+            // For the bidder; the engine does not route them here.
+            Message::Call { .. } | Message::Award { .. } => Vec::new(),
+        }
+    }
+
+    fn award_refused(
+        &mut self,
+        from: NodeId,
+        slots: &[Slot],
+        reason: &Reason,
+        floor: Floor<'_>,
+        now: Now,
+    ) -> Vec<Effect> {
+        // The message names a round that is over; slots are found by who was to have them.
+        let mut touched = Vec::new();
+        for (service, auction) in &mut self.auctions {
+            let before = auction.pending.len();
+            auction.pending.retain(|slot, pending| {
+                pending.node != from || !slots.contains(&Slot::Replica(*slot))
+            });
+            if auction.pending.len() < before {
+                let wait = if reason.is_passing() {
+                    PASSING_MS
+                } else {
+                    FIRST_BACKOFF_MS
+                };
+                auction.not_before = now.mono + wait + self.rng.next_u64() % PASSING_MS;
+                touched.push(service.clone());
+            }
+        }
+        let mut effects = Vec::new();
+        for service in touched {
+            effects.extend(self.review(&service, floor, now));
+        }
+        effects
+    }
+
+    /// A node does not answer any more: no round waits for it.
+    pub(crate) fn node_lost(&mut self, node: NodeId, floor: Floor<'_>, now: Now) -> Vec<Effect> {
+        let waiting: Vec<RoundId> = self
+            .rounds
+            .iter_mut()
+            .filter_map(|(id, round)| round.lose(node).then_some(*id))
+            .collect();
+        let mut effects = Vec::new();
+        for id in waiting {
+            effects.extend(self.close_if_over(id, floor, now));
+        }
+        effects
+    }
+
+    /// Time has passed.
+    pub(crate) fn handle_timeout(&mut self, floor: Floor<'_>, now: Now) -> Vec<Effect> {
+        let mut effects = Vec::new();
+        for id in self.deadlines.take_due(now.mono) {
+            if let Some(round) = self.rounds.get(&id) {
+                let end = round.opened + ROUND_WINDOW_MS;
+                self.deadlines.set(&id, Some(end.max(now.mono + 1)));
+            }
+            effects.extend(self.close_if_over(id, floor, now));
+        }
+        for service in self.timers.take_due(now.mono) {
+            effects.extend(self.review(&service, floor, now));
+        }
+        effects.extend(self.drain_queue(floor, now));
+        effects
+    }
+
+    /// When to call [`Self::handle_timeout`], in milliseconds of the monotonic clock.
+    pub(crate) fn poll_timeout(&self) -> Option<u64> {
+        let room = self.rounds.len() < MAX_ROUNDS;
+        let queued = (room && !self.queued.is_empty()).then_some(0);
+        let times = [self.timers.next(), self.deadlines.next(), queued];
+        times.into_iter().flatten().min()
+    }
+
+    fn close_if_over(&mut self, id: RoundId, floor: Floor<'_>, now: Now) -> Vec<Effect> {
+        match self.rounds.get(&id) {
+            Some(round) if round.is_over(now.mono) => {}
+            Some(_) | None => return Vec::new(),
+        }
+        let Some(round) = self.rounds.remove(&id) else {
+            return Vec::new();
+        };
+        self.deadlines.set(&id, None);
+        let service = round.service.clone();
+        let mut effects = self.award(id, round, floor, now);
+        effects.extend(self.review(&service, floor, now));
+        effects.extend(self.drain_queue(floor, now));
+        effects
+    }
+
+    fn drain_queue(&mut self, floor: Floor<'_>, now: Now) -> Vec<Effect> {
+        let mut effects = Vec::new();
+        while self.rounds.len() < MAX_ROUNDS
+            && let Some(next) = self.queued.pop_first()
+        {
+            effects.extend(self.review(&next, floor, now));
+        }
+        effects
+    }
+
+    fn award(&mut self, id: RoundId, round: Round, floor: Floor<'_>, now: Now) -> Vec<Effect> {
+        let service = round.service.clone();
+        let Some(auction) = self.auctions.get_mut(&service) else {
+            return round.bidders().map(|to| release(to, id)).collect();
+        };
+        auction.round = None;
+        let lot = floor.lot(&service);
+        let Some((known, watch, _)) = lot.filter(|(known, ..)| known.revision == round.revision)
+        else {
+            return round.bidders().map(|to| release(to, id)).collect();
+        };
+        let still: Vec<u32> = round
+            .slots
+            .iter()
+            .copied()
+            .filter(|slot| watch.vacant().contains(slot))
+            .collect();
+        let holds = |slot, node| watch.claims_of(Slot::Replica(slot)).any(|(n, _)| n == node);
+        let awards = round.assign(&still, holds);
+        let mut effects = Vec::new();
+        for bidder in round.bidders() {
+            let slots = awards.get(&bidder).map_or(&[][..], Vec::as_slice);
+            if slots.is_empty() && !reserves_anything(&known.spec) {
+                continue;
+            }
+            let won = auction.promise(slots, bidder, watch, now.mono);
+            let message = Message::Award {
+                round: id,
+                slots: won,
+            };
+            effects.push(Effect::Send {
+                to: bidder,
+                message,
+            });
+        }
+        if awards.is_empty() && !still.is_empty() {
+            let wait = auction.back_off(round.is_passing());
+            auction.not_before = now.mono + wait + self.rng.next_u64() % (wait / 5).max(1);
+            if self.starving.insert(service.clone()) && !round.is_passing() {
+                let slots = still.len();
+                effects.push(Effect::Unplaced { service, slots });
+            }
+        } else {
+            auction.fruitless = 0;
+            self.starving.remove(&service);
+        }
+        auction.last = Some(round.summary(&awards, now.wall));
+        effects
+    }
+
+    /// The service is not this node's to auction (any more).
+    fn abandon(&mut self, service: &ServiceKey) -> Vec<Effect> {
+        self.timers.set(service, None);
+        self.queued.remove(service);
+        self.starving.remove(service);
+        let Some(round) = self.auctions.remove(service).and_then(|a| a.round) else {
+            return Vec::new();
+        };
+        self.deadlines.set(&round, None);
+        let bidders = self.rounds.remove(&round);
+        let bidders = bidders.iter().flat_map(Round::bidders);
+        bidders.map(|to| release(to, round)).collect()
+    }
+}
+
+impl Auction {
+    fn note_vacancy(&mut self, vacant: &BTreeSet<u32>, cluster: &Cluster, now: u64) {
+        self.pending.retain(|slot, pending| {
+            vacant.contains(slot)
+                && pending.until > now
+                && cluster.standing(pending.node).holds_claims()
+        });
+        let shrank = vacant.len() < self.vacant;
+        self.vacant = vacant.len();
+        if vacant.is_empty() {
+            self.vacant_since = None;
+            self.promised.clear();
+        } else if shrank || self.vacant_since.is_none() {
+            self.vacant_since = Some(now);
+        }
+    }
+
+    /// When a round may start. Later ranks give the earlier ones time, more so when they are known
+    /// to be at work.
+    fn start_at(&self, rank: usize) -> u64 {
+        let rank = u64::try_from(rank).unwrap_or(u64::MAX);
+        if rank == 0 {
+            return self.not_before;
+        }
+        let since = self.vacant_since.unwrap_or(0);
+        let heard = self
+            .better_heard
+            .map_or(0, |at| at.saturating_add(MAX_BACKOFF_MS));
+        let idle_since = since.max(heard);
+        let patience = rank.saturating_mul(TAKEOVER_MS);
+        self.not_before.max(idle_since.saturating_add(patience))
+    }
+
+    /// Writes down that `node` was given `slots`, and with which epochs.
+    fn promise(
+        &mut self,
+        slots: &[u32],
+        node: NodeId,
+        watch: &Watch,
+        now: u64,
+    ) -> Vec<(Slot, u64)> {
+        let until = now + PENDING_MS;
+        let mut won = Vec::with_capacity(slots.len());
+        for index in slots {
+            let slot = Slot::Replica(*index);
+            let promised = self.promised.entry(*index).or_default();
+            let epoch = watch.highest_epoch(slot).max(*promised).saturating_add(1);
+            *promised = epoch;
+            self.pending.insert(*index, Pending { node, until });
+            won.push((slot, epoch));
+        }
+        won
+    }
+
+    /// Counts a fruitless round; returns the wait before the next in milliseconds.
+    fn back_off(&mut self, passing: bool) -> u64 {
+        if passing {
+            return PASSING_MS;
+        }
+        let doublings = self.fruitless.min(10);
+        self.fruitless = self.fruitless.saturating_add(1);
+        (FIRST_BACKOFF_MS << doublings).min(MAX_BACKOFF_MS)
+    }
+}
+
+fn release(to: NodeId, round: RoundId) -> Effect {
+    let slots = Vec::new();
+    let message = Message::Award { round, slots };
+    Effect::Send { to, message }
+}

@@ -1,0 +1,332 @@
+//! What this node knows of the others, indexed for its own decisions.
+//!
+//! Every node sees every register, but has to act on few services: those it holds replicas of,
+//! and those for which it ranks among the first [`TOP_RANKS`] by rendezvous hashing. Only these
+//! are *watched*: their claims are indexed by slot, and their vacant slots kept as a set. So a
+//! changed register costs a comparison with the one before, and no input costs work proportional
+//! to nodes times services.
+
+mod ranks;
+#[cfg(test)]
+mod tests;
+mod watch;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use dunlin_state::desired::{Desired, Service};
+use dunlin_state::model::{Claim, Mode, NodeId, NodeRegister, NodeReport, ServiceKey, Slot};
+
+use ranks::Ranks;
+pub(crate) use ranks::TOP_RANKS;
+pub(crate) use watch::Watch;
+
+use crate::hashing::node_hash;
+use crate::liveness::Standing;
+
+/// The nodes, their registers, and the index of the services that matter here.
+#[derive(Debug)]
+pub(crate) struct Cluster {
+    me: NodeId,
+    nodes: BTreeMap<NodeId, Node>,
+    /// Every node that is alive, with its hash.
+    alive: BTreeMap<NodeId, u64>,
+    ranks: BTreeMap<ServiceKey, Ranks>,
+    watched: BTreeMap<ServiceKey, Watch>,
+    held: BTreeSet<ServiceKey>,
+}
+
+/// A node, from membership, its register, or both.
+#[derive(Debug)]
+pub(crate) struct Node {
+    pub(crate) standing: Standing,
+    pub(crate) register: Option<Arc<NodeRegister>>,
+    hash: u64,
+}
+
+/// What a changed register means for others than its service's slots.
+#[derive(Debug, Default)]
+pub(crate) struct RegisterChange {
+    /// Watched services whose claims changed.
+    pub(crate) services: BTreeSet<ServiceKey>,
+    /// Whether the node may now take what it refused before.
+    pub(crate) roomier: bool,
+}
+
+impl Cluster {
+    pub(crate) fn new(me: NodeId) -> Self {
+        let hash = node_hash(me);
+        let myself = Node {
+            standing: Standing::Alive,
+            register: None,
+            hash,
+        };
+        Self {
+            me,
+            nodes: BTreeMap::from([(me, myself)]),
+            alive: BTreeMap::from([(me, hash)]),
+            ranks: BTreeMap::new(),
+            watched: BTreeMap::new(),
+            held: BTreeSet::new(),
+        }
+    }
+
+    pub(crate) fn me(&self) -> NodeId {
+        self.me
+    }
+
+    pub(crate) fn standing(&self, node: NodeId) -> Standing {
+        self.nodes
+            .get(&node)
+            .map_or(Standing::Suspect, |n| n.standing)
+    }
+
+    pub(crate) fn register(&self, node: NodeId) -> Option<&Arc<NodeRegister>> {
+        self.nodes.get(&node).and_then(|n| n.register.as_ref())
+    }
+
+    /// All nodes, ordered.
+    pub(crate) fn nodes(&self) -> impl Iterator<Item = (NodeId, &Node)> {
+        self.nodes.iter().map(|(id, node)| (*id, node))
+    }
+
+    /// Nodes that answer, ordered; this one among them.
+    pub(crate) fn alive(&self) -> impl ExactSizeIterator<Item = NodeId> + '_ {
+        self.alive.keys().copied()
+    }
+
+    /// Whether every node that answers has told what it holds: before that, slots look vacant that
+    /// are not.
+    pub(crate) fn is_complete(&self) -> bool {
+        self.alive
+            .keys()
+            .all(|node| *node == self.me || self.register(*node).is_some())
+    }
+
+    pub(crate) fn watch(&self, service: &ServiceKey) -> Option<&Watch> {
+        self.watched.get(service)
+    }
+
+    /// This node's place in the order of those who auction the service, if it is among the first.
+    pub(crate) fn my_rank(&self, service: &ServiceKey) -> Option<usize> {
+        self.ranks.get(service)?.rank_of(self.me)
+    }
+
+    /// The nodes that rank first for a service, best first.
+    pub(crate) fn auctioneers(&self, service: &ServiceKey) -> impl Iterator<Item = NodeId> + '_ {
+        self.ranks.get(service).into_iter().flat_map(Ranks::nodes)
+    }
+
+    /// Takes note of a node's standing. Returns the watched services that it concerns.
+    pub(crate) fn set_standing(
+        &mut self,
+        node: NodeId,
+        standing: Standing,
+        desired: &Desired,
+    ) -> BTreeSet<ServiceKey> {
+        let entry = self.nodes.entry(node).or_insert_with(|| Node {
+            standing: Standing::Suspect,
+            register: None,
+            hash: node_hash(node),
+        });
+        entry.standing = standing;
+        let hash = entry.hash;
+        let was_alive = self.alive.contains_key(&node);
+        let is_alive = standing == Standing::Alive;
+        let mut touched = BTreeSet::new();
+        if is_alive && !was_alive {
+            self.alive.insert(node, hash);
+            touched.extend(self.rank_in(node, hash));
+        } else if !is_alive && was_alive && node != self.me {
+            self.alive.remove(&node);
+            touched.extend(self.rank_out(node));
+        }
+        for service in &touched {
+            self.review_watch(service, desired);
+        }
+        let nodes = &self.nodes;
+        for (service, watch) in &mut self.watched {
+            if watch.refresh_node(node, &|n| standing_in(nodes, n)) {
+                touched.insert(service.clone());
+            }
+        }
+        touched
+    }
+
+    fn rank_in(&mut self, node: NodeId, hash: u64) -> Vec<ServiceKey> {
+        let mut touched = Vec::new();
+        for (service, ranks) in &mut self.ranks {
+            if ranks.insert(node, hash) {
+                touched.push(service.clone());
+            }
+        }
+        touched
+    }
+
+    fn rank_out(&mut self, node: NodeId) -> Vec<ServiceKey> {
+        let mut touched = Vec::new();
+        for (service, ranks) in &mut self.ranks {
+            if ranks.rank_of(node).is_some() {
+                ranks.recompute(self.alive.iter().map(|(n, h)| (*n, *h)));
+                touched.push(service.clone());
+            }
+        }
+        touched
+    }
+
+    /// Takes in a register.
+    pub(crate) fn set_register(&mut self, register: &Arc<NodeRegister>) -> RegisterChange {
+        let node = register.node;
+        let entry = self.nodes.entry(node).or_insert_with(|| Node {
+            standing: Standing::Suspect,
+            register: None,
+            hash: node_hash(node),
+        });
+        let before = entry.register.replace(Arc::clone(register));
+        let old = before.as_deref().map(|r| &r.report);
+        let mut change = RegisterChange {
+            services: BTreeSet::new(),
+            roomier: old.is_none_or(|old| conditions_differ(old, &register.report)),
+        };
+        let old_claims = old.map_or(&[][..], |r| r.claims.as_slice());
+        self.diff_claims(node, old_claims, &register.report.claims, &mut change);
+        change
+    }
+
+    fn diff_claims(
+        &mut self,
+        node: NodeId,
+        old: &[Claim],
+        new: &[Claim],
+        change: &mut RegisterChange,
+    ) {
+        // Reports list claims by slot; if one does not, this costs more and stays right.
+        let mut gone: BTreeMap<(&ServiceKey, Slot), &Claim> = BTreeMap::new();
+        let mut came: BTreeMap<(&ServiceKey, Slot), &Claim> = BTreeMap::new();
+        let mut olds = old.iter().peekable();
+        for claim in new {
+            while let Some(earlier) = olds.next_if(|o| o.slot < claim.slot) {
+                gone.insert((&earlier.slot.service, earlier.slot.slot), earlier);
+            }
+            match olds.next_if(|o| o.slot == claim.slot) {
+                Some(same) if same == claim => {}
+                Some(_) | None => {
+                    came.insert((&claim.slot.service, claim.slot.slot), claim);
+                }
+            }
+        }
+        gone.extend(olds.map(|o| ((&o.slot.service, o.slot.slot), o)));
+        let nodes = &self.nodes;
+        let standing = |n| standing_in(nodes, n);
+        for ((service, slot), _) in gone {
+            change.roomier = true;
+            if came.contains_key(&(service, slot)) {
+                continue;
+            }
+            if let Some(watch) = self.watched.get_mut(service) {
+                watch.remove(slot, node, &standing);
+                change.services.insert(service.clone());
+            }
+        }
+        for ((service, slot), claim) in came {
+            if let Some(watch) = self.watched.get_mut(service) {
+                watch.insert(slot, node, claim, &standing);
+                change.services.insert(service.clone());
+            }
+        }
+    }
+
+    /// Forgets a node's register.
+    pub(crate) fn forget(&mut self, node: NodeId, desired: &Desired) -> BTreeSet<ServiceKey> {
+        let Some(entry) = self.nodes.get(&node) else {
+            return BTreeSet::new();
+        };
+        let old = entry.register.clone();
+        let mut change = RegisterChange::default();
+        if let Some(old) = old {
+            self.diff_claims(node, &old.report.claims, &[], &mut change);
+        }
+        change
+            .services
+            .extend(self.set_standing(node, Standing::Gone, desired));
+        self.nodes.remove(&node);
+        change.services
+    }
+
+    /// Takes note of a service that is new, changed or removed.
+    pub(crate) fn set_service(&mut self, service: &ServiceKey, desired: &Desired) {
+        if desired.services.contains_key(service) {
+            let alive = &self.alive;
+            self.ranks.entry(service.clone()).or_insert_with(|| {
+                let mut ranks = Ranks::new(service);
+                ranks.recompute(alive.iter().map(|(n, h)| (*n, *h)));
+                ranks
+            });
+        } else {
+            self.ranks.remove(service);
+        }
+        self.review_watch(service, desired);
+        let nodes = &self.nodes;
+        if let Some(watch) = self.watched.get_mut(service) {
+            let wanted = wanted_slots(desired.services.get(service));
+            watch.set_wanted(wanted, &|n| standing_in(nodes, n));
+        }
+    }
+
+    /// Takes note whether this node holds slots of the service.
+    pub(crate) fn set_held(&mut self, service: &ServiceKey, held: bool, desired: &Desired) {
+        let changed = if held {
+            self.held.insert(service.clone())
+        } else {
+            self.held.remove(service)
+        };
+        if changed {
+            self.review_watch(service, desired);
+        }
+    }
+
+    /// Starts or ends watching a service.
+    fn review_watch(&mut self, service: &ServiceKey, desired: &Desired) {
+        let wanted = self.held.contains(service) || self.my_rank(service).is_some();
+        if !wanted {
+            self.watched.remove(service);
+            return;
+        }
+        if self.watched.contains_key(service) {
+            return;
+        }
+        let mut watch = Watch::default();
+        let nodes = &self.nodes;
+        let standing = |n| standing_in(nodes, n);
+        for (node, entry) in nodes {
+            let claims = entry.register.iter().flat_map(|r| &r.report.claims);
+            for claim in claims.filter(|c| c.slot.service == *service) {
+                watch.insert(claim.slot.slot, *node, claim, &standing);
+            }
+        }
+        watch.set_wanted(wanted_slots(desired.services.get(service)), &standing);
+        self.watched.insert(service.clone(), watch);
+    }
+}
+
+/// Slots of a replicated service that should be filled by auctions.
+fn wanted_slots(service: Option<&Service>) -> u32 {
+    match service {
+        Some(service) if service.spec.mode == Mode::Replicated => service.wanted_replicas(),
+        Some(_) | None => 0,
+    }
+}
+
+fn standing_in(nodes: &BTreeMap<NodeId, Node>, node: NodeId) -> Standing {
+    nodes.get(&node).map_or(Standing::Suspect, |n| n.standing)
+}
+
+/// Whether anything but claims differs that placement looks at.
+fn conditions_differ(old: &NodeReport, new: &NodeReport) -> bool {
+    old.labels != new.labels
+        || old.capacity != new.capacity
+        || old.runtimes != new.runtimes
+        || old.disk_ok != new.disk_ok
+        || old.facts != new.facts
+        || old.name != new.name
+}
