@@ -109,3 +109,16 @@ pub enum MemberState {
     /// Said goodbye.
     Left,
 }
+
+/// One member as this node sees it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct MemberView {
+    /// Who.
+    pub id: MemberId,
+    /// What is believed of it.
+    pub state: MemberState,
+    /// Last first-hand sign of life, monotonic milliseconds. Time during which this process stood
+    /// still does not count as the member's silence, so after a stall this is later than the
+    /// actual arrival. For a member only told of by others it is when they first did.
+    pub last_heard: u64,
+}

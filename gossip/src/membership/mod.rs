@@ -1,5 +1,40 @@
 //! SWIM membership as a deterministic machine.
+//!
+//! [`Membership`] wraps the `foca` crate (Das et al., "SWIM", 2002, with suspicion and
+//! infection-style gossip), which is itself free of clocks and sockets, and adds what a small
+//! edge cluster needs beside it:
+//!
+//! - **Identity**: a member is its key. A later boot, or another address in the same life,
+//!   supersedes; a process that was declared down while it lived comes back as the same life.
+//! - **Lossy paths**: transmissions are numbered, receivers report what they miss, and datagrams
+//!   go out in as many copies as keep the loss that SWIM sees below 4 %. An unanswered probe
+//!   is repeated over the reliable path before anybody is suspected.
+//! - **Suspects are told** with every ping and by every way there is, since only they can refute.
+//!   Whoever answers this node during the suspicion is not convicted by it.
+//! - **Local health** ("Lifeguard", 2018): a node that stood still moves all of its deadlines by
+//!   the length of the stall, so nobody is convicted for it; a node that finds several others
+//!   unreachable in a row stretches its timeouts. Nodes also say how long they lately stalled,
+//!   and get that much time.
+//! - **Goodbyes** are told apart from crashes.
+//! - **Healing**: members that are down, forgotten ones and seeds are called again and again.
+//!
+//! What it does not do: it does not decide that anything moves (the core checks a "down" first),
+//! and a stall longer than the suspicion of a node that never stalled before is reported as
+//! "down", since from outside it is one.
 
+mod codec;
+mod contacts;
+mod health;
+mod identity;
 mod io;
+mod machine;
+mod path;
+mod peers;
+mod profile;
+mod queue;
+mod receiving;
+mod sending;
+mod tasks;
 
-pub use io::{Effect, Input, MemberEvent, MemberId, MemberState, Profile};
+pub use io::{Effect, Input, MemberEvent, MemberId, MemberState, MemberView, Profile};
+pub use machine::Membership;
