@@ -5,4 +5,6 @@
 //! the feature of that name, carries them over UDP and libp2p.
 
 pub mod membership;
+#[cfg(feature = "net")]
+pub mod net;
 pub mod replication;

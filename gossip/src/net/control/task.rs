@@ -1,0 +1,554 @@
+//! The task that owns the swarm: one select, one short method per branch, no policy, no waiting.
+
+use std::collections::{HashMap, VecDeque};
+use std::net::{SocketAddr, UdpSocket};
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use dunlin_state::model::NodeId;
+use futures::StreamExt;
+use futures::future::BoxFuture;
+use futures::stream::FuturesUnordered;
+use libp2p::PeerId;
+use libp2p::core::ConnectedPoint;
+use libp2p::request_response::{
+    Event as RpcEvent, Message as RpcMessage, OutboundFailure, OutboundRequestId, ResponseChannel,
+};
+use libp2p::swarm::dial_opts::{DialOpts, PeerCondition};
+use libp2p::swarm::{ConnectionId, Swarm, SwarmEvent};
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::{Instant, MissedTickBehavior, timeout};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use super::gate::Gate;
+use super::messages::MessagesEvent;
+use super::peers::{Opener, Peers, Route, Waiting};
+use super::rpc::{MAX_RESPONSE, MAX_RPC_TIME};
+use super::transport::{self, Behaviour, BehaviourEvent, Listen};
+use super::{COMMANDS, Command, Control, ControlEvent, EVENTS, RpcError, StartError, identity};
+use crate::net::ClusterSecret;
+use crate::net::counters::Counters;
+
+/// Events that could not be handed over yet; at as many the swarm is left alone.
+const OUTBOX: usize = 256;
+
+/// Requests of other nodes that wait for this node's answer.
+const MAX_UNANSWERED: usize = 256;
+
+/// Time between looks for idle connections.
+const SWEEP: Duration = Duration::from_secs(5);
+
+/// Time for peers to be told that this node closes its connections.
+const FAREWELL: Duration = Duration::from_millis(500);
+
+/// Time for the ports to be free after that.
+const RELEASE: Duration = Duration::from_millis(1_500);
+
+/// Something that expects an answer.
+#[derive(Debug)]
+pub(super) enum Request {
+    Rpc {
+        bytes: Bytes,
+        reply: oneshot::Sender<Result<Bytes, RpcError>>,
+    },
+    Probe {
+        address: SocketAddr,
+        reply: oneshot::Sender<bool>,
+        /// Whether this one may start over on a new connection: a peer that has restarted resets
+        /// the old one, and lives.
+        retry: bool,
+    },
+}
+
+impl Request {
+    pub(super) fn len(&self) -> usize {
+        match self {
+            Self::Rpc { bytes, .. } => bytes.len(),
+            Self::Probe { .. } => 0,
+        }
+    }
+
+    fn fail(self, error: RpcError) {
+        // Whoever asked may have stopped waiting.
+        match self {
+            Self::Rpc { reply, .. } => drop(reply.send(Err(error))),
+            Self::Probe { reply, .. } => drop(reply.send(false)),
+        }
+    }
+}
+
+/// This node's answer to a request, once it has one.
+type Answer = (ResponseChannel<Bytes>, Option<Bytes>);
+
+/// See the module.
+pub(in crate::net) struct ControlTask {
+    swarm: Swarm<Behaviour>,
+    tasks: TaskTracker,
+    listen: SocketAddr,
+    commands: mpsc::Receiver<Command>,
+    events: mpsc::Sender<ControlEvent>,
+    outbox: VecDeque<ControlEvent>,
+    peers: Peers,
+    rpcs: HashMap<OutboundRequestId, oneshot::Sender<Result<Bytes, RpcError>>>,
+    probes: HashMap<OutboundRequestId, Request>,
+    answers: FuturesUnordered<BoxFuture<'static, Answer>>,
+    counters: Arc<Counters>,
+}
+
+impl ControlTask {
+    /// Binds the ports after `membership` and is ready to run.
+    pub(in crate::net) fn new(
+        seed: [u8; 32],
+        cluster: &ClusterSecret,
+        membership: SocketAddr,
+        transports: Listen,
+        mdns: bool,
+        counters: Arc<Counters>,
+    ) -> Result<(Self, NodeId, Control, mpsc::Receiver<ControlEvent>), StartError> {
+        let listen =
+            identity::control_address(membership).ok_or(StartError::NoPort(membership.port()))?;
+        let keypair = identity::keypair(seed);
+        let node = super::node_of(seed);
+        let gate = Gate::new(node, cluster, Arc::clone(&counters));
+        let tasks = TaskTracker::new();
+        let behaviour = Behaviour::new(node, mdns, Arc::clone(&counters));
+        let mut swarm = transport::swarm(&keypair, gate, behaviour, tasks.clone())?;
+        transports.bind(&mut swarm, listen)?;
+        let (command_sender, commands) = mpsc::channel(COMMANDS);
+        let (events, event_receiver) = mpsc::channel(EVENTS);
+        let control = Control {
+            commands: command_sender,
+            counters: Arc::clone(&counters),
+        };
+        let task = Self {
+            swarm,
+            tasks,
+            listen,
+            commands,
+            events,
+            outbox: VecDeque::new(),
+            peers: Peers::default(),
+            rpcs: HashMap::new(),
+            probes: HashMap::new(),
+            answers: FuturesUnordered::new(),
+            counters,
+        };
+        Ok((task, node, control, event_receiver))
+    }
+
+    /// Runs until `stop`, or until nobody reads events any more; then closes all connections and
+    /// waits until the ports are free.
+    pub(in crate::net) async fn run(mut self, stop: CancellationToken) {
+        let events = self.events.clone();
+        let mut sweep = tokio::time::interval(SWEEP);
+        sweep.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                () = stop.cancelled() => break,
+                permit = events.reserve(), if !self.outbox.is_empty() => {
+                    let Ok(permit) = permit else { break };
+                    if let Some(event) = self.outbox.pop_front() {
+                        permit.send(event);
+                    }
+                }
+                Some(command) = self.commands.recv() => self.on_command(command),
+                Some(answer) = self.answers.next() => self.on_answer(answer),
+                event = self.swarm.select_next_some(), if self.outbox.len() < OUTBOX => {
+                    self.on_swarm_event(event);
+                }
+                now = sweep.tick() => self.on_sweep(now),
+            }
+        }
+        self.close().await;
+    }
+
+    fn on_command(&mut self, command: Command) {
+        match command {
+            Command::Send {
+                node,
+                address,
+                bytes,
+            } => self.submit(node, address, Waiting::Message(bytes)),
+            Command::Connect { node, address } => {
+                if self.peers.want(node, Instant::now()) {
+                    self.dial(node, address);
+                }
+            }
+            Command::Disconnect(node) => {
+                for id in self.peers.unwant(node) {
+                    self.swarm.close_connection(id);
+                }
+            }
+            Command::Probe {
+                node,
+                address,
+                reply,
+            } => {
+                let probe = Request::Probe {
+                    address,
+                    reply,
+                    retry: true,
+                };
+                self.submit(node, address, Waiting::Request(probe));
+            }
+            Command::Rpc {
+                node,
+                address,
+                bytes,
+                reply,
+            } => {
+                let rpc = Request::Rpc { bytes, reply };
+                self.submit(node, address, Waiting::Request(rpc));
+            }
+        }
+    }
+
+    fn submit(&mut self, node: NodeId, address: SocketAddr, what: Waiting) {
+        match self.peers.route(node, what, Instant::now()) {
+            Route::Now(what) => self.deliver(node, what),
+            Route::Dial => self.dial(node, address),
+            Route::Waits => {}
+            Route::Dropped(what) => self.give_up(what, "too much waits for a connection with it"),
+        }
+    }
+
+    /// Sends over a connection that is up.
+    fn deliver(&mut self, node: NodeId, what: Waiting) {
+        let peer = identity::peer_id(&node);
+        let behaviour = self.swarm.behaviour_mut();
+        match what {
+            Waiting::Message(bytes) => {
+                if behaviour.messages.send(&node, bytes) {
+                    self.counters.messages_sent.add_one();
+                } else {
+                    self.counters.messages_dropped.add_one();
+                }
+            }
+            Waiting::Request(Request::Rpc { bytes, reply }) => {
+                let id = behaviour.rpc.send_request(&peer, bytes);
+                self.rpcs.insert(id, reply);
+            }
+            Waiting::Request(probe @ Request::Probe { .. }) => {
+                let id = behaviour.probe.send_request(&peer, Bytes::new());
+                self.probes.insert(id, probe);
+            }
+        }
+    }
+
+    fn give_up(&mut self, what: Waiting, reason: &str) {
+        match what {
+            Waiting::Message(_) => self.counters.messages_dropped.add_one(),
+            Waiting::Request(request) => request.fail(RpcError::Unreachable(reason.to_owned())),
+        }
+    }
+
+    fn dial(&mut self, node: NodeId, membership: SocketAddr) {
+        let now = Instant::now();
+        let addresses = identity::control_address(membership).map(|control| {
+            vec![
+                identity::quic_address(control),
+                identity::tcp_address(control),
+            ]
+        });
+        let dial = DialOpts::peer_id(identity::peer_id(&node))
+            // Whether to dial was decided when this was called.
+            .condition(PeerCondition::Always)
+            .addresses(addresses.unwrap_or_default())
+            .build();
+        let id = dial.connection_id();
+        self.peers.dialing(node, id, now);
+        if let Err(error) = self.swarm.dial(dial) {
+            self.on_dial_failed(node, id, &error.to_string());
+        }
+    }
+
+    fn on_dial_failed(&mut self, node: NodeId, id: ConnectionId, reason: &str) {
+        let Some(waited) = self.peers.dial_failed(node, id, Instant::now()) else {
+            return;
+        };
+        tracing::debug!(%node, reason, "no control connection");
+        for what in waited {
+            self.give_up(what, reason);
+        }
+        self.outbox.push_back(ControlEvent::Unreachable {
+            node,
+            reason: reason.to_owned(),
+        });
+    }
+
+    fn on_swarm_event(&mut self, event: SwarmEvent<BehaviourEvent>) {
+        match event {
+            SwarmEvent::Behaviour(event) => self.on_behaviour_event(event),
+            SwarmEvent::ConnectionEstablished {
+                peer_id,
+                connection_id,
+                endpoint,
+                ..
+            } => self.on_connected(&peer_id, connection_id, &endpoint),
+            SwarmEvent::ConnectionClosed {
+                peer_id,
+                connection_id,
+                ..
+            } => {
+                if let Some(node) = identity::node_id(&peer_id) {
+                    self.on_disconnected(node, connection_id);
+                }
+            }
+            SwarmEvent::OutgoingConnectionError {
+                connection_id,
+                peer_id,
+                error,
+            } => {
+                self.counters.connections_failed.add_one();
+                if let Some(node) = peer_id.as_ref().and_then(identity::node_id) {
+                    self.on_dial_failed(node, connection_id, &error.to_string());
+                }
+            }
+            SwarmEvent::IncomingConnectionError {
+                error,
+                send_back_addr,
+                ..
+            } => {
+                self.counters.connections_failed.add_one();
+                tracing::debug!(from = %send_back_addr, %error, "connection not accepted");
+            }
+            SwarmEvent::ListenerError { error, .. } => {
+                tracing::warn!(%error, "control listener");
+            }
+            SwarmEvent::ListenerClosed {
+                addresses, reason, ..
+            } => tracing::error!(?addresses, ?reason, "control listener closed"),
+            _ => {}
+        }
+    }
+
+    fn on_connected(&mut self, peer: &PeerId, id: ConnectionId, endpoint: &ConnectedPoint) {
+        let Some(node) = identity::node_id(peer) else {
+            return;
+        };
+        let opener = if endpoint.is_dialer() {
+            Opener::Us
+        } else {
+            Opener::Them
+        };
+        tracing::debug!(%node, address = %endpoint.get_remote_address(), "control connection up");
+        let (first, waited) = self.peers.connected(node, id, opener, Instant::now());
+        if first {
+            self.outbox.push_back(ControlEvent::Connected(node));
+        }
+        for what in waited {
+            self.deliver(node, what);
+        }
+    }
+
+    fn on_disconnected(&mut self, node: NodeId, id: ConnectionId) {
+        if self.peers.disconnected(node, id) {
+            self.outbox.push_back(ControlEvent::Disconnected(node));
+        }
+    }
+
+    fn on_behaviour_event(&mut self, event: BehaviourEvent) {
+        match event {
+            BehaviourEvent::Limits(never) => match never {},
+            BehaviourEvent::Messages(MessagesEvent::Received(from, bytes)) => {
+                self.peers.used(&from, Instant::now());
+                self.outbox.push_back(ControlEvent::Message { from, bytes });
+            }
+            BehaviourEvent::Messages(MessagesEvent::Dead(node, id)) => {
+                self.on_disconnected(node, id);
+            }
+            BehaviourEvent::Rpc(event) => self.on_rpc_event(event),
+            BehaviourEvent::Probe(event) => self.on_probe_event(event),
+            BehaviourEvent::Mdns(libp2p::mdns::Event::Discovered(found)) => {
+                self.on_discovered(&found);
+            }
+            BehaviourEvent::Mdns(libp2p::mdns::Event::Expired(_)) => {}
+        }
+    }
+
+    fn on_rpc_event(&mut self, event: RpcEvent<Bytes, Bytes>) {
+        match event {
+            RpcEvent::Message {
+                peer,
+                message:
+                    RpcMessage::Request {
+                        request, channel, ..
+                    },
+                ..
+            } => self.on_request(&peer, request, channel),
+            RpcEvent::Message {
+                message:
+                    RpcMessage::Response {
+                        request_id,
+                        response,
+                    },
+                ..
+            } => self.finish_rpc(request_id, Ok(response)),
+            RpcEvent::OutboundFailure {
+                request_id, error, ..
+            } => self.finish_rpc(request_id, Err(rpc_error(error))),
+            RpcEvent::InboundFailure { peer, error, .. } => {
+                tracing::debug!(%peer, %error, "a request was not answered");
+            }
+            RpcEvent::ResponseSent { .. } => {}
+        }
+    }
+
+    fn finish_rpc(&mut self, id: OutboundRequestId, answer: Result<Bytes, RpcError>) {
+        if let Some(reply) = self.rpcs.remove(&id) {
+            // Whoever asked may have stopped waiting.
+            let _ = reply.send(answer);
+        }
+    }
+
+    fn on_request(&mut self, peer: &PeerId, bytes: Bytes, channel: ResponseChannel<Bytes>) {
+        let Some(from) = identity::node_id(peer) else {
+            return;
+        };
+        self.peers.used(&from, Instant::now());
+        if self.answers.len() >= MAX_UNANSWERED {
+            // Dropping the channel tells the peer.
+            self.counters.requests_refused.add_one();
+            return;
+        }
+        let (reply, answer) = oneshot::channel();
+        self.outbox
+            .push_back(ControlEvent::RpcRequest { from, bytes, reply });
+        self.answers.push(Box::pin(async move {
+            let answer = timeout(MAX_RPC_TIME, answer).await;
+            (channel, answer.ok().and_then(Result::ok))
+        }));
+    }
+
+    fn on_answer(&mut self, (channel, answer): Answer) {
+        match answer {
+            Some(bytes) if bytes.len() <= MAX_RESPONSE => {
+                // Fails when the asker has gone.
+                let _ = self.swarm.behaviour_mut().rpc.send_response(channel, bytes);
+            }
+            Some(bytes) => {
+                let len = bytes.len();
+                tracing::warn!(len, max = MAX_RESPONSE, "an answer is too large to be sent");
+            }
+            None => {}
+        }
+    }
+
+    fn on_probe_event(&mut self, event: RpcEvent<Bytes, Bytes>) {
+        match event {
+            RpcEvent::Message {
+                message: RpcMessage::Request { channel, .. },
+                ..
+            } => {
+                // Fails when the asker has gone.
+                let probe = &mut self.swarm.behaviour_mut().probe;
+                let _ = probe.send_response(channel, Bytes::new());
+            }
+            RpcEvent::Message {
+                peer,
+                message: RpcMessage::Response { request_id, .. },
+                ..
+            } => self.finish_probe(&peer, request_id, true),
+            RpcEvent::OutboundFailure {
+                peer, request_id, ..
+            } => self.finish_probe(&peer, request_id, false),
+            RpcEvent::InboundFailure { .. } | RpcEvent::ResponseSent { .. } => {}
+        }
+    }
+
+    fn finish_probe(&mut self, peer: &PeerId, id: OutboundRequestId, alive: bool) {
+        let Some(Request::Probe {
+            address,
+            reply,
+            retry,
+        }) = self.probes.remove(&id)
+        else {
+            return;
+        };
+        let Some(node) = identity::node_id(peer) else {
+            return;
+        };
+        if alive || !retry || reply.is_closed() {
+            // Whoever asked may have stopped waiting.
+            let _ = reply.send(alive);
+            return;
+        }
+        let again = Request::Probe {
+            address,
+            reply,
+            retry: false,
+        };
+        self.submit(node, address, Waiting::Request(again));
+    }
+
+    fn on_discovered(&mut self, found: &[(PeerId, libp2p::Multiaddr)]) {
+        for (peer, address) in found {
+            let node = identity::node_id(peer).filter(|_| peer != self.swarm.local_peer_id());
+            // Both transports listen on the same number: one address tells everything.
+            let quic = identity::socket_address(address).filter(|(_, tcp)| !tcp);
+            let (Some(node), Some((control, _))) = (node, quic) else {
+                continue;
+            };
+            if self.outbox.len() < OUTBOX / 2 {
+                let seen = ControlEvent::Discovered { node, control };
+                self.outbox.push_back(seen);
+            } else {
+                self.counters.discoveries_dropped.add_one();
+            }
+        }
+    }
+
+    fn on_sweep(&mut self, now: Instant) {
+        for id in self.peers.sweep(now) {
+            self.swarm.close_connection(id);
+        }
+    }
+
+    async fn close(mut self) {
+        let peers: Vec<PeerId> = self.swarm.connected_peers().copied().collect();
+        for peer in peers {
+            // Fails when it has just gone by itself.
+            let _ = self.swarm.disconnect_peer_id(peer);
+        }
+        let farewell = async {
+            while self.swarm.connected_peers().next().is_some() {
+                let _ = self.swarm.next().await;
+            }
+        };
+        if timeout(FAREWELL, farewell).await.is_err() {
+            tracing::debug!("some peers were not told that this node closes its connections");
+        }
+        drop(self.swarm);
+        self.tasks.close();
+        let released = async {
+            self.tasks.wait().await;
+            // The QUIC endpoint's own task cannot be waited for; it ends when its connections have
+            // drained. The port tells.
+            while UdpSocket::bind(self.listen).is_err() {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        if timeout(RELEASE, released).await.is_err() {
+            tracing::warn!(address = %self.listen, "the control port is still in use");
+        }
+    }
+}
+
+fn rpc_error(failure: OutboundFailure) -> RpcError {
+    match failure {
+        OutboundFailure::DialFailure => {
+            RpcError::Unreachable("the connection has just gone".into())
+        }
+        OutboundFailure::Timeout => RpcError::TimedOut,
+        OutboundFailure::ConnectionClosed => RpcError::Disconnected,
+        OutboundFailure::UnsupportedProtocols => {
+            RpcError::Refused("it does not speak /dunlin/rpc/1".to_owned())
+        }
+        OutboundFailure::Io(error) if error.kind() == std::io::ErrorKind::UnexpectedEof => {
+            RpcError::Refused("it is overloaded or does not know this kind of request".to_owned())
+        }
+        OutboundFailure::Io(error) => RpcError::Refused(error.to_string()),
+    }
+}
