@@ -7,4 +7,5 @@
 pub mod membership;
 #[cfg(feature = "net")]
 pub mod net;
+pub mod overlay;
 pub mod replication;
