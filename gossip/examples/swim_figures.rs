@@ -1,9 +1,10 @@
 //! Prints what the membership machine does under simulated faults.
 //!
-//! `cargo run -p dunlin-gossip --example swim_figures -- kills|stalls|size|heal [ARGS]`
+//! `cargo run -p dunlin-gossip --example swim_figures -- kills|stalls|size|heal [ARGS]`; with
+//! `NO_RELIABLE` in the environment the reliable path is dead.
 
 #[allow(dead_code, missing_docs, unreachable_pub)]
-#[path = "../tests/swim/sim.rs"]
+#[path = "../tests/swim/sim/mod.rs"]
 mod sim;
 
 use dunlin_gossip::membership::{MemberState, Profile};
@@ -40,6 +41,7 @@ fn network(loss: f64) -> Network {
         latency: (1, 20),
         loss,
         duplicates: 0.01,
+        reliable: std::env::var_os("NO_RELIABLE").is_none(),
     }
 }
 

@@ -1,6 +1,6 @@
 //! The compact binary form of membership messages.
 //!
-//! A datagram is an envelope of six bytes and a body. The envelope belongs to this crate: it
+//! A datagram is an envelope of ten bytes and a body. The envelope belongs to this crate: it
 //! numbers transmissions, so that loss can be measured and copies dropped. The body is what foca
 //! reads and writes: a header, then optionally a count and that many member updates.
 //!
@@ -11,6 +11,7 @@
 //! | number | 2 | of this transmission to this receiver, counting every copy |
 //! | loss | 1 | share of the receiver's datagrams that the sender misses, in 1/255 |
 //! | stall | 1 | longest recent stall of the sender, in [`STALL_UNIT_MS`] |
+//! | view | 4 | digest of the sender's list of active members |
 //!
 //! Nothing here trusts its input: every read checks what is left, and trailing bytes are an error.
 
@@ -29,9 +30,14 @@ use super::identity::WireId;
 /// seal, UDP and a tunnel.
 pub(super) const MAX_DATAGRAM: usize = 1150;
 /// Length of the envelope, bytes.
-pub(super) const ENVELOPE: usize = 6;
+pub(super) const ENVELOPE: usize = 10;
 /// Largest body, bytes.
 pub(super) const MAX_BODY: usize = MAX_DATAGRAM - ENVELOPE;
+/// Most members in one message over the reliable path: with the longest identities 18 kB, little
+/// enough for any queue.
+pub(super) const MAX_LISTED: usize = 256;
+/// Largest message over the reliable path, bytes.
+const MAX_RELIABLE: usize = ENVELOPE + 4 * MAX_ID + MAX_LISTED * (MAX_ID + 3);
 /// Unit of the stall report, ms: one byte reaches four seconds.
 pub(super) const STALL_UNIT_MS: u64 = 16;
 /// First byte of every message.
@@ -51,8 +57,8 @@ pub(super) enum WireError {
     /// It goes on after its end.
     #[error("the message has bytes after its end")]
     Trailing,
-    /// Longer than [`MAX_DATAGRAM`].
-    #[error("the message is longer than {MAX_DATAGRAM} bytes")]
+    /// Longer than its way allows.
+    #[error("the message is too long")]
     Long,
     /// Another version of the format.
     #[error("the message has format {0}, this node speaks {VERSION}")]
@@ -78,6 +84,8 @@ pub(super) struct Envelope {
     pub(super) loss: u8,
     /// The sender's longest recent stall, in [`STALL_UNIT_MS`].
     pub(super) stall: u8,
+    /// Digest of the sender's list of active members.
+    pub(super) view: u32,
 }
 
 impl Envelope {
@@ -90,13 +98,15 @@ impl Envelope {
         out.put_u16(self.number.unwrap_or_default());
         out.put_u8(self.loss);
         out.put_u8(self.stall);
+        out.put_u32(self.view);
         out.put_slice(body);
         out
     }
 
     /// Splits a message in envelope and body.
-    pub(super) fn unwrap(message: &[u8]) -> Result<(Self, &[u8]), WireError> {
-        if message.len() > MAX_DATAGRAM {
+    pub(super) fn unwrap(message: &[u8], reliable: bool) -> Result<(Self, &[u8]), WireError> {
+        let most = if reliable { MAX_RELIABLE } else { MAX_DATAGRAM };
+        if message.len() > most {
             return Err(WireError::Long);
         }
         let mut rest = message;
@@ -116,6 +126,7 @@ impl Envelope {
             number: (packed & UNNUMBERED == 0).then_some(number),
             loss: byte(&mut rest)?,
             stall: byte(&mut rest)?,
+            view: rest.try_get_u32().map_err(short)?,
         };
         Ok((envelope, rest))
     }
@@ -148,7 +159,16 @@ impl Packet {
 
     /// The body; fails when it would be longer than [`MAX_BODY`].
     pub(super) fn encode(&self) -> Result<Vec<u8>, WireError> {
-        let mut out = Vec::with_capacity(MAX_BODY).limit(MAX_BODY);
+        self.encode_within(MAX_BODY)
+    }
+
+    /// The body of a message over the reliable path.
+    pub(super) fn encode_reliable(&self) -> Result<Vec<u8>, WireError> {
+        self.encode_within(MAX_RELIABLE - ENVELOPE)
+    }
+
+    fn encode_within(&self, most: usize) -> Result<Vec<u8>, WireError> {
+        let mut out = Vec::with_capacity(MAX_BODY).limit(most);
         WireCodec.encode_header(&self.header, &mut out)?;
         if !self.updates.is_empty() {
             if out.remaining_mut() < 2 {

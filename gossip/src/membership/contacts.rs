@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 use rand::RngExt;
 
 use super::MemberState;
+use super::codec::Packet;
 use super::identity::{WireId, plain};
 use super::machine::{Membership, Turn, note};
 use super::peers::Peer;
@@ -26,6 +27,9 @@ const CALLERS: usize = 8;
 const HEAL_CALLS: usize = 8;
 /// A node without members calls this much more often.
 const LONELY_HASTE: u64 = 4;
+/// How soon to ask for more members, ms. Faster learns a large cluster sooner, and costs it a
+/// datagram each.
+const EXCHANGE_AGAIN: std::ops::Range<u64> = 50..150;
 /// Members told of a new identity at once.
 const INTRODUCTIONS: usize = 4;
 
@@ -95,6 +99,24 @@ impl Membership {
         let active = self.peers.by_node.values().filter(|peer| peer.is_active());
         let all = active.map(|peer| peer.id).collect();
         self.call_some(all, INTRODUCTIONS, turn);
+    }
+
+    /// A list of members that had new ones on it is likely not the whole list: a datagram holds
+    /// some twenty. So ask again, until nothing new comes.
+    pub(super) fn note_feed(&mut self, packet: &Packet, now: u64) {
+        let mut listed = packet.updates.iter();
+        if listed.any(|update| self.peers.get(&update.id().member.node).is_none()) {
+            let due = now + self.rng.random_range(EXCHANGE_AGAIN);
+            self.queue.push(due, Task::Exchange);
+        }
+    }
+
+    /// Asks some member for its list.
+    pub(super) fn exchange(&mut self, turn: &mut Turn) {
+        self.queue.retain(|task| !matches!(task, Task::Exchange));
+        let active = self.peers.by_node.values().filter(|peer| peer.is_active());
+        let all = active.map(|peer| peer.id).collect();
+        self.call_some(all, 1, turn);
     }
 
     /// Members that are down, and known addresses at which no member is.

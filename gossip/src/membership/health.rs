@@ -7,20 +7,22 @@
 use dunlin_state::model::NodeId;
 
 use super::codec::STALL_UNIT_MS;
-use super::profile::MAX_STRETCH;
 
-/// A stall raises the score by this much: the next two answered probes take it back.
-const STALL_WEIGHT: u8 = 2;
-/// The highest score.
-const MAX_SCORE: u8 = (MAX_STRETCH - 1) as u8;
+/// A stall of at least this many milliseconds counts double; a busy host is late by less.
+const LONG_STALL: u64 = 400;
+/// The highest score. Higher protects others more from a node in trouble, and makes that node
+/// slower to notice real failures: at 4 everything takes three times as long.
+const MAX_SCORE: u8 = 4;
 
 /// The score, and what it is made of.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct LocalHealth {
     score: u8,
     last_failed: Option<NodeId>,
-    /// The longest recent stall, ms, and when it ended.
-    stall: Option<(u64, u64)>,
+    /// The longest stall of this stretch of time and of the one before, ms.
+    stalls: (u64, u64),
+    /// When this stretch of time began, mono ms.
+    since: u64,
 }
 
 impl LocalHealth {
@@ -29,9 +31,9 @@ impl LocalHealth {
         self.score
     }
 
-    /// A duration as long as this node's health demands.
+    /// A duration as long as this node's health demands: half as much again for each point.
     pub(super) fn stretch(&self, ms: u64) -> u64 {
-        ms * (1 + u64::from(self.score))
+        ms * (2 + u64::from(self.score)) / 2
     }
 
     /// A probe was answered in time.
@@ -56,22 +58,29 @@ impl LocalHealth {
 
     /// This process stood still for `ms`.
     pub(super) fn stalled(&mut self, ms: u64, now: u64, memory: u64) {
-        self.raise(STALL_WEIGHT);
-        if ms >= self.recent_stall(now, memory) {
-            self.stall = Some((ms, now));
-        }
+        self.raise(if ms >= LONG_STALL { 2 } else { 1 });
+        self.forget_stalls(now, memory);
+        self.stalls.0 = self.stalls.0.max(ms);
     }
 
-    /// What to tell others about stalls of this node, in [`STALL_UNIT_MS`], rounded up.
-    pub(super) fn stall_report(&self, now: u64, memory: u64) -> u8 {
-        let units = self.recent_stall(now, memory).div_ceil(STALL_UNIT_MS);
-        u8::try_from(units).unwrap_or(u8::MAX)
+    /// What to tell others about stalls of this node in the last one to two `memory`, in
+    /// [`STALL_UNIT_MS`], rounded up.
+    pub(super) fn stall_report(&mut self, now: u64, memory: u64) -> u8 {
+        self.forget_stalls(now, memory);
+        let longest = self.stalls.0.max(self.stalls.1);
+        u8::try_from(longest.div_ceil(STALL_UNIT_MS)).unwrap_or(u8::MAX)
     }
 
-    fn recent_stall(&self, now: u64, memory: u64) -> u64 {
-        match self.stall {
-            Some((ms, at)) if now.saturating_sub(at) < memory => ms,
-            Some(_) | None => 0,
+    fn forget_stalls(&mut self, now: u64, memory: u64) {
+        let passed = now.saturating_sub(self.since);
+        if passed >= memory {
+            let before = if passed < 2 * memory {
+                self.stalls.0
+            } else {
+                0
+            };
+            self.stalls = (0, before);
+            self.since = now;
         }
     }
 

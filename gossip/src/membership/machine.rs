@@ -5,7 +5,9 @@ use std::time::Duration;
 
 use dunlin_state::Now;
 use dunlin_state::model::NodeId;
-use foca::{AccumulatingRuntime, Foca, Incarnation, NoCustomBroadcast, OwnedNotification, Timer};
+use foca::{
+    AccumulatingRuntime, Foca, Incarnation, NoCustomBroadcast, OwnedNotification, Timer, TimerToken,
+};
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
@@ -17,6 +19,7 @@ use super::path::{Overall, Path};
 use super::peers::Peers;
 use super::profile::{Timing, size_class};
 use super::queue::{Queue, Task};
+use super::watch::Watch;
 use super::{Effect, Input, MemberEvent, MemberId, MemberState, MemberView, Profile};
 
 /// Urgent news is passed on at once, but not more often than this, ms: with many members failing
@@ -42,10 +45,17 @@ pub struct Membership {
     pub(super) forget: BTreeMap<NodeId, (u64, WireId)>,
     /// The probe that runs.
     pub(super) probe: Option<Probe>,
+    /// The watch that runs, and the number of the last one.
+    pub(super) watch: Option<Watch>,
+    pub(super) watched: u8,
+    /// foca's present timer token, which its timers tell.
+    pub(super) token: TimerToken,
     /// foca's incarnation of this node, as last sent.
     incarnation: Incarnation,
     class: u32,
     last_urgent: u64,
+    /// When the list of members was last sent.
+    pub(super) listed_at: u64,
     pub(super) left: bool,
     pub(super) superseded: Option<u64>,
 }
@@ -90,6 +100,9 @@ impl Membership {
         let foca_rng = ChaCha8Rng::from_rng(&mut rng);
         let mut queue = Queue::default();
         queue.push(now.mono + timing.contact_period, Task::Contact);
+        // At a random phase, so that not all of a cluster ask at the same moment.
+        let phase = rng.random_range(0..timing.probe_period);
+        queue.push(now.mono + timing.probe_period + phase, Task::Watch);
         Self {
             me: id.member,
             timing,
@@ -102,9 +115,13 @@ impl Membership {
             contacts: Contacts::default(),
             forget: BTreeMap::new(),
             probe: None,
+            watch: None,
+            watched: 0,
+            token: TimerToken::default(),
             incarnation: 0,
             class: size_class(1),
             last_urgent: 0,
+            listed_at: 0,
             left: false,
             superseded: None,
         }
@@ -163,8 +180,8 @@ impl Membership {
         self.peers.get(&node).map(|peer| peer.last_heard)
     }
 
-    /// How ill this node believes itself to be: 0 is healthy, and each point adds the planned
-    /// length once more to all of its deadlines. At most 4.
+    /// How ill this node believes itself to be: 0 is healthy, and each point adds half of the
+    /// planned length to all of its deadlines. At most 4.
     pub fn local_health(&self) -> u8 {
         self.health.score()
     }
@@ -255,7 +272,7 @@ impl Membership {
                 .iter_membership_state()
                 .find(|member| member.id().member.node == node);
             let Some(member) = believed else {
-                if let Some(gone) = self.peers.remove(&node) {
+                if let Some(gone) = self.peers.remove(&node, turn.now) {
                     self.contacts.forgotten(&gone);
                 }
                 continue;
@@ -276,9 +293,10 @@ impl Membership {
         urgent
     }
 
-    fn schedule(&mut self, timer: Timer<WireId>, after: u64, now: u64) {
+    pub(super) fn schedule(&mut self, timer: Timer<WireId>, after: u64, now: u64) {
         match &timer {
-            Timer::ProbeRandomMember(_) | Timer::SendIndirectProbe { .. } => {
+            Timer::ProbeRandomMember(token) | Timer::SendIndirectProbe { token, .. } => {
+                self.token = *token;
                 let due = now + self.health.stretch(after);
                 self.queue.push(due, Task::Foca(timer));
             }

@@ -9,12 +9,15 @@
 //! - **Lossy paths**: transmissions are numbered, receivers report what they miss, and datagrams
 //!   go out in as many copies as keep the loss that SWIM sees below 4 %. An unanswered probe
 //!   is repeated over the reliable path before anybody is suspected.
+//! - **Neighbours are watched** besides foca's random probes, so that no crash stays unseen by bad
+//!   luck.
 //! - **Suspects are told** with every ping and by every way there is, since only they can refute.
 //!   Whoever answers this node during the suspicion is not convicted by it.
 //! - **Local health** ("Lifeguard", 2018): a node that stood still moves all of its deadlines by
 //!   the length of the stall, so nobody is convicted for it; a node that finds several others
 //!   unreachable in a row stretches its timeouts. Nodes also say how long they lately stalled,
 //!   and get that much time.
+//! - **Views are compared** by digest with every datagram, and repaired over the reliable path.
 //! - **Goodbyes** are told apart from crashes.
 //! - **Healing**: members that are down, forgotten ones and seeds are called again and again.
 //!
@@ -35,6 +38,10 @@ mod queue;
 mod receiving;
 mod sending;
 mod tasks;
+#[cfg(test)]
+mod tests;
+mod views;
+mod watch;
 
 pub use io::{Effect, Input, MemberEvent, MemberId, MemberState, MemberView, Profile};
 pub use machine::Membership;

@@ -7,6 +7,7 @@ use foca::{Incarnation, Member, State};
 
 use super::identity::WireId;
 use super::path::Path;
+use super::views::part;
 use super::{MemberEvent, MemberId, MemberState, MemberView};
 
 /// Everything about one other node.
@@ -56,6 +57,8 @@ pub(super) fn state_of(member: &Member<WireId>) -> MemberState {
 pub(super) struct Peers {
     pub(super) by_node: BTreeMap<NodeId, Peer>,
     active: usize,
+    digest: u32,
+    changed_at: u64,
 }
 
 impl Peers {
@@ -70,6 +73,25 @@ impl Peers {
     /// Members that are alive or suspect.
     pub(super) fn active(&self) -> usize {
         self.active
+    }
+
+    /// Digest of the active ones; see [`super::views`].
+    pub(super) fn digest(&self) -> u32 {
+        self.digest
+    }
+
+    /// When the digest last changed, mono ms.
+    pub(super) fn changed_at(&self) -> u64 {
+        self.changed_at
+    }
+
+    fn count(&mut self, before: Option<WireId>, after: Option<WireId>, now: u64) {
+        if before == after {
+            return;
+        }
+        self.active = self.active + usize::from(after.is_some()) - usize::from(before.is_some());
+        self.digest ^= before.as_ref().map_or(0, part) ^ after.as_ref().map_or(0, part);
+        self.changed_at = now;
     }
 
     pub(super) fn views(&self) -> impl Iterator<Item = MemberView> + '_ {
@@ -103,12 +125,13 @@ impl Peers {
                 stall: 0,
                 path: path(),
             };
-            self.active += usize::from(peer.is_active());
+            let active = peer.is_active().then_some(id);
+            self.count(None, active, now);
             self.by_node.insert(id.member.node, peer);
             return Some(event(state, id.member));
         };
         let before = (peer.id.member, peer.state);
-        let was_active = peer.is_active();
+        let was_active = peer.is_active().then_some(peer.id);
         if before.0.boot != id.member.boot {
             peer.path.restart();
             peer.stall = 0;
@@ -116,15 +139,15 @@ impl Peers {
         peer.id = id;
         peer.incarnation = member.incarnation();
         peer.state = state;
-        let is_active = peer.is_active();
-        self.active = self.active + usize::from(is_active) - usize::from(was_active);
+        let is_active = peer.is_active().then_some(id);
+        self.count(was_active, is_active, now);
         (before != (id.member, state)).then(|| event(state, id.member))
     }
 
     /// foca knows it no longer.
-    pub(super) fn remove(&mut self, node: &NodeId) -> Option<Peer> {
+    pub(super) fn remove(&mut self, node: &NodeId, now: u64) -> Option<Peer> {
         let peer = self.by_node.remove(node)?;
-        self.active -= usize::from(peer.is_active());
+        self.count(peer.is_active().then_some(peer.id), None, now);
         Some(peer)
     }
 }

@@ -11,18 +11,16 @@ use super::codec::MAX_BODY;
 /// Most members a node keeps. Bounds memory (about 300 bytes each) against a peer that invents
 /// members; far above the sizes this design is meant for.
 pub(super) const MAX_MEMBERS: usize = 8192;
-/// How many times as long as planned everything takes at the worst local health.
-/// More protects others from a node in trouble, less lets it still notice real failures.
-pub(super) const MAX_STRETCH: u64 = 5;
 
 /// The constants of a preset. All times in milliseconds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Timing {
-    /// One member is probed in each such period, and a probe without an answer by its end makes a
-    /// suspect. Shorter detects faster and costs datagrams in proportion.
+    /// In each such period a node probes one random member and watches its neighbour. Shorter
+    /// detects faster and costs datagrams in proportion.
     pub(super) probe_period: u64,
-    /// Wait this long for a direct answer before asking others to probe. Should be above nearly
-    /// all round trips, and well below `probe_period`: the indirect probes need the rest.
+    /// Wait this long for a direct answer before asking others to probe, and as long for theirs
+    /// before the neighbour is a suspect. Should be above nearly all round trips, and below half
+    /// of `probe_period`.
     pub(super) probe_rtt: u64,
     /// Wait this long before the same question goes over the reliable path too. Lower saves
     /// suspicion on lossy paths, higher saves needless messages on slow ones.
@@ -44,6 +42,10 @@ pub(super) struct Timing {
     pub(super) contact_period: u64,
     /// How often some member is asked for the members it knows: repairs views after lost news.
     pub(super) exchange_period: u64,
+    /// How long a node's list of members must be quiet before a difference to another's counts,
+    /// and the least time between two lists it sends. Must be well above the time gossip takes;
+    /// longer leaves gaps open for longer.
+    pub(super) view_gap: u64,
     /// How long members that are down stay listed. They are called for as long. Longer survives
     /// longer partitions, shorter forgets replaced machines sooner.
     pub(super) forget_after: u64,
@@ -61,16 +63,17 @@ const LAN: Timing = Timing {
     probe_period: 400,
     probe_rtt: 150,
     fallback_after: 75,
-    suspicion: 800,
+    suspicion: 750,
     suspicion_max: 2_200,
     gossip_period: 100,
     gossip_fanout: 3,
     indirect_probes: 3,
     contact_period: 1_000,
-    exchange_period: 10_000,
+    exchange_period: 30_000,
+    view_gap: 1_000,
     forget_after: 3_600_000,
     copy_gap: 5,
-    stall_after: 150,
+    stall_after: 200,
     stall_memory: 1_800_000,
 };
 
@@ -84,7 +87,8 @@ const WAN: Timing = Timing {
     gossip_fanout: 4,
     indirect_probes: 4,
     contact_period: 3_000,
-    exchange_period: 20_000,
+    exchange_period: 60_000,
+    view_gap: 4_000,
     forget_after: 6 * 3_600_000,
     copy_gap: 15,
     stall_after: 500,
@@ -101,10 +105,11 @@ const LOCAL: Timing = Timing {
     gossip_fanout: 3,
     indirect_probes: 3,
     contact_period: 500,
-    exchange_period: 5_000,
+    exchange_period: 15_000,
+    view_gap: 600,
     forget_after: 600_000,
     copy_gap: 2,
-    stall_after: 120,
+    stall_after: 200,
     stall_memory: 600_000,
 };
 
@@ -119,12 +124,13 @@ impl Timing {
     }
 
     /// How long a suspect that says it stalled for `stall` ms lately may take: such a stall, if it
-    /// began just before the failed probe, must not convict it.
+    /// began just before the failed probe, must not convict it. Half as much again is added, since
+    /// the longest stall so far is seldom the longest there will be.
     pub(super) fn suspicion_of(&self, stall: u64) -> u64 {
         if stall == 0 {
             return self.suspicion;
         }
-        let needed = (stall + stall / 8 + 2 * self.probe_rtt).saturating_sub(self.probe_period);
+        let needed = (stall + stall / 2).saturating_sub(self.probe_rtt);
         needed.clamp(self.suspicion, self.suspicion_max)
     }
 

@@ -8,6 +8,7 @@ use dunlin_state::model::NodeId;
 use foca::Timer;
 
 use super::identity::WireId;
+use super::watch::Step;
 
 /// Something to do later.
 #[derive(Debug, Clone)]
@@ -24,12 +25,18 @@ pub(super) enum Task {
     Nudge(WireId),
     /// Ask over the reliable path if the probe with this number is still open.
     Fallback { member: WireId, number: u8 },
+    /// Watch the neighbour.
+    Watch,
+    /// The next step of the watch with this number.
+    Watching { number: u8, step: Step },
     /// A further copy of a datagram.
     Copy { to: SocketAddr, bytes: Bytes },
     /// Call members that are down, and seeds.
     Contact,
     /// Call members that are down right away: a partition seems to heal.
     Heal,
+    /// Ask a member for the members it knows: there seem to be more.
+    Exchange,
     /// After coming back from "down": tell some members the new identity.
     Introduce,
 }

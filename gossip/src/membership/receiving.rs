@@ -15,7 +15,7 @@ impl Membership {
     /// A message by datagram, or over the reliable path when the turn says so. Anything odd is
     /// dropped: the sender is a member, but may be broken or hostile.
     pub(super) fn receive(&mut self, bytes: &[u8], turn: &mut Turn) {
-        let Ok((envelope, body)) = Envelope::unwrap(bytes) else {
+        let Ok((envelope, body)) = Envelope::unwrap(bytes, turn.reliable.is_some()) else {
             return;
         };
         let Ok(mut packet) = Packet::decode(body) else {
@@ -62,6 +62,8 @@ impl Membership {
             return;
         }
         self.pass_on(&packet, turn);
+        self.settle(turn);
+        self.compare(&src, envelope.view, turn);
     }
 
     /// Gives foca a checked message.
@@ -70,7 +72,12 @@ impl Membership {
         let updated = packet.updates.iter().map(|update| update.id().member.node);
         turn.touched.extend(updated);
         self.note_answer(&packet.header, turn.now);
-        if let Ok(body) = packet.encode() {
+        if packet.header.message == Message::Feed {
+            self.note_feed(packet, turn.now);
+        }
+        if packet.header.message == Message::Feed && turn.reliable.is_some() {
+            self.take_list(packet, turn);
+        } else if let Ok(body) = packet.encode() {
             note(self.foca.handle_data(&body, &mut turn.rt));
         }
         if let Some(from) = turn.reliable {
@@ -108,19 +115,23 @@ impl Membership {
             } => (origin, probe_number),
             _ => return,
         };
-        let Some(peer) = self.peers.get_mut(&who.member.node) else {
-            return;
-        };
-        if peer.id != who || peer.ping != number {
-            return;
-        }
-        peer.last_heard = now;
-        peer.round_trip = Some(now);
-        if let Some(probe) = &mut self.probe
-            && probe.member == who
-            && probe.number == number
-        {
+        let probe = self.probe.as_mut();
+        let mut open = false;
+        if let Some(probe) = probe.filter(|probe| probe.member == who && probe.number == number) {
             probe.answered = true;
+            open = true;
+        }
+        let watch = self.watch.as_mut();
+        if let Some(watch) = watch.filter(|watch| watch.member == who && watch.number == number) {
+            watch.answered = true;
+            open = true;
+        }
+        if let Some(peer) = self.peers.get_mut(&who.member.node)
+            && peer.id == who
+            && (open || peer.ping == number)
+        {
+            peer.last_heard = now;
+            peer.round_trip = Some(now);
         }
     }
 
@@ -133,6 +144,9 @@ impl Membership {
         peer.last_heard = turn.now;
         peer.round_trip = Some(turn.now);
         let (id, incarnation, active) = (peer.id, peer.incarnation, peer.is_active());
+        if let Some(watch) = self.watch.as_mut().filter(|watch| watch.member == id) {
+            watch.answered = true;
+        }
         let Some(probe) = &mut self.probe else {
             return;
         };

@@ -95,6 +95,34 @@ impl Membership {
         }
     }
 
+    /// Asks `to` whether it lives, outside of foca's probes.
+    pub(super) fn ask(&mut self, to: &WireId, number: u8, turn: &mut Turn) {
+        self.tell(to, Message::Ping(number), turn);
+    }
+
+    /// The same over the reliable path.
+    pub(super) fn ask_reliably(&mut self, to: &WireId, number: u8, turn: &mut Turn) {
+        let header = self.header(*to, Message::Ping(number));
+        let updates = Vec::new();
+        self.send_packet_reliably(to, &Packet { header, updates }, turn);
+    }
+
+    /// Sends anything over the reliable path.
+    pub(super) fn send_packet_reliably(&mut self, to: &WireId, packet: &Packet, turn: &mut Turn) {
+        if let Ok(body) = packet.encode_reliable() {
+            self.send_reliably(to, &body, turn);
+        }
+    }
+
+    /// Sends a message without news.
+    pub(super) fn tell(&mut self, to: &WireId, message: Message<WireId>, turn: &mut Turn) {
+        let header = self.header(*to, message);
+        let updates = Vec::new();
+        if let Ok(body) = (Packet { header, updates }).encode() {
+            self.send(to, &body, 1, turn);
+        }
+    }
+
     /// A ping of the last number, with foca's updates from `body` if given, that tells its
     /// receiver if it is suspected. `None` if foca's own does just as well.
     fn ping(&self, to: &WireId, body: Option<&[u8]>) -> Option<Vec<u8>> {
@@ -214,14 +242,16 @@ impl Membership {
     }
 
     /// An envelope for a single copy without a number.
-    fn envelope(&self, to: &WireId, now: u64) -> Envelope {
+    fn envelope(&mut self, to: &WireId, now: u64) -> Envelope {
+        let stall = self.health.stall_report(now, self.timing.stall_memory);
         let peer = self.peers.get(&to.member.node);
         Envelope {
             copy: 0,
             copies: 1,
             number: None,
             loss: peer.map_or(0, |peer| peer.path.report(&self.overall)),
-            stall: self.health.stall_report(now, self.timing.stall_memory),
+            stall,
+            view: self.view(),
         }
     }
 }

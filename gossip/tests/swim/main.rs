@@ -15,6 +15,7 @@ const LOSSY: Network = Network {
     latency: (1, 30),
     loss: 0.2,
     duplicates: 0.05,
+    reliable: true,
 };
 
 fn cluster(nodes: usize, network: Network, seed: u64) -> Sim {
@@ -87,6 +88,17 @@ fn nobody_is_convicted_for_losing_a_fifth_of_its_datagrams() {
         assert_eq!(sim.figures.false_down, 0, "seed {seed}");
         assert!(sim.until(5_000, Sim::agreed).is_some(), "seed {seed}");
     }
+}
+
+#[test]
+fn copies_alone_also_keep_the_living() {
+    let network = Network {
+        reliable: false,
+        ..LOSSY
+    };
+    let mut sim = cluster(9, network, 2);
+    sim.advance(300_000);
+    assert_eq!(sim.figures.false_down, 0);
 }
 
 #[test]
@@ -226,9 +238,9 @@ fn two_halves_find_each_other_again() {
 
 #[test]
 fn halves_that_forgot_each_other_meet_through_their_addresses() {
-    let mut sim = cluster(5, Network::default(), 4);
+    let mut sim = Sim::joined(5, Profile::Local, Network::default(), 4);
     sim.partition(2);
-    sim.advance(2 * 3_600_000);
+    sim.advance(900_000);
     assert_eq!(sim.machine_of(0).state_of(node_id(4)), None);
     sim.mend();
     assert!(sim.until(10_000, Sim::agreed).is_some());

@@ -1,6 +1,8 @@
 //! A network of membership machines under a virtual clock: latency, loss, duplication,
 //! reordering, one-way cuts, stalls, crashes. One seed, one run.
 
+mod faults;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{Ipv4Addr, SocketAddr};
 
@@ -31,6 +33,8 @@ pub struct Network {
     pub loss: f64,
     /// Share delivered twice.
     pub duplicates: f64,
+    /// Whether the reliable path works.
+    pub reliable: bool,
 }
 
 impl Default for Network {
@@ -39,6 +43,7 @@ impl Default for Network {
             latency: (1, 20),
             loss: 0.0,
             duplicates: 0.0,
+            reliable: true,
         }
     }
 }
@@ -210,70 +215,6 @@ impl Sim {
         let now = self.time();
         let effects = self.nodes[index].machine.handle(input, now);
         self.perform(index, effects);
-    }
-
-    /// The process is gone.
-    pub fn kill(&mut self, index: usize) {
-        self.nodes[index].up = false;
-    }
-
-    /// The process starts again, with nothing but its boot count and a seed.
-    pub fn restart(&mut self, index: usize, through: usize) {
-        let boot = self.nodes[index].boot + 1;
-        let machine = self.machine(index, boot);
-        let node = &mut self.nodes[index];
-        node.machine = machine;
-        node.boot = boot;
-        node.up = true;
-        node.frozen_until = 0;
-        node.waiting.clear();
-        node.timer = None;
-        self.plan(index);
-        self.join(index, through);
-    }
-
-    /// The process stands still.
-    pub fn freeze(&mut self, index: usize, ms: u64) {
-        self.figures.stalls += 1;
-        let until = self.now + ms;
-        self.nodes[index].frozen_until = until;
-        self.push(until, Happening::Thaw { node: index });
-    }
-
-    pub fn is_frozen(&self, index: usize) -> bool {
-        self.nodes[index].frozen_until > self.now
-    }
-
-    /// Nothing gets from one to the other, in this direction.
-    pub fn cut(&mut self, from: usize, to: usize) {
-        self.cuts.insert((from, to));
-    }
-
-    /// Datagrams do not get from one to the other; the reliable path does.
-    pub fn cut_datagrams(&mut self, from: usize, to: usize) {
-        self.lossy_cuts.insert((from, to));
-    }
-
-    /// Nothing between the nodes below `border` and the others.
-    pub fn partition(&mut self, border: usize) {
-        for low in 0..border {
-            for high in border..self.nodes.len() {
-                self.cut(low, high);
-                self.cut(high, low);
-            }
-        }
-    }
-
-    pub fn isolate(&mut self, index: usize) {
-        for other in (0..self.nodes.len()).filter(|other| *other != index) {
-            self.cut(index, other);
-            self.cut(other, index);
-        }
-    }
-
-    pub fn mend(&mut self) {
-        self.cuts.clear();
-        self.lossy_cuts.clear();
     }
 
     /// Whether every process that runs holds all others that run for alive, in their present life.
@@ -453,7 +394,8 @@ impl Sim {
     fn send_reliably(&mut self, from: usize, to: usize, bytes: Bytes) {
         self.digest(&bytes);
         self.figures.reliable += 1;
-        if self.cuts.contains(&(from, to)) || self.cuts.contains(&(to, from)) {
+        let cut = self.cuts.contains(&(from, to)) || self.cuts.contains(&(to, from));
+        if cut || !self.network.reliable {
             return;
         }
         let mut due = self.now + self.latency();
