@@ -12,7 +12,7 @@
 //! The dialer speaks first, and the listener answers a stranger with a refusal and no MAC.
 
 use std::io;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::task::Poll;
 use std::time::Duration;
 
@@ -23,13 +23,17 @@ use libp2p::PeerId;
 use libp2p::core::ConnectedPoint;
 use libp2p::core::muxing::{StreamMuxerBox, StreamMuxerExt};
 use thiserror::Error;
+use tokio::time::Instant;
 
 use super::identity;
 use crate::net::ClusterSecret;
 use crate::net::counters::Counters;
 
-/// Milliseconds for the whole exchange: one round trip, at most some 600 ms on a bad path.
+/// Time for the whole exchange: one round trip, at most some 600 ms on a bad path.
 const DEADLINE: Duration = Duration::from_secs(3);
+
+/// Time between warnings about refused connections; those between are counted and in the debug log.
+const WARN_EVERY: Duration = Duration::from_secs(10);
 
 const MAGIC: [u8; 7] = *b"dunlin1";
 const HELLO: u8 = 1;
@@ -82,6 +86,7 @@ pub(crate) struct Gate {
     /// Current key first; the previous one, or the current again.
     keys: [[u8; 32]; 2],
     counters: Arc<Counters>,
+    last_warning: Arc<Mutex<Option<Instant>>>,
 }
 
 impl Gate {
@@ -92,6 +97,7 @@ impl Gate {
             cluster: secret.id,
             keys: [&secret.key, previous].map(|key| blake3::derive_key(KEY_CONTEXT, key)),
             counters,
+            last_warning: Arc::default(),
         }
     }
 
@@ -114,11 +120,28 @@ impl Gate {
         match error {
             GateError::Stranger(_) | GateError::NotDunlin(_) | GateError::KeyType(_) => {
                 self.counters.strangers_refused.add_one();
-                tracing::warn!(%address, "connection refused: {error}");
             }
-            GateError::RefusedUs(_) => tracing::warn!(%address, "{error}"),
-            GateError::TimedOut(_) | GateError::Io { .. } => tracing::debug!(%address, "{error}"),
+            GateError::RefusedUs(_) => {}
+            GateError::TimedOut(_) | GateError::Io { .. } => {
+                tracing::debug!(%address, "{error}");
+                return;
+            }
         }
+        if self.may_warn() {
+            tracing::warn!(%address, "connection refused: {error}");
+        } else {
+            tracing::debug!(%address, "connection refused: {error}");
+        }
+    }
+
+    /// Once in a while: strangers must not be able to fill the log.
+    fn may_warn(&self) -> bool {
+        let mut last = self.last_warning.lock().unwrap_or_else(|e| e.into_inner());
+        let due = last.is_none_or(|at| at.elapsed() >= WARN_EVERY);
+        if due {
+            *last = Some(Instant::now());
+        }
+        due
     }
 
     async fn exchange(

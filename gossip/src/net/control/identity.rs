@@ -33,10 +33,11 @@ pub(crate) fn peer_id(node: &NodeId) -> PeerId {
 }
 
 /// Where the control plane of a node listens that has this membership address: the next port.
-/// `None` for port 65535, which has no next.
+/// `None` for port 65535, which has no next. An IPv4 address that came through an IPv6 socket
+/// becomes IPv4 again, as the transports know it.
 pub(crate) fn control_address(membership: SocketAddr) -> Option<SocketAddr> {
     let port = membership.port().checked_add(1)?;
-    Some(SocketAddr::new(membership.ip(), port))
+    Some(SocketAddr::new(membership.ip().to_canonical(), port))
 }
 
 /// QUIC at a control address.
@@ -64,6 +65,14 @@ pub(crate) fn socket_address(address: &Multiaddr) -> Option<(SocketAddr, bool)> 
         Protocol::Tcp(port) => Some((SocketAddr::new(ip, port), true)),
         _ => None,
     }
+}
+
+/// A multiaddr without the peer id at its end, for a person to read.
+pub(crate) fn without_peer(address: &Multiaddr) -> Multiaddr {
+    let parts = address.iter();
+    parts
+        .filter(|part| !matches!(part, Protocol::P2p(_)))
+        .collect()
 }
 
 #[cfg(test)]

@@ -23,6 +23,9 @@ const IDLE: Duration = Duration::from_secs(60);
 /// Connections dialed on demand that are kept; beyond, the least recently used close.
 const MAX_ON_DEMAND: usize = 64;
 
+/// Age at which a connection that doubles another one closes: by then both sides send on the other.
+const SETTLED: Duration = Duration::from_secs(5);
+
 /// Time after a failed dial during which a mere message does not dial again.
 const PAUSE: Duration = Duration::from_millis(500);
 
@@ -62,9 +65,25 @@ pub(super) enum Route {
     Dropped(Waiting),
 }
 
+/// Who opened the connection that stays when both sides have opened one: the smaller node id. Both
+/// sides reckon the same.
+pub(super) fn keeper(local: &NodeId, remote: &NodeId) -> Opener {
+    if local < remote {
+        Opener::Us
+    } else {
+        Opener::Them
+    }
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Connection {
+    opener: Opener,
+    since: Instant,
+}
+
 #[derive(Debug)]
 struct Peer {
-    connections: BTreeMap<ConnectionId, Opener>,
+    connections: BTreeMap<ConnectionId, Connection>,
     wanted: bool,
     dialing: Option<ConnectionId>,
     dial_failed: Option<Instant>,
@@ -95,9 +114,15 @@ impl Peer {
         self.connections.is_empty() && self.dialing.is_none() && !self.wanted && !self.pauses(now)
     }
 
-    fn ours(&self) -> impl Iterator<Item = ConnectionId> {
-        let opened = self.connections.iter();
-        opened.filter_map(|(id, opener)| (*opener == Opener::Us).then_some(*id))
+    /// The connections that this node has opened.
+    fn ours(&self) -> impl Iterator<Item = (ConnectionId, Connection)> {
+        let all = self.connections.iter().map(|(id, open)| (*id, *open));
+        all.filter(|(_, open)| open.opener == Opener::Us)
+    }
+
+    fn has_theirs(&self) -> bool {
+        let mut all = self.connections.values();
+        all.any(|open| open.opener == Opener::Them)
     }
 
     fn take_waiting(&mut self) -> Vec<Waiting> {
@@ -107,12 +132,22 @@ impl Peer {
 }
 
 /// All peers that are connected, dialed or wanted.
-#[derive(Debug, Default)]
-pub(super) struct Peers(BTreeMap<NodeId, Peer>);
+#[derive(Debug)]
+pub(super) struct Peers {
+    local: NodeId,
+    peers: BTreeMap<NodeId, Peer>,
+}
 
 impl Peers {
+    pub(super) fn new(local: NodeId) -> Self {
+        Self {
+            local,
+            peers: BTreeMap::new(),
+        }
+    }
+
     fn peer(&mut self, node: NodeId, now: Instant) -> &mut Peer {
-        self.0.entry(node).or_insert_with(|| Peer::new(now))
+        self.peers.entry(node).or_insert_with(|| Peer::new(now))
     }
 
     /// Where something for `node` goes.
@@ -146,11 +181,11 @@ impl Peers {
 
     /// Wants it no longer. Returns the connections to close.
     pub(super) fn unwant(&mut self, node: NodeId) -> Vec<ConnectionId> {
-        let Some(peer) = self.0.get_mut(&node) else {
+        let Some(peer) = self.peers.get_mut(&node) else {
             return Vec::new();
         };
         peer.wanted = false;
-        peer.ours().collect()
+        peer.ours().map(|(id, _)| id).collect()
     }
 
     /// A dial is under way.
@@ -173,13 +208,14 @@ impl Peers {
         peer.dial_failed = None;
         peer.last_used = now;
         let first = peer.connections.is_empty();
-        peer.connections.insert(id, opener);
+        let since = now;
+        peer.connections.insert(id, Connection { opener, since });
         (first, peer.take_waiting())
     }
 
     /// A connection is gone. True when it was the last.
     pub(super) fn disconnected(&mut self, node: NodeId, id: ConnectionId) -> bool {
-        let Some(peer) = self.0.get_mut(&node) else {
+        let Some(peer) = self.peers.get_mut(&node) else {
             return false;
         };
         let was_open = peer.connections.remove(&id).is_some();
@@ -196,7 +232,7 @@ impl Peers {
         id: ConnectionId,
         now: Instant,
     ) -> Option<Vec<Waiting>> {
-        let peer = self.0.get_mut(&node)?;
+        let peer = self.peers.get_mut(&node)?;
         if peer.dialing != Some(id) {
             return None;
         }
@@ -212,25 +248,40 @@ impl Peers {
 
     /// There was traffic with a peer.
     pub(super) fn used(&mut self, node: &NodeId, now: Instant) {
-        if let Some(peer) = self.0.get_mut(node) {
+        if let Some(peer) = self.peers.get_mut(node) {
             peer.last_used = now;
         }
     }
 
     /// Forgets what is over, and returns the connections to close that nobody needs any more.
     pub(super) fn sweep(&mut self, now: Instant) -> Vec<ConnectionId> {
-        self.0.retain(|_, peer| !peer.is_forgettable(now));
+        self.peers.retain(|_, peer| !peer.is_forgettable(now));
+        let mut closing = self.doubles(now);
         let mut on_demand: Vec<(Instant, ConnectionId)> = Vec::new();
-        for peer in self.0.values().filter(|peer| !peer.wanted) {
-            on_demand.extend(peer.ours().map(|id| (peer.last_used, id)));
+        for peer in self.peers.values().filter(|peer| !peer.wanted) {
+            on_demand.extend(peer.ours().map(|(id, _)| (peer.last_used, id)));
         }
+        on_demand.retain(|(_, id)| !closing.contains(id));
         on_demand.sort_unstable();
         let excess = on_demand.len().saturating_sub(MAX_ON_DEMAND);
-        let close = |(index, (used, _)): &(usize, (Instant, ConnectionId))| {
-            *index < excess || now.duration_since(*used) >= IDLE
-        };
-        let closing = on_demand.into_iter().enumerate().filter(close);
-        closing.map(|(_, (_, id))| id).collect()
+        for (index, (last_used, id)) in on_demand.into_iter().enumerate() {
+            if index < excess || now.duration_since(last_used) >= IDLE {
+                closing.push(id);
+            }
+        }
+        closing
+    }
+
+    /// This node's connections with peers that have opened one too, where theirs is the keeper.
+    fn doubles(&self, now: Instant) -> Vec<ConnectionId> {
+        let settled = |open: &Connection| now.duration_since(open.since) >= SETTLED;
+        let mut doubles = Vec::new();
+        for (node, peer) in &self.peers {
+            if peer.has_theirs() && keeper(&self.local, node) == Opener::Them {
+                doubles.extend(peer.ours().filter(|(_, open)| settled(open)));
+            }
+        }
+        doubles.into_iter().map(|(id, _)| id).collect()
     }
 }
 
@@ -238,6 +289,7 @@ impl Peers {
 mod tests {
     use super::*;
 
+    const LOCAL: NodeId = NodeId::from_bytes([100; 32]);
     const A: NodeId = NodeId::from_bytes([1; 32]);
 
     fn id(n: usize) -> ConnectionId {
@@ -250,7 +302,7 @@ mod tests {
 
     #[test]
     fn messages_wait_for_the_first_connection_and_then_flow() {
-        let (mut peers, now) = (Peers::default(), Instant::now());
+        let (mut peers, now) = (Peers::new(LOCAL), Instant::now());
         assert!(matches!(peers.route(A, message(1), now), Route::Dial));
         peers.dialing(A, id(1), now);
         assert!(matches!(peers.route(A, message(1), now), Route::Waits));
@@ -262,14 +314,14 @@ mod tests {
 
     #[test]
     fn what_waits_is_bounded_in_number_and_bytes() {
-        let (mut peers, now) = (Peers::default(), Instant::now());
+        let (mut peers, now) = (Peers::new(LOCAL), Instant::now());
         peers.dialing(A, id(1), now);
         for _ in 0..MAX_WAITING {
             assert!(matches!(peers.route(A, message(1), now), Route::Waits));
         }
         assert!(matches!(peers.route(A, message(1), now), Route::Dropped(_)));
 
-        let mut peers = Peers::default();
+        let mut peers = Peers::new(LOCAL);
         peers.dialing(A, id(1), now);
         for _ in 0..2 {
             let route = peers.route(A, message(MAX_MESSAGE), now);
@@ -280,7 +332,7 @@ mod tests {
 
     #[test]
     fn a_failed_dial_drops_what_waited_and_pauses_messages() {
-        let (mut peers, now) = (Peers::default(), Instant::now());
+        let (mut peers, now) = (Peers::new(LOCAL), Instant::now());
         let _ = peers.route(A, message(1), now);
         peers.dialing(A, id(1), now);
         assert_eq!(peers.dial_failed(A, id(1), now).map(|w| w.len()), Some(1));
@@ -292,7 +344,7 @@ mod tests {
 
     #[test]
     fn a_failed_dial_is_no_loss_when_the_peer_has_dialed_meanwhile() {
-        let (mut peers, now) = (Peers::default(), Instant::now());
+        let (mut peers, now) = (Peers::new(LOCAL), Instant::now());
         let _ = peers.route(A, message(1), now);
         peers.dialing(A, id(1), now);
         let (first, waited) = peers.connected(A, id(2), Opener::Them, now);
@@ -302,7 +354,7 @@ mod tests {
 
     #[test]
     fn only_the_first_and_the_last_connection_are_news() {
-        let (mut peers, now) = (Peers::default(), Instant::now());
+        let (mut peers, now) = (Peers::new(LOCAL), Instant::now());
         assert!(peers.connected(A, id(1), Opener::Us, now).0);
         assert!(!peers.connected(A, id(2), Opener::Them, now).0);
         assert!(!peers.disconnected(A, id(1)));
@@ -316,7 +368,7 @@ mod tests {
 
     #[test]
     fn idle_connections_close_unless_wanted_or_dialed_by_the_peer() {
-        let (mut peers, now) = (Peers::default(), Instant::now());
+        let (mut peers, now) = (Peers::new(LOCAL), Instant::now());
         let nodes = [1, 2, 3].map(|n| NodeId::from_bytes([n; 32]));
         peers.connected(nodes[0], id(1), Opener::Us, now);
         peers.connected(nodes[1], id(2), Opener::Us, now);
@@ -330,7 +382,7 @@ mod tests {
 
     #[test]
     fn the_least_recently_used_close_beyond_the_limit() {
-        let (mut peers, now) = (Peers::default(), Instant::now());
+        let (mut peers, now) = (Peers::new(LOCAL), Instant::now());
         for n in 0..MAX_ON_DEMAND + 2 {
             let node = NodeId::from_bytes([n as u8; 32]);
             let at = now + Duration::from_millis(n as u64);
@@ -341,11 +393,29 @@ mod tests {
     }
 
     #[test]
+    fn of_two_connections_the_smaller_nodes_stays_and_the_other_closes_its_own() {
+        let (mut peers, now) = (Peers::new(LOCAL), Instant::now());
+        let larger = NodeId::from_bytes([200; 32]);
+        for (node, n) in [(A, 0), (larger, 10)] {
+            peers.connected(node, id(n + 1), Opener::Us, now);
+            peers.connected(node, id(n + 2), Opener::Them, now);
+            assert!(!peers.want(node, now));
+        }
+        assert!(peers.sweep(now).is_empty(), "not settled yet");
+        assert_eq!(peers.sweep(now + SETTLED), [id(1)]);
+        assert!(
+            !peers.disconnected(A, id(1)),
+            "the other one is still there"
+        );
+        assert!(peers.sweep(now + SETTLED).is_empty());
+    }
+
+    #[test]
     fn unwanted_peers_are_forgotten_once_they_are_gone() {
-        let (mut peers, now) = (Peers::default(), Instant::now());
+        let (mut peers, now) = (Peers::new(LOCAL), Instant::now());
         peers.connected(A, id(1), Opener::Us, now);
         assert!(peers.disconnected(A, id(1)));
         peers.sweep(now);
-        assert!(peers.0.is_empty());
+        assert!(peers.peers.is_empty());
     }
 }

@@ -16,7 +16,7 @@ use libp2p::request_response::{
     Event as RpcEvent, Message as RpcMessage, OutboundFailure, OutboundRequestId, ResponseChannel,
 };
 use libp2p::swarm::dial_opts::{DialOpts, PeerCondition};
-use libp2p::swarm::{ConnectionId, Swarm, SwarmEvent};
+use libp2p::swarm::{ConnectionId, DialError, Swarm, SwarmEvent};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, MissedTickBehavior, timeout};
 use tokio_util::sync::CancellationToken;
@@ -129,7 +129,7 @@ impl ControlTask {
             commands,
             events,
             outbox: VecDeque::new(),
-            peers: Peers::default(),
+            peers: Peers::new(node),
             rpcs: HashMap::new(),
             probes: HashMap::new(),
             answers: FuturesUnordered::new(),
@@ -260,10 +260,11 @@ impl ControlTask {
         let id = dial.connection_id();
         self.peers.dialing(node, id, now);
         if let Err(error) = self.swarm.dial(dial) {
-            self.on_dial_failed(node, id, &error.to_string());
+            self.on_dial_failed(node, id, &dial_reason(&error));
         }
     }
 
+    /// Nothing is retried: whoever wants the node hears of it and decides.
     fn on_dial_failed(&mut self, node: NodeId, id: ConnectionId, reason: &str) {
         let Some(waited) = self.peers.dial_failed(node, id, Instant::now()) else {
             return;
@@ -272,10 +273,14 @@ impl ControlTask {
         for what in waited {
             self.give_up(what, reason);
         }
-        self.outbox.push_back(ControlEvent::Unreachable {
-            node,
-            reason: reason.to_owned(),
-        });
+        // Unlike everything else in the outbox this can come from commands, which go on while the
+        // node reads no events.
+        if self.outbox.len() < OUTBOX {
+            self.outbox.push_back(ControlEvent::Unreachable {
+                node,
+                reason: reason.to_owned(),
+            });
+        }
     }
 
     fn on_swarm_event(&mut self, event: SwarmEvent<BehaviourEvent>) {
@@ -303,7 +308,7 @@ impl ControlTask {
             } => {
                 self.counters.connections_failed.add_one();
                 if let Some(node) = peer_id.as_ref().and_then(identity::node_id) {
-                    self.on_dial_failed(node, connection_id, &error.to_string());
+                    self.on_dial_failed(node, connection_id, &dial_reason(&error));
                 }
             }
             SwarmEvent::IncomingConnectionError {
@@ -534,6 +539,33 @@ impl ControlTask {
             tracing::warn!(address = %self.listen, "the control port is still in use");
         }
     }
+}
+
+/// In words for a person: libp2p's own text repeats itself at every layer.
+fn dial_reason(error: &DialError) -> String {
+    let attempts = match error {
+        DialError::Transport(attempts) => attempts,
+        DialError::WrongPeerId { obtained, address } => {
+            let found = identity::node_id(obtained).map_or("another".to_owned(), |n| n.short());
+            return format!("another node, {found}, answers at {address}");
+        }
+        DialError::LocalPeerId { address } => return format!("{address} is this node itself"),
+        DialError::NoAddresses => return "its membership address has no next port".to_owned(),
+        other => return other.to_string(),
+    };
+    let mut reasons: Vec<String> = Vec::new();
+    for (address, error) in attempts {
+        let mut root: &dyn std::error::Error = error;
+        while let Some(source) = root.source() {
+            root = source;
+        }
+        let root = root.to_string();
+        if reasons.iter().all(|reason| !reason.ends_with(&root)) {
+            let address = identity::without_peer(address);
+            reasons.push(format!("{address}: {root}"));
+        }
+    }
+    reasons.join("; ")
 }
 
 fn rpc_error(failure: OutboundFailure) -> RpcError {

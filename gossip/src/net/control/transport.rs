@@ -70,7 +70,7 @@ impl Behaviour {
     pub(super) fn new(local: NodeId, with_mdns: bool, counters: Arc<Counters>) -> Self {
         Self {
             limits: connection_limits::Behaviour::new(limits()),
-            messages: messages::Behaviour::new(counters),
+            messages: messages::Behaviour::new(local, counters),
             rpc: rpc::rpc_behaviour(),
             probe: rpc::probe_behaviour(),
             mdns: discovery(with_mdns, identity::peer_id(&local)),

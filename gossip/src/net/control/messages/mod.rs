@@ -35,6 +35,7 @@ use self::handler::{FromHandler, Handler};
 use self::queue::Bound;
 use self::wire::Budget;
 use super::identity;
+use super::peers::{self, Opener};
 use crate::net::counters::Counters;
 
 /// Bytes of the largest message: a saved document of 8 MiB and its envelope.
@@ -85,6 +86,7 @@ pub(super) enum MessagesEvent {
 /// The queues of one connection.
 #[derive(Debug)]
 struct Connection {
+    opener: Opener,
     small: queue::Sender,
     large: queue::Sender,
 }
@@ -92,6 +94,7 @@ struct Connection {
 /// libp2p's half of this module: one [`Handler`] per connection.
 #[derive(Debug)]
 pub(super) struct Behaviour {
+    local: NodeId,
     connections: BTreeMap<NodeId, BTreeMap<ConnectionId, Connection>>,
     /// At most as long as what one poll of the swarm brings.
     events: VecDeque<ToSwarm<MessagesEvent, std::convert::Infallible>>,
@@ -100,8 +103,9 @@ pub(super) struct Behaviour {
 }
 
 impl Behaviour {
-    pub(super) fn new(counters: Arc<Counters>) -> Self {
+    pub(super) fn new(local: NodeId, counters: Arc<Counters>) -> Self {
         Self {
+            local,
             connections: BTreeMap::new(),
             events: VecDeque::new(),
             budget: Budget::new(),
@@ -109,11 +113,13 @@ impl Behaviour {
         }
     }
 
-    /// Queues a message on the oldest connection with `to`. False when there is none, or its queue
-    /// is full.
+    /// Queues a message on the connection with `to` that stays, if there are two. False when there
+    /// is none, or its queue is full.
     pub(super) fn send(&self, to: &NodeId, bytes: Bytes) -> bool {
-        let oldest = self.connections.get(to).and_then(BTreeMap::first_key_value);
-        let Some((_, connection)) = oldest else {
+        let keeper = peers::keeper(&self.local, to);
+        let connections = self.connections.get(to);
+        let best = connections.and_then(|all| all.values().min_by_key(|c| c.opener != keeper));
+        let Some(connection) = best else {
             return false;
         };
         match Lane::of(&bytes) {
@@ -122,12 +128,23 @@ impl Behaviour {
         }
     }
 
-    fn handler(&mut self, id: ConnectionId, peer: PeerId, address: &Multiaddr) -> Handler {
+    fn handler(
+        &mut self,
+        id: ConnectionId,
+        peer: PeerId,
+        address: &Multiaddr,
+        opener: Opener,
+    ) -> Handler {
         let (small, small_out) = queue::queue(SMALL_BOUND);
         let (large, large_out) = queue::queue(LARGE_BOUND);
         if let Some(node) = identity::node_id(&peer) {
             let connections = self.connections.entry(node).or_default();
-            connections.insert(id, Connection { small, large });
+            let connection = Connection {
+                opener,
+                small,
+                large,
+            };
+            connections.insert(id, connection);
         }
         let tcp = identity::socket_address(address).is_some_and(|(_, tcp)| tcp);
         Handler::new([small_out, large_out], tcp, self.budget.clone())
@@ -154,7 +171,7 @@ impl NetworkBehaviour for Behaviour {
         _local: &Multiaddr,
         remote: &Multiaddr,
     ) -> Result<THandler<Self>, ConnectionDenied> {
-        Ok(self.handler(id, peer, remote))
+        Ok(self.handler(id, peer, remote, Opener::Them))
     }
 
     fn handle_established_outbound_connection(
@@ -165,7 +182,7 @@ impl NetworkBehaviour for Behaviour {
         _role: Endpoint,
         _port: PortUse,
     ) -> Result<THandler<Self>, ConnectionDenied> {
-        Ok(self.handler(id, peer, address))
+        Ok(self.handler(id, peer, address, Opener::Us))
     }
 
     fn on_swarm_event(&mut self, event: FromSwarm<'_>) {
