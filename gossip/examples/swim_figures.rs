@@ -1,7 +1,8 @@
 //! Prints what the membership machine does under simulated faults.
 //!
 //! `cargo run -p dunlin-gossip --example swim_figures -- kills|stalls|size|heal [ARGS]`; with
-//! `NO_RELIABLE` in the environment the reliable path is dead.
+//! `NO_RELIABLE` in the environment the reliable path is dead, and `PROFILE` is `lan`, `wan` or
+//! `local`.
 
 #[allow(dead_code, missing_docs, unreachable_pub)]
 #[path = "../tests/swim/sim/mod.rs"]
@@ -38,7 +39,11 @@ fn main() {
 
 fn network(loss: f64) -> Network {
     Network {
-        latency: (1, 20),
+        latency: match profile() {
+            Profile::Lan => (1, 20),
+            Profile::Wan => (20, 200),
+            Profile::Local => (0, 1),
+        },
         loss,
         duplicates: 0.01,
         reliable: std::env::var_os("NO_RELIABLE").is_none(),
@@ -58,13 +63,22 @@ fn quantiles(name: &str, mut values: Vec<u64>) {
     );
 }
 
+/// The preset to measure.
+fn profile() -> Profile {
+    match std::env::var("PROFILE").as_deref() {
+        Ok("wan") => Profile::Wan,
+        Ok("local") => Profile::Local,
+        Ok(_) | Err(_) => Profile::Lan,
+    }
+}
+
 /// One node is cut off; until all others hold it for down.
 fn kills(runs: u64, nodes: usize, loss: f64) {
     let (mut first, mut all, mut missed) = (Vec::new(), Vec::new(), 0);
     let is_down = |sim: &Sim| sim.beliefs(1).iter().all(|b| *b == Some(MemberState::Down));
     let any_down = |sim: &Sim| sim.beliefs(1).contains(&Some(MemberState::Down));
     for run in 0..runs {
-        let mut sim = Sim::joined(nodes, Profile::Lan, network(loss), run);
+        let mut sim = Sim::joined(nodes, profile(), network(loss), run);
         sim.advance(10_000 + run * 137 % 400);
         let start = sim.now;
         sim.isolate(1);
@@ -85,7 +99,7 @@ fn kills(runs: u64, nodes: usize, loss: f64) {
 /// Loss everywhere, and a third of the nodes stand still now and then.
 fn stalls(hours: f64, loss: f64, seed: u64) {
     let nodes = 9;
-    let mut sim = Sim::joined(nodes, Profile::Lan, network(loss), seed);
+    let mut sim = Sim::joined(nodes, profile(), network(loss), seed);
     let mut rng = ChaCha8Rng::seed_from_u64(seed);
     let end = sim.now + (hours * 3_600_000.0) as u64;
     let mut next: Vec<u64> = vec![sim.now + 30_000; nodes / 3];
@@ -113,7 +127,7 @@ fn stalls(hours: f64, loss: f64, seed: u64) {
 
 /// Traffic at rest, and the detection of one crash, in a larger cluster.
 fn size(nodes: usize, loss: f64) {
-    let mut sim = Sim::joined(nodes, Profile::Lan, network(loss), 1);
+    let mut sim = Sim::joined(nodes, profile(), network(loss), 1);
     println!("{nodes} nodes formed at {} ms", sim.now - 1_000_000);
     sim.advance(20_000);
     let before = sim.figures;
@@ -146,7 +160,7 @@ fn size(nodes: usize, loss: f64) {
 fn heal(runs: u64, nodes: usize, loss: f64) {
     let (mut split, mut healed, mut missed) = (Vec::new(), Vec::new(), 0);
     for run in 0..runs {
-        let mut sim = Sim::joined(nodes, Profile::Lan, network(loss), run);
+        let mut sim = Sim::joined(nodes, profile(), network(loss), run);
         sim.partition(nodes / 2);
         let start = sim.now;
         let apart = |sim: &Sim| {

@@ -21,6 +21,11 @@
 //! - **Goodbyes** are told apart from crashes.
 //! - **Healing**: members that are down, forgotten ones and seeds are called again and again.
 //!
+//! Simulated (`--example swim_figures`), preset `lan`, 9 nodes: a black-holed node is down at all
+//! others after 1.25 s (p50) and 1.5 s (p99), the same at 20 % loss; with 20 % loss and stalls of
+//! 0.5 to 2 s of a third of the nodes for ten hours, 3,297 stalls, two were reported as "down",
+//! both the first long one of that node, and none would have passed the core's check.
+//!
 //! What it does not do: it does not decide that anything moves (the core checks a "down" first),
 //! and a stall longer than the suspicion of a node that never stalled before is reported as
 //! "down", since from outside it is one.

@@ -136,6 +136,63 @@ fn one_dead_direction_between_two_convicts_nobody() {
 }
 
 #[test]
+fn two_that_cannot_reach_each_other_are_both_alive() {
+    let mut sim = cluster(5, Network::default(), 9);
+    sim.cut(0, 1);
+    sim.cut(1, 0);
+    sim.advance(120_000);
+    for observer in 2..5 {
+        for member in [0, 1] {
+            let state = sim.machine_of(observer).state_of(node_id(member));
+            assert_eq!(state, Some(MemberState::Alive));
+        }
+    }
+    let down = |(_, _, event): &(u64, usize, MemberEvent)| matches!(event, MemberEvent::Down(_));
+    assert!(!sim.log.iter().any(down), "somebody was declared down");
+}
+
+#[test]
+fn a_wide_network_convicts_nobody_alive() {
+    let network = Network {
+        latency: (20, 200),
+        loss: 0.05,
+        ..Network::default()
+    };
+    let mut sim = Sim::joined(9, Profile::Wan, network, 1);
+    sim.advance(600_000);
+    assert_eq!(sim.figures.false_down, 0);
+}
+
+#[test]
+fn the_smallest_clusters_survive_everything_too() {
+    for nodes in [2, 3] {
+        for seed in 0..5 {
+            let mut sim = cluster(nodes, LOSSY, seed);
+            sim.freeze(1, 4_000);
+            sim.advance(4_000);
+            assert!(
+                sim.until(4_000, Sim::agreed).is_some(),
+                "stall, seed {seed}"
+            );
+            sim.partition(1);
+            sim.advance(20_000);
+            sim.mend();
+            assert!(
+                sim.until(10_000, Sim::agreed).is_some(),
+                "heal, seed {seed}"
+            );
+            sim.kill(0);
+            assert!(sim.until(5_000, all_say(0, MemberState::Down)).is_some());
+            sim.restart(0, 1);
+            assert!(
+                sim.until(5_000, Sim::agreed).is_some(),
+                "restart, seed {seed}"
+            );
+        }
+    }
+}
+
+#[test]
 fn a_short_stall_convicts_nobody_and_the_stalled_accuses_nobody() {
     for seed in 0..20 {
         let mut sim = cluster(9, Network::default(), seed);
