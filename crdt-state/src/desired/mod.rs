@@ -1,9 +1,44 @@
 //! Desired state: what people asked the cluster to be.
+//!
+//! Commands ([`Command`]) go into the [`Document`] and become changes that travel; an immutable
+//! snapshot ([`Desired`]) comes out, and with each change a list of what is different
+//! ([`DesiredChange`]). What the document promises is told in [`document`].
 
+mod change;
 mod command;
-mod document;
+pub mod document;
+mod draft;
+mod engine;
+mod history;
+mod keys;
+mod pending;
+mod rebase;
+mod refused;
+mod register;
+mod rejection;
+mod remote;
 mod snapshot;
+mod table;
+mod validate;
+mod value;
 
+pub use change::DesiredChange;
 pub use command::Command;
-pub use document::{DocumentId, Rejection};
+pub use document::{
+    COMPACT_AT, Document, DocumentId, InvalidRegister, MAX_CHANGE_BYTES, MAX_REVISIONS, Recovered,
+};
+pub use draft::{MAX_COMMANDS, MAX_SERVICES};
+pub use history::{Conflict, HistoryEntry};
+pub use keys::Aspect;
+pub use rebase::{Adopted, MAX_DOCUMENT_BYTES, TOMBSTONE_AGE_MS};
+pub use refused::{LoadError, Refused};
+pub use register::{Actor, Stamp};
+pub use rejection::Rejection;
+pub use remote::{Applied, MAX_BATCH_BYTES, MAX_STEP_BYTES, SyncSession};
 pub use snapshot::{Desired, NodeIntent, Service};
+pub use validate::{
+    MAX_ENVIRONMENT_BYTES, MAX_REGISTER_BYTES, MAX_REPLICAS, SpecFault, check_spec,
+};
+
+#[cfg(test)]
+mod tests;

@@ -3,11 +3,14 @@
 mod ids;
 #[cfg(feature = "openapi")]
 mod openapi;
+mod order;
 mod report;
 mod resources;
 mod spec;
+mod text;
 
 pub use ids::{BadName, BadNodeId, NodeId, ServiceKey, Slot, SlotId};
+pub use order::beats;
 pub use report::{Claim, Endpoint, ExitReport, Facts, NodeRegister, NodeReport, Phase, Version};
 pub use resources::Resources;
 pub use spec::{
@@ -15,3 +18,4 @@ pub use spec::{
     PortSpec, Protocol, PublishMode, RestartCondition, RestartPolicy, RuntimeKind, ServiceSpec,
     Strategy, UpdatePolicy, VolumeMount,
 };
+pub use text::BadWord;

@@ -1,0 +1,112 @@
+//! What a change of the document means to those who act on desired state.
+
+use std::collections::BTreeMap;
+
+use super::draft::same_but_image;
+use super::snapshot::{NodeIntent, Service};
+use crate::model::{Availability, NodeId, ServiceKey};
+
+/// One difference between two snapshots.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum DesiredChange {
+    /// A service exists that did not.
+    ServiceCreated(ServiceKey),
+    /// A service exists no longer.
+    ServiceRemoved(ServiceKey),
+    /// Its specification, image included, is another one.
+    SpecChanged {
+        /// Which service.
+        service: ServiceKey,
+        /// The revision that its replicas should have now.
+        revision: String,
+        /// Whether nothing but the image differs.
+        image_only: bool,
+    },
+    /// It has another number of replicas.
+    ScaleChanged {
+        /// Which service.
+        service: ServiceKey,
+        /// The new number.
+        replicas: u32,
+    },
+    /// It was stopped or started.
+    RunningChanged {
+        /// Which service.
+        service: ServiceKey,
+        /// Whether it runs now.
+        running: bool,
+    },
+    /// A node takes replicas, or does not.
+    AvailabilityChanged {
+        /// Which node.
+        node: NodeId,
+        /// What it shall do now.
+        availability: Availability,
+    },
+    /// The labels that the cluster gives a node are others.
+    LabelsChanged {
+        /// Which node.
+        node: NodeId,
+        /// All of them now.
+        labels: BTreeMap<String, String>,
+    },
+}
+
+impl DesiredChange {
+    pub(super) fn of_service(
+        key: &ServiceKey,
+        old: Option<&Service>,
+        new: Option<&Service>,
+        changes: &mut Vec<Self>,
+    ) {
+        let (old, new) = match (old, new) {
+            (None, None) => return,
+            (None, Some(_)) => return changes.push(Self::ServiceCreated(key.clone())),
+            (Some(_), None) => return changes.push(Self::ServiceRemoved(key.clone())),
+            (Some(old), Some(new)) => (old, new),
+        };
+        if old.revision != new.revision || old.spec != new.spec {
+            let image_only =
+                old.spec.image != new.spec.image && same_but_image(&old.spec, &new.spec);
+            changes.push(Self::SpecChanged {
+                service: key.clone(),
+                revision: new.revision.clone(),
+                image_only,
+            });
+        }
+        if old.replicas != new.replicas {
+            changes.push(Self::ScaleChanged {
+                service: key.clone(),
+                replicas: new.replicas,
+            });
+        }
+        if old.running != new.running {
+            changes.push(Self::RunningChanged {
+                service: key.clone(),
+                running: new.running,
+            });
+        }
+    }
+
+    pub(super) fn of_node(
+        node: NodeId,
+        old: Option<&NodeIntent>,
+        new: Option<&NodeIntent>,
+        changes: &mut Vec<Self>,
+    ) {
+        let nothing = NodeIntent::default();
+        let (old, new) = (old.unwrap_or(&nothing), new.unwrap_or(&nothing));
+        if old.availability != new.availability {
+            changes.push(Self::AvailabilityChanged {
+                node,
+                availability: new.availability,
+            });
+        }
+        if old.labels != new.labels {
+            changes.push(Self::LabelsChanged {
+                node,
+                labels: new.labels.clone(),
+            });
+        }
+    }
+}

@@ -1,0 +1,275 @@
+//! Commands turned into the registers they write.
+//!
+//! The commands of one proposal are tried in order on a working copy of the snapshot. The first
+//! that is refused ends it, and nothing has happened.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use super::command::Command;
+use super::keys::{Aspect, Key, NodeAspect};
+use super::rejection::{Rejection, similar};
+use super::snapshot::{Desired, Service};
+use super::validate::{MAX_REPLICAS, check_labels, check_spec};
+use crate::model::{Availability, Mode, NodeId, PortSpec, PublishMode, ServiceKey, ServiceSpec};
+
+/// Services in a cluster: ten times the design size of 1,000 nodes with one service each.
+pub const MAX_SERVICES: usize = 10_000;
+
+/// Commands in one proposal. A Compose file with more services belongs into several requests.
+pub const MAX_COMMANDS: usize = 1_000;
+
+/// The registers that a proposal writes; a null value is a tombstone.
+pub(super) type Writes = BTreeMap<Key, serde_json::Value>;
+
+/// Checks all commands and says what to write: nothing when everything is so already.
+pub(super) fn draft(current: &Desired, commands: &[Command]) -> Result<Writes, Rejection> {
+    if commands.len() > MAX_COMMANDS {
+        return Err(Rejection::TooManyCommands {
+            count: commands.len(),
+            max: MAX_COMMANDS,
+        });
+    }
+    let mut draft = Draft {
+        desired: current.clone(),
+        writes: Writes::new(),
+    };
+    for command in commands {
+        draft.run(command)?;
+    }
+    Ok(draft.writes)
+}
+
+struct Draft {
+    desired: Desired,
+    writes: Writes,
+}
+
+impl Draft {
+    fn run(&mut self, command: &Command) -> Result<(), Rejection> {
+        match command {
+            Command::Deploy {
+                service,
+                spec,
+                replicas,
+            } => self.deploy(service, spec, *replicas),
+            Command::Scale { service, replicas } => self.scale(service, *replicas),
+            Command::SetRunning { service, running } => self.set_running(service, *running),
+            Command::Remove { service } => self.remove(service),
+            Command::SetAvailability { node, availability } => {
+                self.set_availability(*node, *availability);
+                Ok(())
+            }
+            Command::SetLabels { node, labels } => self.set_labels(*node, labels),
+        }
+    }
+
+    fn deploy(
+        &mut self,
+        key: &ServiceKey,
+        spec: &ServiceSpec,
+        replicas: Option<u32>,
+    ) -> Result<(), Rejection> {
+        check_spec(spec).map_err(|fault| Rejection::InvalidSpec {
+            service: key.clone(),
+            fault,
+        })?;
+        check_replicas(key, replicas.unwrap_or(1))?;
+        self.check_published(key, spec)?;
+        let Some(service) = self.desired.services.get_mut(key) else {
+            return self.create(key, spec, replicas.unwrap_or(1));
+        };
+        if !same_but_image(&service.spec, spec) {
+            let value = json(spec);
+            self.writes
+                .insert(Key::Service(key.clone(), Aspect::Spec), value);
+        }
+        if service.spec.image != spec.image {
+            let value = json(&spec.image);
+            self.writes
+                .insert(Key::Service(key.clone(), Aspect::Image), value);
+        }
+        service.spec = Arc::new(spec.clone());
+        match replicas {
+            Some(replicas) => self.scale_to(key, replicas),
+            None => Ok(()),
+        }
+    }
+
+    /// A new service writes every aspect: what is left in the registers of an earlier service of
+    /// that name must not shine through.
+    fn create(
+        &mut self,
+        key: &ServiceKey,
+        spec: &ServiceSpec,
+        replicas: u32,
+    ) -> Result<(), Rejection> {
+        if self.desired.services.len() >= MAX_SERVICES {
+            return Err(Rejection::TooManyServices { max: MAX_SERVICES });
+        }
+        let values = [
+            (Aspect::Spec, json(spec)),
+            (Aspect::Image, json(&spec.image)),
+            (Aspect::Scale, json(&replicas)),
+            (Aspect::Run, json(&true)),
+        ];
+        for (aspect, value) in values {
+            self.writes.insert(Key::Service(key.clone(), aspect), value);
+        }
+        let service = Service {
+            spec: Arc::new(spec.clone()),
+            revision: String::new(),
+            replicas,
+            running: true,
+        };
+        self.desired.services.insert(key.clone(), service);
+        Ok(())
+    }
+
+    fn scale(&mut self, key: &ServiceKey, replicas: u32) -> Result<(), Rejection> {
+        if self.existing(key)?.spec.mode == Mode::Global {
+            return Err(Rejection::GlobalHasNoScale(key.clone()));
+        }
+        self.scale_to(key, replicas)
+    }
+
+    fn scale_to(&mut self, key: &ServiceKey, replicas: u32) -> Result<(), Rejection> {
+        check_replicas(key, replicas)?;
+        let service = self.existing(key)?;
+        if service.replicas != replicas {
+            service.replicas = replicas;
+            let value = json(&replicas);
+            self.writes
+                .insert(Key::Service(key.clone(), Aspect::Scale), value);
+        }
+        Ok(())
+    }
+
+    fn set_running(&mut self, key: &ServiceKey, running: bool) -> Result<(), Rejection> {
+        let service = self.existing(key)?;
+        if service.running != running {
+            service.running = running;
+            let value = json(&running);
+            self.writes
+                .insert(Key::Service(key.clone(), Aspect::Run), value);
+        }
+        Ok(())
+    }
+
+    fn remove(&mut self, key: &ServiceKey) -> Result<(), Rejection> {
+        self.existing(key)?;
+        self.desired.services.remove(key);
+        for aspect in Aspect::ALL {
+            let key = Key::Service(key.clone(), aspect);
+            self.writes.insert(key, serde_json::Value::Null);
+        }
+        Ok(())
+    }
+
+    fn set_availability(&mut self, node: NodeId, availability: Availability) {
+        let intent = self.desired.nodes.entry(node).or_default();
+        if intent.availability == availability {
+            return;
+        }
+        intent.availability = availability;
+        // What everybody assumes anyway need not be kept for ever: a tombstone is purged.
+        let value = match availability {
+            Availability::Active => serde_json::Value::Null,
+            Availability::Cordoned | Availability::Drained => json(&availability),
+        };
+        self.writes
+            .insert(Key::Node(node, NodeAspect::Availability), value);
+    }
+
+    fn set_labels(
+        &mut self,
+        node: NodeId,
+        labels: &BTreeMap<String, String>,
+    ) -> Result<(), Rejection> {
+        check_labels(labels.iter()).map_err(|fault| Rejection::InvalidLabels { node, fault })?;
+        let intent = self.desired.nodes.entry(node).or_default();
+        if intent.labels == *labels {
+            return Ok(());
+        }
+        intent.labels.clone_from(labels);
+        let value = if labels.is_empty() {
+            serde_json::Value::Null
+        } else {
+            json(labels)
+        };
+        self.writes
+            .insert(Key::Node(node, NodeAspect::Labels), value);
+        Ok(())
+    }
+
+    fn existing(&mut self, key: &ServiceKey) -> Result<&mut Service, Rejection> {
+        let Desired { services, .. } = &mut self.desired;
+        // Looked up before it is borrowed for writing, which would bar the search for names.
+        let near = match services.contains_key(key) {
+            true => Vec::new(),
+            false => similar(key, services.keys()),
+        };
+        services
+            .get_mut(key)
+            .ok_or_else(|| Rejection::NoSuchService {
+                service: key.clone(),
+                similar: near,
+            })
+    }
+
+    /// Published ports are answered on every node, so each belongs to one service. Two services
+    /// may publish the same port in host mode: placement keeps them on different nodes.
+    fn check_published(&self, key: &ServiceKey, spec: &ServiceSpec) -> Result<(), Rejection> {
+        for wanted in &spec.ports {
+            let Some(port) = wanted.published else {
+                continue;
+            };
+            let holder = self.desired.services.iter().find(|(other, service)| {
+                *other != key && service.spec.ports.iter().any(|held| clash(wanted, held))
+            });
+            if let Some((holder, _)) = holder {
+                return Err(Rejection::PortTaken {
+                    service: key.clone(),
+                    port,
+                    protocol: wanted.protocol,
+                    holder: holder.clone(),
+                });
+            }
+        }
+        Ok(())
+    }
+}
+
+fn check_replicas(service: &ServiceKey, replicas: u32) -> Result<(), Rejection> {
+    if replicas > MAX_REPLICAS {
+        return Err(Rejection::TooManyReplicas {
+            service: service.clone(),
+            replicas,
+        });
+    }
+    Ok(())
+}
+
+fn clash(a: &PortSpec, b: &PortSpec) -> bool {
+    let both_host = a.publish_mode == PublishMode::Host && b.publish_mode == PublishMode::Host;
+    let same_address = match (&a.host_ip, &b.host_ip) {
+        (Some(a), Some(b)) => a == b,
+        (None, _) | (_, None) => true,
+    };
+    a.published == b.published && a.protocol == b.protocol && same_address && !both_host
+}
+
+/// Whether two specifications differ in nothing but the image.
+pub(super) fn same_but_image(a: &ServiceSpec, b: &ServiceSpec) -> bool {
+    if a.image == b.image {
+        return a == b;
+    }
+    let mut with_image = a.clone();
+    b.image.clone_into(&mut with_image.image);
+    with_image == *b
+}
+
+/// Our own values are structs, strings, numbers and maps with text keys, which always serialize.
+fn json(value: &impl serde::Serialize) -> serde_json::Value {
+    serde_json::to_value(value).unwrap_or_default()
+}

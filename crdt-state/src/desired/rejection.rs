@@ -1,0 +1,147 @@
+//! Why a command was refused.
+
+use thiserror::Error;
+
+use super::validate::{MAX_REPLICAS, SpecFault};
+use crate::model::{NodeId, Protocol, ServiceKey};
+
+/// Why a command was refused; nothing has changed.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[non_exhaustive]
+pub enum Rejection {
+    /// No such service.
+    #[error("no service is named '{service}'{}", hint(.similar))]
+    NoSuchService {
+        /// The name asked for.
+        service: ServiceKey,
+        /// Services with similar names, at most three.
+        similar: Vec<ServiceKey>,
+    },
+    /// More replicas than allowed.
+    #[error(
+        "service '{service}' cannot have {replicas} replicas; at most {MAX_REPLICAS} are allowed"
+    )]
+    TooManyReplicas {
+        /// Which service.
+        service: ServiceKey,
+        /// How many were asked for.
+        replicas: u32,
+    },
+    /// A daemon service has no scale.
+    #[error(
+        "service '{0}' runs once on every matching node and cannot be scaled; change its placement, or deploy it with mode 'replicated'"
+    )]
+    GlobalHasNoScale(ServiceKey),
+    /// The specification is not valid.
+    #[error("service '{service}': {fault}")]
+    InvalidSpec {
+        /// Which service.
+        service: ServiceKey,
+        /// What is wrong with it.
+        fault: SpecFault,
+    },
+    /// The labels are not valid.
+    #[error("labels of node {}: {fault}", .node.short())]
+    InvalidLabels {
+        /// Which node.
+        node: NodeId,
+        /// What is wrong with them.
+        fault: SpecFault,
+    },
+    /// Another service publishes the port on every node.
+    #[error(
+        "service '{service}' cannot publish port {port}/{protocol}: service '{holder}' already does; choose another port, or remove '{holder}' first"
+    )]
+    PortTaken {
+        /// Which service.
+        service: ServiceKey,
+        /// The port.
+        port: u16,
+        /// Its protocol.
+        protocol: Protocol,
+        /// Who has it.
+        holder: ServiceKey,
+    },
+    /// A value does not fit into a register.
+    #[error("{what} takes {bytes} bytes, at most {max} are allowed; make it smaller")]
+    ValueTooLarge {
+        /// Which value.
+        what: String,
+        /// Its size.
+        bytes: usize,
+        /// The bound.
+        max: usize,
+    },
+    /// The cluster has too many services.
+    #[error("the cluster would have more than {max} services; remove some first")]
+    TooManyServices {
+        /// The bound.
+        max: usize,
+    },
+    /// Too much in one request.
+    #[error(
+        "this request writes {bytes} bytes in one change, at most {max} are allowed; split it into several"
+    )]
+    ChangeTooLarge {
+        /// Its size.
+        bytes: usize,
+        /// The bound.
+        max: usize,
+    },
+    /// Too many commands in one request.
+    #[error("this request has {count} commands, at most {max} are allowed; split it into several")]
+    TooManyCommands {
+        /// How many.
+        count: usize,
+        /// The bound.
+        max: usize,
+    },
+    /// The document failed; it is as it was before.
+    #[error("the state document could not be written ({0}); nothing has changed, try again")]
+    Internal(String),
+}
+
+fn hint(similar: &[ServiceKey]) -> String {
+    match similar {
+        [] => "; see 'dunlin ls' for those that exist".to_owned(),
+        some => {
+            let names: Vec<String> = some.iter().map(|s| format!("'{s}'")).collect();
+            format!("; did you mean {}?", names.join(" or "))
+        }
+    }
+}
+
+/// Finds names that a person may have meant: the same name in another namespace, or at most two
+/// typing errors away.
+pub(super) fn similar<'a>(
+    wanted: &ServiceKey,
+    existing: impl Iterator<Item = &'a ServiceKey>,
+) -> Vec<ServiceKey> {
+    let mut near: Vec<(usize, &ServiceKey)> = existing
+        .filter_map(|key| {
+            let distance = distance(wanted.name(), key.name());
+            (distance <= 2 && distance < wanted.name().len()).then_some((distance, key))
+        })
+        .collect();
+    near.sort();
+    near.into_iter()
+        .take(3)
+        .map(|(_, key)| key.clone())
+        .collect()
+}
+
+/// Levenshtein distance; both are DNS labels, so it is at most 63 by 63 steps.
+fn distance(a: &str, b: &str) -> usize {
+    let b = b.as_bytes();
+    let mut row: Vec<usize> = (0..=b.len()).collect();
+    for (i, from) in a.bytes().enumerate() {
+        let mut diagonal = row[0];
+        row[0] = i + 1;
+        for (j, to) in b.iter().enumerate() {
+            let replaced = diagonal + usize::from(from != *to);
+            diagonal = row[j + 1];
+            row[j + 1] = replaced.min(row[j] + 1).min(diagonal + 1);
+        }
+    }
+    row[b.len()]
+}

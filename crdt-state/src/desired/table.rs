@@ -1,0 +1,310 @@
+//! The registers as values: what automerge's bytes mean, kept up to date key by key.
+//!
+//! The table is a pure function of the document. After a change only the keys it touched are read
+//! again, so that one write among thousands of services costs one service.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use super::change::DesiredChange;
+use super::engine::Engine;
+use super::keys::{Aspect, Key, META_PREFIX, NodeAspect};
+use super::register::{Register, Stamp, newest};
+use super::snapshot::{Desired, NodeIntent, Service};
+use super::value::{Cell, ImageValue, ScaleValue, SpecValue, Value};
+use crate::model::{Availability, NodeId, ServiceKey};
+
+/// The aspects of one service.
+#[derive(Debug, Clone, Default)]
+pub(super) struct ServiceCells {
+    pub(super) spec: Option<Cell<SpecValue>>,
+    pub(super) image: Option<Cell<ImageValue>>,
+    pub(super) scale: Option<Cell<ScaleValue>>,
+    pub(super) run: Option<Cell<bool>>,
+}
+
+impl ServiceCells {
+    /// The stamp of an aspect's register, live or tombstone.
+    pub(super) fn stamp(&self, aspect: Aspect) -> Option<Stamp> {
+        match aspect {
+            Aspect::Spec => self.spec.as_ref().map(|c| c.stamp),
+            Aspect::Image => self.image.as_ref().map(|c| c.stamp),
+            Aspect::Scale => self.scale.as_ref().map(|c| c.stamp),
+            Aspect::Run => self.run.as_ref().map(|c| c.stamp),
+        }
+    }
+
+    fn is_empty(&self) -> bool {
+        Aspect::ALL.iter().all(|a| self.stamp(*a).is_none())
+    }
+
+    /// The service that these registers describe, if it exists. Missing aspects take the values of
+    /// a service that nobody scaled or stopped, and the image that came with the specification.
+    pub(super) fn service(&self) -> Option<Service> {
+        let spec = self.spec.as_ref()?.value.as_ref()?;
+        let image = self.image.as_ref().and_then(|c| c.value.as_ref());
+        Some(spec.service(
+            image.map(|i| i.0.as_str()),
+            self.scale.as_ref().and_then(|c| c.value).map_or(1, |s| s.0),
+            self.run.as_ref().and_then(|c| c.value).unwrap_or(true),
+        ))
+    }
+}
+
+/// What people said about one node.
+#[derive(Debug, Clone, Default)]
+pub(super) struct NodeCells {
+    pub(super) availability: Option<Cell<Availability>>,
+    pub(super) labels: Option<Cell<BTreeMap<String, String>>>,
+}
+
+/// All registers that this version understands.
+#[derive(Debug, Default)]
+pub(super) struct Table {
+    services: BTreeMap<ServiceKey, ServiceCells>,
+    nodes: BTreeMap<NodeId, NodeCells>,
+    /// The kept versions of every aspect.
+    revisions: BTreeMap<(ServiceKey, Aspect), BTreeSet<Stamp>>,
+    /// Registers that are not used, with the reason.
+    invalid: BTreeMap<String, String>,
+    /// The greatest stamp counter anywhere in the document, losers and revisions included.
+    max_counter: u64,
+    desired: Arc<Desired>,
+}
+
+impl Table {
+    /// Reads a whole document.
+    pub(super) fn read(engine: &Engine) -> Self {
+        let mut table = Self::default();
+        table.refresh(engine, engine.keys());
+        table
+    }
+
+    /// The snapshot of all live services and nodes.
+    pub(super) fn desired(&self) -> &Arc<Desired> {
+        &self.desired
+    }
+
+    /// The registers of a service, also of one that has been removed.
+    pub(super) fn service(&self, service: &ServiceKey) -> Option<&ServiceCells> {
+        self.services.get(service)
+    }
+
+    /// All services with registers, also removed ones.
+    pub(super) fn service_keys(&self) -> impl Iterator<Item = &ServiceKey> {
+        self.services.keys()
+    }
+
+    /// The kept versions of an aspect, oldest first.
+    pub(super) fn revisions(
+        &self,
+        service: &ServiceKey,
+        aspect: Aspect,
+    ) -> impl DoubleEndedIterator<Item = Stamp> + '_ {
+        let stamps = self.revisions.get(&(service.clone(), aspect));
+        stamps.into_iter().flatten().copied()
+    }
+
+    /// The stamp counter for a new write.
+    pub(super) fn next_counter(&self) -> u64 {
+        self.max_counter.saturating_add(1)
+    }
+
+    /// The greatest stamp counter seen.
+    pub(super) fn max_counter(&self) -> u64 {
+        self.max_counter
+    }
+
+    /// Registers that are not used, with the reason.
+    pub(super) fn invalid(&self) -> &BTreeMap<String, String> {
+        &self.invalid
+    }
+
+    /// Reads these keys again and says what that changed for readers.
+    pub(super) fn refresh(
+        &mut self,
+        engine: &Engine,
+        keys: impl IntoIterator<Item = String>,
+    ) -> Vec<DesiredChange> {
+        let mut services = BTreeSet::new();
+        let mut nodes = BTreeSet::new();
+        let mut aspects = BTreeMap::new();
+        for text in keys {
+            match Key::parse(&text) {
+                Some(Key::Revision(service, aspect, stamp)) => {
+                    self.refresh_revision(engine, &text, (service.clone(), aspect), stamp);
+                    // A revision may stand in for a register that cannot be used.
+                    let key = Key::Service(service.clone(), aspect);
+                    if self.invalid.contains_key(&key.to_string()) {
+                        aspects.insert(key.to_string(), key);
+                        services.insert(service);
+                    }
+                }
+                Some(key) => {
+                    match &key {
+                        Key::Service(service, _) => drop(services.insert(service.clone())),
+                        Key::Node(node, _) => drop(nodes.insert(*node)),
+                        Key::Revision(..) => {}
+                    }
+                    aspects.insert(text, key);
+                }
+                None => self.refresh_foreign(engine, text),
+            }
+        }
+        for (text, key) in aspects {
+            self.refresh_aspect(engine, &text, key);
+        }
+        let mut changes = Vec::new();
+        for service in services {
+            self.derive_service(service, &mut changes);
+        }
+        for node in nodes {
+            self.derive_node(node, &mut changes);
+        }
+        changes
+    }
+
+    /// Keys of newer versions are only looked at for their stamps, so that ours stay greater.
+    fn refresh_foreign(&mut self, engine: &Engine, key: String) {
+        if key.starts_with(META_PREFIX) {
+            return;
+        }
+        for value in engine.values(&key) {
+            if let Ok(register) = Register::decode(&value) {
+                self.max_counter = self.max_counter.max(register.stamp.counter);
+            }
+        }
+    }
+
+    fn refresh_revision(
+        &mut self,
+        engine: &Engine,
+        text: &str,
+        aspect: (ServiceKey, Aspect),
+        stamp: Stamp,
+    ) {
+        if engine.values(text).is_empty() {
+            if let Some(stamps) = self.revisions.get_mut(&aspect) {
+                stamps.remove(&stamp);
+                if stamps.is_empty() {
+                    self.revisions.remove(&aspect);
+                }
+            }
+        } else {
+            self.max_counter = self.max_counter.max(stamp.counter);
+            self.revisions.entry(aspect).or_default().insert(stamp);
+        }
+    }
+
+    fn refresh_aspect(&mut self, engine: &Engine, text: &str, key: Key) {
+        let values = engine.values(text);
+        for value in &values {
+            if let Ok(register) = Register::decode(value) {
+                self.max_counter = self.max_counter.max(register.stamp.counter);
+            }
+        }
+        self.invalid.remove(text);
+        match key {
+            Key::Service(service, aspect) => {
+                let mut cells = self.services.remove(&service).unwrap_or_default();
+                match aspect {
+                    Aspect::Spec => cells.spec = self.cell(engine, text, &service, aspect, values),
+                    Aspect::Image => {
+                        cells.image = self.cell(engine, text, &service, aspect, values)
+                    }
+                    Aspect::Scale => {
+                        cells.scale = self.cell(engine, text, &service, aspect, values)
+                    }
+                    Aspect::Run => cells.run = self.cell(engine, text, &service, aspect, values),
+                }
+                if !cells.is_empty() {
+                    self.services.insert(service, cells);
+                }
+            }
+            Key::Node(node, aspect) => {
+                let mut cells = self.nodes.remove(&node).unwrap_or_default();
+                match aspect {
+                    NodeAspect::Availability => cells.availability = self.decode(text, values),
+                    NodeAspect::Labels => cells.labels = self.decode(text, values),
+                }
+                if cells.availability.is_some() || cells.labels.is_some() {
+                    self.nodes.insert(node, cells);
+                }
+            }
+            Key::Revision(..) => {}
+        }
+    }
+
+    /// The newest register, if it is valid; otherwise it is put aside with the reason.
+    fn decode<T: Value>(&mut self, text: &str, values: Vec<Bytes>) -> Option<Cell<T>> {
+        let (bytes, register) = newest(values)?;
+        let cell = register
+            .map_err(|e| format!("it is no register: {e}"))
+            .and_then(|register| Cell::read(&bytes, register));
+        cell.map_err(|reason| self.invalid.insert(text.to_owned(), reason))
+            .ok()
+    }
+
+    /// The same for an aspect of a service, where the newest valid revision stands in for a
+    /// register that is not valid: a service must not vanish because a newer version of Dunlin
+    /// wrote something that this one cannot read.
+    fn cell<T: Value>(
+        &mut self,
+        engine: &Engine,
+        text: &str,
+        service: &ServiceKey,
+        aspect: Aspect,
+        values: Vec<Bytes>,
+    ) -> Option<Cell<T>> {
+        if values.is_empty() {
+            return None;
+        }
+        let cell = self.decode(text, values);
+        if cell.is_some() {
+            return cell;
+        }
+        self.revisions(service, aspect).rev().find_map(|stamp| {
+            let key = Key::Revision(service.clone(), aspect, stamp).to_string();
+            let (bytes, register) = newest(engine.values(&key))?;
+            Cell::read(&bytes, register.ok()?).ok()
+        })
+    }
+
+    fn derive_service(&mut self, key: ServiceKey, changes: &mut Vec<DesiredChange>) {
+        let new = self.services.get(&key).and_then(ServiceCells::service);
+        let old = self.desired.services.get(&key);
+        let before = changes.len();
+        DesiredChange::of_service(&key, old, new.as_ref(), changes);
+        if changes.len() == before {
+            return;
+        }
+        let desired = Arc::make_mut(&mut self.desired);
+        match new {
+            Some(service) => desired.services.insert(key, service),
+            None => desired.services.remove(&key),
+        };
+    }
+
+    fn derive_node(&mut self, node: NodeId, changes: &mut Vec<DesiredChange>) {
+        let new = self.nodes.get(&node).and_then(|cells| {
+            let availability = cells.availability.as_ref().and_then(|c| c.value);
+            let labels = cells.labels.as_ref().and_then(|c| c.value.clone());
+            (availability.is_some() || labels.is_some()).then(|| NodeIntent {
+                availability: availability.unwrap_or_default(),
+                labels: labels.unwrap_or_default(),
+            })
+        });
+        let old = self.desired.nodes.get(&node);
+        if old == new.as_ref() {
+            return;
+        }
+        DesiredChange::of_node(node, old, new.as_ref(), changes);
+        let desired = Arc::make_mut(&mut self.desired);
+        match new {
+            Some(intent) => desired.nodes.insert(node, intent),
+            None => desired.nodes.remove(&node),
+        };
+    }
+}

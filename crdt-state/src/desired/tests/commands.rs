@@ -1,0 +1,333 @@
+use super::*;
+use crate::model::{Availability, Constraint, ConstraintOp, Mode, PublishMode, Resources};
+
+fn rejected(document: &mut Document, commands: &[Command]) -> Rejection {
+    let before = (document.fingerprint(), document.snapshot());
+    let rejection = document.propose(commands, "ada", at(1)).unwrap_err();
+    assert_eq!((document.fingerprint(), document.snapshot()), before);
+    rejection
+}
+
+#[test]
+fn a_deployed_service_has_one_running_replica_unless_told_otherwise() {
+    let mut document = Document::new(actor(1));
+    write(&mut document, deploy("web", spec("nginx:1")), 1);
+    let web = service(&document, "web").unwrap();
+    assert_eq!((web.replicas, web.running), (1, true));
+    assert_eq!(web.spec.image, "nginx:1");
+    assert_eq!(web.revision.len(), 16);
+}
+
+#[test]
+fn applying_the_same_again_writes_nothing() {
+    let mut document = Document::new(actor(1));
+    let commands = [
+        deploy("web", publishing("nginx", 80)),
+        scale("web", 3),
+        Command::SetLabels {
+            node: node(1),
+            labels: [("zone".to_owned(), "north".to_owned())].into(),
+        },
+        Command::SetAvailability {
+            node: node(1),
+            availability: Availability::Drained,
+        },
+    ];
+    assert!(document.propose(&commands, "ada", at(1)).unwrap().is_some());
+    let before = document.fingerprint();
+    assert_eq!(document.propose(&commands, "bob", at(2)).unwrap(), None);
+    assert_eq!(document.fingerprint(), before);
+}
+
+#[test]
+fn only_the_aspects_that_differ_are_written() {
+    let mut document = Document::new(actor(1));
+    write(&mut document, deploy("web", spec("nginx:1")), 1);
+    write(&mut document, scale("web", 5), 2);
+    write(&mut document, stop("web"), 3);
+    let old = service(&document, "web").unwrap();
+    write(&mut document, deploy("web", spec("nginx:2")), 4);
+    let web = service(&document, "web").unwrap();
+    assert_eq!(
+        (web.replicas, web.running),
+        (5, false),
+        "scale and stop are kept"
+    );
+    assert_ne!(web.revision, old.revision);
+    let newest: Vec<_> = document.history(&key("web")).into_iter().take(1).collect();
+    assert_eq!(newest[0].aspect, Aspect::Image);
+    assert_eq!(newest[0].summary, "image nginx:2");
+}
+
+#[test]
+fn a_removed_service_keeps_its_history_and_comes_back_anew() {
+    let mut document = Document::new(actor(1));
+    write(&mut document, deploy("web", spec("nginx:1")), 1);
+    write(&mut document, scale("web", 5), 2);
+    write(&mut document, remove("web"), 3);
+    assert_eq!(service(&document, "web"), None);
+    let history = document.history(&key("web"));
+    assert_eq!(history.len(), 4 + 1 + 4);
+    assert_eq!(history[0].summary, "removed");
+    assert!(matches!(
+        rejected(&mut document, &[scale("web", 2)]),
+        Rejection::NoSuchService { .. }
+    ));
+    write(&mut document, deploy("web", spec("nginx:2")), 4);
+    let web = service(&document, "web").unwrap();
+    assert_eq!((web.replicas, web.spec.image.as_str()), (1, "nginx:2"));
+    assert!(document.conflicts().is_empty());
+    assert_reads_the_same_from_disk(&document);
+}
+
+#[test]
+fn all_commands_or_none() {
+    let mut document = Document::new(actor(1));
+    rejected(
+        &mut document,
+        &[deploy("web", spec("nginx")), scale("db", 2)],
+    );
+    assert_eq!(service(&document, "web"), None);
+    let both = [deploy("web", spec("nginx")), scale("web", 2)];
+    document.propose(&both, "ada", at(1)).unwrap();
+    assert_eq!(service(&document, "web").unwrap().replicas, 2);
+    assert_eq!(document.change_count(), 2, "genesis and one change");
+}
+
+#[test]
+fn unknown_services_are_answered_with_similar_names() {
+    let mut document = Document::new(actor(1));
+    for name in ["web", "shop/web", "database"] {
+        write(&mut document, deploy(name, spec("x")), 1);
+    }
+    let text = rejected(&mut document, &[scale("wbe", 2)]).to_string();
+    assert_eq!(
+        text,
+        "no service is named 'default/wbe'; did you mean 'default/web' or 'shop/web'?"
+    );
+    let text = rejected(&mut document, &[remove("cache")]).to_string();
+    assert!(text.contains("dunlin ls"), "{text}");
+}
+
+#[test]
+fn a_published_port_belongs_to_one_service() {
+    let mut document = Document::new(actor(1));
+    write(&mut document, deploy("web", publishing("nginx", 8080)), 1);
+    let rejection = rejected(&mut document, &[deploy("shop", publishing("nginx", 8080))]);
+    assert!(
+        rejection.to_string().contains("'default/web' already does"),
+        "{rejection}"
+    );
+    // Its holder may be deployed again, and the port is free once it is gone.
+    write(&mut document, deploy("web", publishing("nginx:2", 8080)), 2);
+    let swap = [remove("web"), deploy("shop", publishing("nginx", 8080))];
+    assert!(document.propose(&swap, "ada", at(3)).unwrap().is_some());
+}
+
+#[test]
+fn host_ports_are_left_to_placement() {
+    let host = |image: &str| {
+        let mut spec = publishing(image, 9000);
+        spec.ports[0].publish_mode = PublishMode::Host;
+        spec
+    };
+    let mut document = Document::new(actor(1));
+    write(&mut document, deploy("a", host("x")), 1);
+    write(&mut document, deploy("b", host("y")), 2);
+    let rejection = rejected(&mut document, &[deploy("c", publishing("z", 9000))]);
+    assert!(matches!(rejection, Rejection::PortTaken { port: 9000, .. }));
+}
+
+#[test]
+fn daemon_services_cannot_be_scaled() {
+    let mut document = Document::new(actor(1));
+    let daemon = ServiceSpec {
+        mode: Mode::Global,
+        ..spec("agent")
+    };
+    write(&mut document, deploy("agent", daemon), 1);
+    let rejection = rejected(&mut document, &[scale("agent", 3)]);
+    assert_eq!(rejection, Rejection::GlobalHasNoScale(key("agent")));
+}
+
+#[test]
+fn what_is_out_of_bounds_is_refused() {
+    let mut document = Document::new(actor(1));
+    write(&mut document, deploy("web", spec("nginx")), 1);
+    let too_many = rejected(&mut document, &[scale("web", MAX_REPLICAS + 1)]);
+    assert!(matches!(too_many, Rejection::TooManyReplicas { .. }));
+    let commands = vec![scale("web", 1); MAX_COMMANDS + 1];
+    let too_many = rejected(&mut document, &commands);
+    assert!(matches!(too_many, Rejection::TooManyCommands { .. }));
+    let huge = ServiceSpec {
+        command: vec!["x".repeat(MAX_REGISTER_BYTES)],
+        ..spec("nginx")
+    };
+    let too_large = rejected(&mut document, &[deploy("huge", huge)]);
+    assert!(
+        matches!(too_large, Rejection::ValueTooLarge { .. }),
+        "{too_large}"
+    );
+    let big = ServiceSpec {
+        command: vec!["x".repeat(MAX_REGISTER_BYTES / 2)],
+        ..spec("nginx")
+    };
+    let many: Vec<_> = (0..40)
+        .map(|n| deploy(&format!("s{n}"), big.clone()))
+        .collect();
+    let too_large = rejected(&mut document, &many);
+    assert!(
+        matches!(too_large, Rejection::ChangeTooLarge { .. }),
+        "{too_large}"
+    );
+}
+
+#[test]
+fn every_fault_of_a_specification_is_named() {
+    type Change = fn(&mut ServiceSpec);
+    let port = |target, published| PortSpec {
+        target,
+        published,
+        ..PortSpec::default()
+    };
+    let _ = port;
+    let cases: Vec<(Change, &str)> = vec![
+        (|s| s.image.clear(), "nothing to run"),
+        (
+            |s| s.runtime = crate::model::RuntimeKind::Process,
+            "needs a command",
+        ),
+        (|s| s.image = "a b".to_owned(), "forbidden character"),
+        (|s| s.image = "x".repeat(2000), "too long"),
+        (
+            |s| drop(s.environment.insert("A=B".to_owned(), String::new())),
+            "cannot name",
+        ),
+        (
+            |s| drop(s.environment.insert("A".to_owned(), "x".repeat(50_000))),
+            "environment takes",
+        ),
+        (|s| s.ports = vec![PortSpec::default()], "port 0"),
+        (
+            |s| {
+                s.ports = vec![
+                    PortSpec {
+                        target: 80,
+                        ..PortSpec::default()
+                    };
+                    2
+                ]
+            },
+            "port 80/tcp is listed twice",
+        ),
+        (
+            |s| {
+                s.ports = [80, 81]
+                    .map(|target| PortSpec {
+                        target,
+                        published: Some(9),
+                        ..PortSpec::default()
+                    })
+                    .into();
+            },
+            "port 9/tcp is published twice",
+        ),
+        (
+            |s| {
+                s.ports = vec![PortSpec {
+                    target: 80,
+                    host_ip: Some("nowhere".to_owned()),
+                    ..PortSpec::default()
+                }];
+            },
+            "not an IP address",
+        ),
+        (
+            |s| {
+                s.reservation = Resources {
+                    memory: 2,
+                    ..Resources::ZERO
+                };
+                s.limit = Resources {
+                    memory: 1,
+                    ..Resources::ZERO
+                };
+            },
+            "limit of memory (1) is below its reservation (2)",
+        ),
+        (
+            |s| {
+                s.placement.constraints = vec![Constraint {
+                    key: "node.role".to_owned(),
+                    op: ConstraintOp::Equal,
+                    value: "manager".to_owned(),
+                }];
+            },
+            "'node.role' is nothing to put a constraint on",
+        ),
+        (|s| s.placement.max_per_node = Some(0), "replicas per node"),
+        (|s| s.update.parallelism = 0, "parallelism"),
+        (
+            |s| {
+                s.volumes = vec![crate::model::VolumeMount {
+                    source: "data".to_owned(),
+                    target: "relative".to_owned(),
+                    read_only: false,
+                }];
+            },
+            "absolute path",
+        ),
+        (
+            |s| {
+                s.health = Some(crate::model::HealthCheck {
+                    test: crate::model::HealthTest::Exec(Vec::new()),
+                    ..Default::default()
+                });
+            },
+            "health check",
+        ),
+        (
+            |s| s.stop_signal = Some("kill it".to_owned()),
+            "name of a signal",
+        ),
+        (|s| s.stop_grace_ms = Some(u64::MAX), "too long"),
+    ];
+    let mut document = Document::new(actor(1));
+    for (change, expected) in cases {
+        let mut spec = spec("nginx");
+        change(&mut spec);
+        let text = rejected(&mut document, &[deploy("web", spec)]).to_string();
+        assert!(text.starts_with("service 'default/web': "), "{text}");
+        assert!(
+            text.contains(expected),
+            "'{text}' does not say '{expected}'"
+        );
+    }
+}
+
+#[test]
+fn labels_and_availability_of_nodes() {
+    let mut document = Document::new(actor(1));
+    let drain = Command::SetAvailability {
+        node: node(7),
+        availability: Availability::Drained,
+    };
+    write(&mut document, drain, 1);
+    let intent = &snapshot_of(&document).nodes[&node(7)];
+    assert_eq!(intent.availability, Availability::Drained);
+    let active = Command::SetAvailability {
+        node: node(7),
+        availability: Availability::Active,
+    };
+    write(&mut document, active, 2);
+    assert!(
+        snapshot_of(&document).nodes.is_empty(),
+        "nothing is said of it any more"
+    );
+    let labels = Command::SetLabels {
+        node: node(7),
+        labels: [("bad key".to_owned(), String::new())].into(),
+    };
+    let rejection = rejected(&mut document, &[labels]);
+    assert!(matches!(rejection, Rejection::InvalidLabels { .. }));
+}

@@ -1,0 +1,145 @@
+//! What a register may hold: typed, and checked wherever it comes from.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use super::register::{Register, Stamp};
+use super::snapshot::Service;
+use super::validate::{MAX_REGISTER_BYTES, MAX_REPLICAS, check_image, check_labels, check_spec};
+use crate::model::{Availability, ServiceSpec};
+
+/// A register whose value has been read and checked.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Cell<T> {
+    /// Orders it.
+    pub(super) stamp: Stamp,
+    /// The value; `None` in a tombstone.
+    pub(super) value: Option<T>,
+}
+
+impl<T: Value> Cell<T> {
+    /// Reads and checks a register's value. The error says why it cannot be used.
+    pub(super) fn read(bytes: &[u8], register: Register) -> Result<Self, String> {
+        if bytes.len() > MAX_REGISTER_BYTES {
+            return Err(format!("it takes {} bytes", bytes.len()));
+        }
+        let value = if register.is_tombstone() {
+            None
+        } else {
+            Some(T::read(register.value)?)
+        };
+        Ok(Self {
+            stamp: register.stamp,
+            value,
+        })
+    }
+}
+
+/// A kind of value that a register may hold.
+pub(super) trait Value: Sized {
+    /// Reads and checks it. The error says why it cannot be used.
+    fn read(json: serde_json::Value) -> Result<Self, String>;
+}
+
+/// A specification, with the hash of what was stored.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct SpecValue {
+    /// As deployed, with the image of that time.
+    pub(super) spec: Arc<ServiceSpec>,
+    /// Hash of the stored text without the image. Hashing the stored text, and not what this
+    /// version understands of it, gives the same revision on daemons of different versions.
+    digest: [u8; 32],
+}
+
+/// Hexadecimal digits of a revision: 64 bits, so that no two versions of one service collide.
+const REVISION_BYTES: usize = 8;
+
+impl SpecValue {
+    /// The service with this specification; `image` is that of the image register.
+    pub(super) fn service(&self, image: Option<&str>, replicas: u32, running: bool) -> Service {
+        let spec = match image {
+            Some(image) if image != self.spec.image => {
+                let mut spec = ServiceSpec::clone(&self.spec);
+                image.clone_into(&mut spec.image);
+                Arc::new(spec)
+            }
+            Some(_) | None => Arc::clone(&self.spec),
+        };
+        let mut hasher = blake3::Hasher::new();
+        hasher.update(&self.digest);
+        hasher.update(spec.image.as_bytes());
+        let hash = hasher.finalize();
+        Service {
+            revision: data_encoding::HEXLOWER.encode(&hash.as_bytes()[..REVISION_BYTES]),
+            spec,
+            replicas,
+            running,
+        }
+    }
+}
+
+impl Value for SpecValue {
+    fn read(mut json: serde_json::Value) -> Result<Self, String> {
+        let spec: ServiceSpec =
+            serde_json::from_value(json.clone()).map_err(|e| format!("it cannot be read: {e}"))?;
+        check_spec(&spec).map_err(|fault| fault.to_string())?;
+        if let Some(fields) = json.as_object_mut() {
+            fields.remove("image");
+        }
+        // Objects of serde_json are ordered by key, so this text is canonical.
+        let digest = *blake3::hash(json.to_string().as_bytes()).as_bytes();
+        Ok(Self {
+            spec: Arc::new(spec),
+            digest,
+        })
+    }
+}
+
+/// An image reference.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct ImageValue(pub(super) String);
+
+impl Value for ImageValue {
+    fn read(json: serde_json::Value) -> Result<Self, String> {
+        let image: String =
+            serde_json::from_value(json).map_err(|e| format!("it cannot be read: {e}"))?;
+        check_image(&image).map_err(|fault| fault.to_string())?;
+        Ok(Self(image))
+    }
+}
+
+/// A number of replicas.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct ScaleValue(pub(super) u32);
+
+impl Value for ScaleValue {
+    fn read(json: serde_json::Value) -> Result<Self, String> {
+        let replicas: u32 =
+            serde_json::from_value(json).map_err(|e| format!("it cannot be read: {e}"))?;
+        if replicas > MAX_REPLICAS {
+            return Err(format!("{replicas} replicas are more than {MAX_REPLICAS}"));
+        }
+        Ok(Self(replicas))
+    }
+}
+
+impl Value for bool {
+    fn read(json: serde_json::Value) -> Result<Self, String> {
+        serde_json::from_value(json).map_err(|e| format!("it cannot be read: {e}"))
+    }
+}
+
+impl Value for Availability {
+    fn read(json: serde_json::Value) -> Result<Self, String> {
+        serde_json::from_value(json).map_err(|e| format!("it cannot be read: {e}"))
+    }
+}
+
+impl Value for BTreeMap<String, String> {
+    fn read(json: serde_json::Value) -> Result<Self, String> {
+        let labels: Self =
+            serde_json::from_value(json).map_err(|e| format!("it cannot be read: {e}"))?;
+        check_labels(labels.iter()).map_err(|fault| fault.to_string())?;
+        Ok(labels)
+    }
+}

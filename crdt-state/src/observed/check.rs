@@ -1,0 +1,154 @@
+//! Bounds on what a peer may say of itself.
+
+use thiserror::Error;
+
+use crate::model::{Claim, NodeRegister};
+
+/// Claims in one register: ten times what one host sensibly runs.
+pub const MAX_CLAIMS: usize = 2_000;
+
+/// Bytes of a register as estimated by [`size`]: 2,000 claims of usual size with their ports.
+pub const MAX_REGISTER_BYTES: usize = 1024 * 1024;
+
+/// Characters of a name, version, fact or label.
+const MAX_TEXT: usize = 256;
+
+/// Characters of a claim's message: 300 of them, in UTF-8.
+const MAX_MESSAGE: usize = 1_200;
+
+/// Labels and runtimes of a node.
+const MAX_LIST: usize = 128;
+
+/// Ports of one claim; a specification has no more.
+const MAX_PORTS: usize = 128;
+
+/// What is wrong with a register.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub enum BadRegister {
+    /// A list is too long.
+    #[error("{what} has {len} entries, at most {max} are taken")]
+    TooMany {
+        /// Which list.
+        what: &'static str,
+        /// Its length.
+        len: usize,
+        /// The bound.
+        max: usize,
+    },
+    /// A text is too long.
+    #[error("{what} has {len} bytes, at most {max} are taken")]
+    TooLong {
+        /// Which text.
+        what: &'static str,
+        /// Its length.
+        len: usize,
+        /// The bound.
+        max: usize,
+    },
+    /// Two claims to one slot.
+    #[error("slot {0} is claimed twice")]
+    DuplicateClaim(String),
+}
+
+/// Checks the bounds of a register from a peer.
+///
+/// # Errors
+/// The first bound that it breaks.
+pub fn check(register: &NodeRegister) -> Result<(), BadRegister> {
+    let report = &register.report;
+    list("the list of claims", report.claims.len(), MAX_CLAIMS)?;
+    list("the list of labels", report.labels.len(), MAX_LIST)?;
+    list("the list of runtimes", report.runtimes.len(), MAX_LIST)?;
+    let facts = &report.facts;
+    let texts = [
+        ("the name", report.name.as_str()),
+        ("the version", &report.dunlin_version),
+        ("the operating system", &facts.os),
+        ("the distribution", &facts.distribution),
+        ("the architecture", &facts.arch),
+        ("the kernel", &facts.kernel),
+        ("the engine", facts.engine.as_deref().unwrap_or_default()),
+    ];
+    for (what, value) in texts {
+        text(what, value, MAX_TEXT)?;
+    }
+    for (key, value) in &report.labels {
+        text("the key of a label", key, MAX_TEXT)?;
+        text("the value of a label", value, MAX_TEXT)?;
+    }
+    for runtime in &report.runtimes {
+        text("the name of a runtime", runtime, MAX_TEXT)?;
+    }
+    for claim in &report.claims {
+        check_claim(claim)?;
+    }
+    let mut slots: Vec<_> = report.claims.iter().map(|c| &c.slot).collect();
+    slots.sort_unstable();
+    if let Some(twice) = slots.windows(2).find(|pair| pair[0] == pair[1]) {
+        return Err(BadRegister::DuplicateClaim(twice[0].to_string()));
+    }
+    let bytes = size(register);
+    if bytes > MAX_REGISTER_BYTES {
+        return Err(BadRegister::TooLong {
+            what: "the register",
+            len: bytes,
+            max: MAX_REGISTER_BYTES,
+        });
+    }
+    Ok(())
+}
+
+fn check_claim(claim: &Claim) -> Result<(), BadRegister> {
+    list("the list of host ports", claim.host_ports.len(), MAX_PORTS)?;
+    list("the list of endpoints", claim.endpoints.len(), MAX_PORTS)?;
+    text("a revision", &claim.revision, MAX_TEXT)?;
+    let message = claim.message.as_deref().unwrap_or_default();
+    text("a message", message, MAX_MESSAGE)?;
+    let workload = claim.workload.as_deref().unwrap_or_default();
+    text("a workload id", workload, MAX_TEXT)
+}
+
+fn list(what: &'static str, len: usize, max: usize) -> Result<(), BadRegister> {
+    if len > max {
+        return Err(BadRegister::TooMany { what, len, max });
+    }
+    Ok(())
+}
+
+fn text(what: &'static str, value: &str, max: usize) -> Result<(), BadRegister> {
+    if value.len() > max {
+        let len = value.len();
+        return Err(BadRegister::TooLong { what, len, max });
+    }
+    Ok(())
+}
+
+/// Estimates the encoded size in bytes, on the high side, without encoding: numbers and field
+/// names of a register and of a claim take a fixed amount.
+pub fn size(register: &NodeRegister) -> usize {
+    const REGISTER: usize = 600;
+    const CLAIM: usize = 320;
+    const PORT: usize = 60;
+    let report = &register.report;
+    let labels = report
+        .labels
+        .iter()
+        .map(|(key, value)| key.len() + value.len() + 8);
+    let runtimes = report.runtimes.iter().map(|name| name.len() + 4);
+    let claims = report.claims.iter().map(|claim| {
+        let service = &claim.slot.service;
+        CLAIM
+            + service.namespace().len()
+            + service.name().len()
+            + claim.revision.len()
+            + claim.message.as_ref().map_or(0, String::len)
+            + claim.workload.as_ref().map_or(0, String::len)
+            + PORT * (claim.host_ports.len() + claim.endpoints.len())
+    });
+    REGISTER
+        + report.name.len()
+        + report.dunlin_version.len()
+        + labels.sum::<usize>()
+        + runtimes.sum::<usize>()
+        + claims.sum::<usize>()
+}

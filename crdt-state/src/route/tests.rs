@@ -1,0 +1,124 @@
+use std::sync::Arc;
+
+use super::*;
+use crate::desired::Service;
+use crate::model::{Claim, NodeRegister, NodeReport, Resources, ServiceSpec, SlotId, Version};
+
+fn node(n: u8) -> NodeId {
+    NodeId::from_bytes([n; 32])
+}
+
+fn key(name: &str) -> ServiceKey {
+    name.parse().unwrap()
+}
+
+fn desired(running: bool) -> Desired {
+    let mut desired = Desired::default();
+    let spec = ServiceSpec {
+        image: "nginx".to_owned(),
+        ports: vec![PortSpec {
+            target: 80,
+            ..PortSpec::default()
+        }],
+        ..ServiceSpec::default()
+    };
+    desired.services.insert(
+        key("web"),
+        Service {
+            spec: Arc::new(spec),
+            revision: "r1".to_owned(),
+            replicas: 2,
+            running,
+        },
+    );
+    desired
+}
+
+fn claim(name: &str, index: u32, phase: Phase, ready: bool) -> Claim {
+    Claim {
+        slot: SlotId {
+            service: key(name),
+            slot: Slot::Replica(index),
+        },
+        epoch: 1,
+        revision: "r0".to_owned(),
+        phase,
+        ready,
+        leaving: false,
+        since: 0,
+        resources: Resources::ZERO,
+        host_ports: Vec::new(),
+        endpoints: vec![Endpoint {
+            target: 80,
+            protocol: Default::default(),
+            address: "10.0.0.1:8080".parse().unwrap(),
+        }],
+        restarts: 0,
+        last_exit: None,
+        message: None,
+        workload: None,
+        started_at: None,
+    }
+}
+
+fn observed(claims: Vec<(u8, Vec<Claim>)>) -> ObservedTable {
+    let mut table = ObservedTable::default();
+    for (n, claims) in claims {
+        table.merge(Arc::new(NodeRegister {
+            node: node(n),
+            version: Version { boot: 1, seq: 1 },
+            report: NodeReport {
+                claims,
+                ..NodeReport::default()
+            },
+        }));
+    }
+    table
+}
+
+fn slots(table: &RouteTable) -> Vec<(u8, Slot)> {
+    let backends = &table.services[&key("web")].backends;
+    backends
+        .iter()
+        .map(|b| (b.node.as_bytes()[0], b.slot))
+        .collect()
+}
+
+#[test]
+fn offers_only_what_is_ready_and_runs_on_a_serving_node() {
+    let observed = observed(vec![
+        (
+            2,
+            vec![
+                claim("web", 1, Phase::Running, true),
+                claim("web", 2, Phase::Running, false),
+                claim("web", 3, Phase::Starting, true),
+                claim("gone", 0, Phase::Running, true),
+            ],
+        ),
+        (1, vec![claim("web", 0, Phase::Running, true)]),
+        (3, vec![claim("web", 0, Phase::Running, true)]),
+    ]);
+    let table = project(&desired(true), &observed, |n| n != node(3));
+    assert_eq!(
+        slots(&table),
+        [(1, Slot::Replica(0)), (2, Slot::Replica(1))]
+    );
+    assert_eq!(table.services.len(), 1);
+    assert_eq!(table.services[&key("web")].ports.len(), 1);
+}
+
+#[test]
+fn a_stopped_service_keeps_its_name_and_has_no_backend() {
+    let observed = observed(vec![(1, vec![claim("web", 0, Phase::Running, true)])]);
+    let table = project(&desired(false), &observed, |_| true);
+    assert!(slots(&table).is_empty());
+}
+
+#[test]
+fn a_slot_of_the_wrong_kind_is_not_offered() {
+    let mut wrong = claim("web", 0, Phase::Running, true);
+    wrong.slot.slot = Slot::Node(node(1));
+    let table = project(&desired(true), &observed(vec![(1, vec![wrong])]), |_| true);
+    assert!(slots(&table).is_empty());
+}
