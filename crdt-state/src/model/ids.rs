@@ -53,8 +53,10 @@ impl FromStr for NodeId {
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         let bytes = data_encoding::BASE32_NOPAD
             .decode(text.to_ascii_uppercase().as_bytes())
-            .map_err(|_| BadNodeId(text.to_owned()))?;
-        let key = bytes.try_into().map_err(|_| BadNodeId(text.to_owned()))?;
+            .map_err(|_not_base32| BadNodeId(text.to_owned()))?;
+        let key = bytes
+            .try_into()
+            .map_err(|_other_length| BadNodeId(text.to_owned()))?;
         Ok(Self(key))
     }
 }
@@ -86,7 +88,7 @@ impl<'de> Deserialize<'de> for NodeId {
             fn visit_bytes<E: serde::de::Error>(self, bytes: &[u8]) -> Result<NodeId, E> {
                 let key = bytes
                     .try_into()
-                    .map_err(|_| E::invalid_length(bytes.len(), &"32 bytes"))?;
+                    .map_err(|_other_length| E::invalid_length(bytes.len(), &"32 bytes"))?;
                 Ok(NodeId(key))
             }
         }

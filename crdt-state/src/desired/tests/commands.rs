@@ -1,5 +1,7 @@
 use super::*;
-use crate::model::{Availability, Constraint, ConstraintOp, Mode, PublishMode, Resources};
+use crate::model::{
+    Availability, HealthCheck, HealthTest, Mode, PublishMode, RuntimeKind, VolumeMount,
+};
 
 fn rejected(document: &mut Document, commands: &[Command]) -> Rejection {
     let before = (document.fingerprint(), document.snapshot());
@@ -182,116 +184,18 @@ fn what_is_out_of_bounds_is_refused() {
     );
 }
 
-#[test]
-fn every_fault_of_a_specification_is_named() {
-    type Change = fn(&mut ServiceSpec);
-    let port = |target, published| PortSpec {
+/// Breaks a specification in one way.
+type Break = fn(&mut ServiceSpec);
+
+fn port(target: u16, published: Option<u16>) -> PortSpec {
+    PortSpec {
         target,
         published,
         ..PortSpec::default()
-    };
-    let _ = port;
-    let cases: Vec<(Change, &str)> = vec![
-        (|s| s.image.clear(), "nothing to run"),
-        (
-            |s| s.runtime = crate::model::RuntimeKind::Process,
-            "needs a command",
-        ),
-        (|s| s.image = "a b".to_owned(), "forbidden character"),
-        (|s| s.image = "x".repeat(2000), "too long"),
-        (
-            |s| drop(s.environment.insert("A=B".to_owned(), String::new())),
-            "cannot name",
-        ),
-        (
-            |s| drop(s.environment.insert("A".to_owned(), "x".repeat(50_000))),
-            "environment takes",
-        ),
-        (|s| s.ports = vec![PortSpec::default()], "port 0"),
-        (
-            |s| {
-                s.ports = vec![
-                    PortSpec {
-                        target: 80,
-                        ..PortSpec::default()
-                    };
-                    2
-                ]
-            },
-            "port 80/tcp is listed twice",
-        ),
-        (
-            |s| {
-                s.ports = [80, 81]
-                    .map(|target| PortSpec {
-                        target,
-                        published: Some(9),
-                        ..PortSpec::default()
-                    })
-                    .into();
-            },
-            "port 9/tcp is published twice",
-        ),
-        (
-            |s| {
-                s.ports = vec![PortSpec {
-                    target: 80,
-                    host_ip: Some("nowhere".to_owned()),
-                    ..PortSpec::default()
-                }];
-            },
-            "not an IP address",
-        ),
-        (
-            |s| {
-                s.reservation = Resources {
-                    memory: 2,
-                    ..Resources::ZERO
-                };
-                s.limit = Resources {
-                    memory: 1,
-                    ..Resources::ZERO
-                };
-            },
-            "limit of memory (1) is below its reservation (2)",
-        ),
-        (
-            |s| {
-                s.placement.constraints = vec![Constraint {
-                    key: "node.role".to_owned(),
-                    op: ConstraintOp::Equal,
-                    value: "manager".to_owned(),
-                }];
-            },
-            "'node.role' is nothing to put a constraint on",
-        ),
-        (|s| s.placement.max_per_node = Some(0), "replicas per node"),
-        (|s| s.update.parallelism = 0, "parallelism"),
-        (
-            |s| {
-                s.volumes = vec![crate::model::VolumeMount {
-                    source: "data".to_owned(),
-                    target: "relative".to_owned(),
-                    read_only: false,
-                }];
-            },
-            "absolute path",
-        ),
-        (
-            |s| {
-                s.health = Some(crate::model::HealthCheck {
-                    test: crate::model::HealthTest::Exec(Vec::new()),
-                    ..Default::default()
-                });
-            },
-            "health check",
-        ),
-        (
-            |s| s.stop_signal = Some("kill it".to_owned()),
-            "name of a signal",
-        ),
-        (|s| s.stop_grace_ms = Some(u64::MAX), "too long"),
-    ];
+    }
+}
+
+fn assert_named(cases: &[(Break, &str)]) {
     let mut document = Document::new(actor(1));
     for (change, expected) in cases {
         let mut spec = spec("nginx");
@@ -303,6 +207,84 @@ fn every_fault_of_a_specification_is_named() {
             "'{text}' does not say '{expected}'"
         );
     }
+}
+
+#[test]
+fn faults_of_program_and_ports_are_named() {
+    assert_named(&[
+        (|s| s.image.clear(), "nothing to run"),
+        (|s| s.runtime = RuntimeKind::Process, "needs a command"),
+        (|s| s.image = "a b".to_owned(), "forbidden character"),
+        (|s| s.image = "x".repeat(2000), "too long"),
+        (
+            |s| drop(s.environment.insert("A=B".to_owned(), String::new())),
+            "cannot name",
+        ),
+        (
+            |s| drop(s.environment.insert("A".to_owned(), "x".repeat(50_000))),
+            "environment takes",
+        ),
+        (|s| s.ports = vec![port(0, None)], "port 0"),
+        (|s| s.ports = vec![port(80, Some(0))], "port 0"),
+        (
+            |s| s.ports = vec![port(80, None); 2],
+            "port 80/tcp is listed twice",
+        ),
+        (
+            |s| s.ports = vec![port(80, Some(9)), port(81, Some(9))],
+            "port 9/tcp is published twice",
+        ),
+        (
+            |s| {
+                s.ports = vec![port(80, Some(80))];
+                s.ports[0].host_ip = Some("nowhere".to_owned());
+            },
+            "not an IP address",
+        ),
+    ]);
+}
+
+#[test]
+fn faults_of_placement_and_life_are_named() {
+    assert_named(&[
+        (
+            |s| {
+                s.reservation.memory = 2;
+                s.limit.memory = 1;
+            },
+            "limit of memory (1) is below its reservation (2)",
+        ),
+        (
+            |s| s.placement.constraints = vec!["node.role == manager".parse().unwrap()],
+            "'node.role' is nothing to put a constraint on",
+        ),
+        (|s| s.placement.max_per_node = Some(0), "replicas per node"),
+        (|s| s.update.parallelism = 0, "parallelism"),
+        (
+            |s| {
+                s.volumes = vec![VolumeMount {
+                    source: "data".to_owned(),
+                    target: "relative".to_owned(),
+                    read_only: false,
+                }];
+            },
+            "absolute path",
+        ),
+        (
+            |s| {
+                s.health = Some(HealthCheck {
+                    test: HealthTest::Exec(Vec::new()),
+                    ..HealthCheck::default()
+                });
+            },
+            "health check",
+        ),
+        (
+            |s| s.stop_signal = Some("kill it".to_owned()),
+            "name of a signal",
+        ),
+        (|s| s.stop_grace_ms = Some(u64::MAX), "too long"),
+    ]);
 }
 
 #[test]
