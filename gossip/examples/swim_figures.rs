@@ -8,7 +8,7 @@
 #[path = "../tests/swim/sim/mod.rs"]
 mod sim;
 
-use dunlin_gossip::membership::{MemberState, Profile};
+use dunlin_gossip::membership::{MemberEvent, MemberState, Profile};
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use sim::{Network, Sim};
@@ -112,7 +112,11 @@ fn stalls(hours: f64, loss: f64, seed: u64) {
             }
         }
         sim.advance(100);
-        sim.log.clear();
+        for (at, observer, event) in sim.log.drain(..) {
+            if let MemberEvent::Down(member) = event {
+                println!("  {at}: {observer} holds {} for down", member.address);
+            }
+        }
         if sim.now >= hour || sim.now >= end {
             hour += 3_600_000;
             hours_done += 1;
@@ -147,7 +151,7 @@ fn size(nodes: usize, loss: f64) {
     sim.kill(1);
     sim.advance(15_000);
     for (at, _, event) in &sim.log {
-        if let dunlin_gossip::membership::MemberEvent::Down(member) = event
+        if let MemberEvent::Down(member) = event
             && member.node == sim::node_id(1)
         {
             all.push(at - start);
