@@ -5,6 +5,7 @@
 //! reconciler. The daemon and the simulator run this very engine; nothing here reads a clock,
 //! opens a socket or draws a random number of its own.
 
+pub mod agent;
 pub mod bidding;
 mod cluster;
 pub mod engine;
@@ -12,5 +13,7 @@ pub mod explain;
 mod hashing;
 pub mod io;
 pub mod liveness;
+mod order;
 pub mod placement;
+mod reconcile;
 mod timers;

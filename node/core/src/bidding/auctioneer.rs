@@ -38,7 +38,7 @@ const NUDGE_MS: u64 = 250;
 /// What the auctioneer wants done.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[must_use]
-pub enum Effect {
+pub enum AuctionEffect {
     /// Tell a bidder; this node's own bidder included.
     Send {
         /// Whom.
@@ -174,7 +174,7 @@ impl Auctioneer {
         service: &ServiceKey,
         floor: Floor<'_>,
         now: Now,
-    ) -> Vec<Effect> {
+    ) -> Vec<AuctionEffect> {
         let Some((known, watch, rank)) = floor.lot(service) else {
             return self.abandon(service);
         };
@@ -215,7 +215,7 @@ impl Auctioneer {
         need: &[u32],
         floor: Floor<'_>,
         now: Now,
-    ) -> Vec<Effect> {
+    ) -> Vec<AuctionEffect> {
         let Floor {
             cluster, desired, ..
         } = floor;
@@ -240,7 +240,7 @@ impl Auctioneer {
             revision: revision.clone(),
             slots: u32::try_from(slots).unwrap_or(u32::MAX),
         };
-        let calls = nodes.iter().map(|to| Effect::Send {
+        let calls = nodes.iter().map(|to| AuctionEffect::Send {
             to: *to,
             message: message.clone(),
         });
@@ -260,7 +260,7 @@ impl Auctioneer {
         message: Message,
         floor: Floor<'_>,
         now: Now,
-    ) -> Vec<Effect> {
+    ) -> Vec<AuctionEffect> {
         match message {
             Message::Bid { round, scores } => {
                 let expected = self
@@ -293,7 +293,7 @@ impl Auctioneer {
         reason: &Reason,
         floor: Floor<'_>,
         now: Now,
-    ) -> Vec<Effect> {
+    ) -> Vec<AuctionEffect> {
         // The message names a round that is over; slots are found by who was to have them.
         let mut touched = Vec::new();
         for (service, auction) in &mut self.auctions {
@@ -319,7 +319,12 @@ impl Auctioneer {
     }
 
     /// A node does not answer any more: no round waits for it.
-    pub(crate) fn node_lost(&mut self, node: NodeId, floor: Floor<'_>, now: Now) -> Vec<Effect> {
+    pub(crate) fn node_lost(
+        &mut self,
+        node: NodeId,
+        floor: Floor<'_>,
+        now: Now,
+    ) -> Vec<AuctionEffect> {
         let waiting: Vec<RoundId> = self
             .rounds
             .iter_mut()
@@ -333,7 +338,7 @@ impl Auctioneer {
     }
 
     /// Time has passed.
-    pub(crate) fn handle_timeout(&mut self, floor: Floor<'_>, now: Now) -> Vec<Effect> {
+    pub(crate) fn handle_timeout(&mut self, floor: Floor<'_>, now: Now) -> Vec<AuctionEffect> {
         let mut effects = Vec::new();
         for id in self.deadlines.take_due(now.mono) {
             if let Some(round) = self.rounds.get(&id) {
@@ -357,7 +362,7 @@ impl Auctioneer {
         times.into_iter().flatten().min()
     }
 
-    fn close_if_over(&mut self, id: RoundId, floor: Floor<'_>, now: Now) -> Vec<Effect> {
+    fn close_if_over(&mut self, id: RoundId, floor: Floor<'_>, now: Now) -> Vec<AuctionEffect> {
         match self.rounds.get(&id) {
             Some(round) if round.is_over(now.mono) => {}
             Some(_) | None => return Vec::new(),
@@ -373,7 +378,7 @@ impl Auctioneer {
         effects
     }
 
-    fn drain_queue(&mut self, floor: Floor<'_>, now: Now) -> Vec<Effect> {
+    fn drain_queue(&mut self, floor: Floor<'_>, now: Now) -> Vec<AuctionEffect> {
         let mut effects = Vec::new();
         while self.rounds.len() < MAX_ROUNDS
             && let Some(next) = self.queued.pop_first()
@@ -383,7 +388,13 @@ impl Auctioneer {
         effects
     }
 
-    fn award(&mut self, id: RoundId, round: Round, floor: Floor<'_>, now: Now) -> Vec<Effect> {
+    fn award(
+        &mut self,
+        id: RoundId,
+        round: Round,
+        floor: Floor<'_>,
+        now: Now,
+    ) -> Vec<AuctionEffect> {
         let service = round.service.clone();
         let Some(auction) = self.auctions.get_mut(&service) else {
             return round.bidders().map(|to| release(to, id)).collect();
@@ -413,7 +424,7 @@ impl Auctioneer {
                 round: id,
                 slots: won,
             };
-            effects.push(Effect::Send {
+            effects.push(AuctionEffect::Send {
                 to: bidder,
                 message,
             });
@@ -423,7 +434,7 @@ impl Auctioneer {
             auction.not_before = now.mono + wait + self.rng.next_u64() % (wait / 5).max(1);
             if self.starving.insert(service.clone()) && !round.is_passing() {
                 let slots = still.len();
-                effects.push(Effect::Unplaced { service, slots });
+                effects.push(AuctionEffect::Unplaced { service, slots });
             }
         } else {
             auction.fruitless = 0;
@@ -434,7 +445,7 @@ impl Auctioneer {
     }
 
     /// The service is not this node's to auction (any more).
-    fn abandon(&mut self, service: &ServiceKey) -> Vec<Effect> {
+    fn abandon(&mut self, service: &ServiceKey) -> Vec<AuctionEffect> {
         self.timers.set(service, None);
         self.queued.remove(service);
         self.starving.remove(service);
@@ -513,8 +524,8 @@ impl Auction {
     }
 }
 
-fn release(to: NodeId, round: RoundId) -> Effect {
+fn release(to: NodeId, round: RoundId) -> AuctionEffect {
     let slots = Vec::new();
     let message = Message::Award { round, slots };
-    Effect::Send { to, message }
+    AuctionEffect::Send { to, message }
 }

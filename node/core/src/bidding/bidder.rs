@@ -105,6 +105,11 @@ impl Bidder {
         }
     }
 
+    /// Whether calls wait for a revision.
+    pub fn is_waiting(&self) -> bool {
+        !self.waiting.is_empty()
+    }
+
     /// Desired state has changed: calls may have waited for it.
     pub fn desired_changed(&mut self, market: &Market<'_>, now: u64) -> Vec<BidderEffect> {
         let ready: Vec<Key> = self
@@ -185,6 +190,9 @@ impl Bidder {
             return refuse_award(key, slots, Reason::Lapsed);
         };
         self.timers.set(&key, None);
+        if slots.is_empty() {
+            return Vec::new();
+        }
         let Some(service) = market.knows(&offer.service, &offer.revision) else {
             return refuse_award(key, slots, Reason::StaleSpec);
         };
@@ -230,7 +238,7 @@ pub struct Market<'a> {
     /// Desired state as known here.
     pub desired: &'a Desired,
     /// This node without its offers.
-    pub own: &'a NodeView,
+    pub own: &'a dyn Fn() -> NodeView,
     /// What stands against starting this revision here, beyond placement.
     pub refuse: &'a dyn Fn(&ServiceKey, &str) -> Option<Reason>,
     /// Whether this node holds the slot already.
@@ -244,7 +252,7 @@ impl Market<'_> {
     }
 
     fn view(&self, bidder: &Bidder) -> NodeView {
-        let mut view = self.own.clone();
+        let mut view = (self.own)();
         bidder.add_offers(&mut view);
         view
     }

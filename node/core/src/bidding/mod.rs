@@ -17,7 +17,8 @@ mod round;
 #[cfg(test)]
 mod tests;
 
-pub use auctioneer::Auctioneer;
+pub(crate) use auctioneer::Floor;
+pub use auctioneer::{AuctionEffect, Auctioneer};
 pub use bidder::{Bidder, BidderEffect, Market};
 pub use message::{Message, RoundId};
 pub use round::LastRound;

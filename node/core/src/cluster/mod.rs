@@ -1,7 +1,7 @@
 //! What this node knows of the others, indexed for its own decisions.
 //!
 //! Every node sees every register, but has to act on few services: those it holds replicas of,
-//! and those for which it ranks among the first [`TOP_RANKS`] by rendezvous hashing. Only these
+//! and those for which it ranks among the first `TOP_RANKS` by rendezvous hashing. Only these
 //! are *watched*: their claims are indexed by slot, and their vacant slots kept as a set. So a
 //! changed register costs a comparison with the one before, and no input costs work proportional
 //! to nodes times services.
@@ -18,7 +18,6 @@ use dunlin_state::desired::{Desired, Service};
 use dunlin_state::model::{Claim, Mode, NodeId, NodeRegister, NodeReport, ServiceKey, Slot};
 
 use ranks::Ranks;
-pub(crate) use ranks::TOP_RANKS;
 pub(crate) use watch::Watch;
 
 use crate::hashing::node_hash;
@@ -31,6 +30,8 @@ pub(crate) struct Cluster {
     nodes: BTreeMap<NodeId, Node>,
     /// Every node that is alive, with its hash.
     alive: BTreeMap<NodeId, u64>,
+    /// Living nodes whose registers have not arrived.
+    missing: BTreeSet<NodeId>,
     ranks: BTreeMap<ServiceKey, Ranks>,
     watched: BTreeMap<ServiceKey, Watch>,
     held: BTreeSet<ServiceKey>,
@@ -65,6 +66,7 @@ impl Cluster {
             me,
             nodes: BTreeMap::from([(me, myself)]),
             alive: BTreeMap::from([(me, hash)]),
+            missing: BTreeSet::new(),
             ranks: BTreeMap::new(),
             watched: BTreeMap::new(),
             held: BTreeSet::new(),
@@ -98,13 +100,16 @@ impl Cluster {
     /// Whether every node that answers has told what it holds: before that, slots look vacant that
     /// are not.
     pub(crate) fn is_complete(&self) -> bool {
-        self.alive
-            .keys()
-            .all(|node| *node == self.me || self.register(*node).is_some())
+        self.missing.is_empty()
     }
 
     pub(crate) fn watch(&self, service: &ServiceKey) -> Option<&Watch> {
         self.watched.get(service)
+    }
+
+    /// Services that this node watches.
+    pub(crate) fn watched(&self) -> impl Iterator<Item = &ServiceKey> {
+        self.watched.keys()
     }
 
     /// This node's place in the order of those who auction the service, if it is among the first.
@@ -133,6 +138,11 @@ impl Cluster {
         let hash = entry.hash;
         let was_alive = self.alive.contains_key(&node);
         let is_alive = standing == Standing::Alive;
+        if is_alive && entry.register.is_none() && node != self.me {
+            self.missing.insert(node);
+        } else {
+            self.missing.remove(&node);
+        }
         let mut touched = BTreeSet::new();
         if is_alive && !was_alive {
             self.alive.insert(node, hash);
@@ -182,6 +192,7 @@ impl Cluster {
             register: None,
             hash: node_hash(node),
         });
+        self.missing.remove(&node);
         let before = entry.register.replace(Arc::clone(register));
         let old = before.as_deref().map(|r| &r.report);
         let mut change = RegisterChange {

@@ -1,11 +1,16 @@
 //! Why a service is as it is, for a person who waits for it.
 
-use dunlin_state::model::{NodeId, Phase, ServiceKey, Slot};
+use std::collections::BTreeMap;
+
+use dunlin_state::desired::{Desired, Service};
+use dunlin_state::model::{Claim, Mode, NodeId, Phase, ServiceKey, Slot};
 use serde::{Deserialize, Serialize};
 
 use crate::bidding::LastRound;
+use crate::cluster::Cluster;
 use crate::liveness::Standing;
-use crate::placement::Verdict;
+use crate::order::beats;
+use crate::placement::{NodeView, Reason, Verdict, judge};
 
 /// The state of a service, slot by slot and node by node.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -56,4 +61,262 @@ pub struct NodeExplanation {
     /// Whether it may, and how much it would like to; or every reason why not, each with its fix
     /// ([`crate::placement::Reason::fix`]).
     pub verdict: Verdict,
+}
+
+/// Where the explanation comes from.
+pub(crate) struct Sources<'a> {
+    pub(crate) cluster: &'a Cluster,
+    pub(crate) desired: &'a Desired,
+    pub(crate) last_round: Option<&'a LastRound>,
+    /// Slots awarded to nodes that have not claimed them yet.
+    pub(crate) pending: Vec<(Slot, NodeId)>,
+    /// What stands against a revision on this node beyond placement.
+    pub(crate) own_refusal: &'a dyn Fn(&str) -> Option<Reason>,
+}
+
+/// Explains a service; `None` when there is no such service.
+pub(crate) fn explain(key: &ServiceKey, sources: &Sources<'_>) -> Option<Explanation> {
+    let service = sources.desired.services.get(key)?;
+    let mut holders = holders(key, sources);
+    let nodes = judge_all(key, service, sources);
+    let wanted = wanted(service, &nodes);
+    let mut slots = Vec::new();
+    for index in 0..replicated_slots(service) {
+        let slot = Slot::Replica(index);
+        match holders.remove(&slot) {
+            Some(found) => slots.extend(found.into_iter().map(|h| h.explain(slot))),
+            None => slots.push(vacant(slot, sources)),
+        }
+    }
+    for (slot, found) in holders {
+        slots.extend(found.into_iter().map(|h| h.explain(slot)));
+    }
+    let mut ready: Vec<Slot> = slots.iter().filter(|s| s.ready).map(|s| s.slot).collect();
+    ready.dedup();
+    let ready = u32::try_from(ready.len()).unwrap_or(u32::MAX);
+    Some(Explanation {
+        service: key.clone(),
+        summary: summarise(service, wanted, ready, &slots, &nodes),
+        wanted,
+        ready,
+        slots,
+        nodes,
+        last_round: sources.last_round.cloned(),
+    })
+}
+
+/// A claim and who made it.
+struct Holder<'a> {
+    node: NodeId,
+    name: &'a str,
+    claim: &'a Claim,
+}
+
+impl Holder<'_> {
+    fn explain(&self, slot: Slot) -> SlotExplanation {
+        let claim = self.claim;
+        let leaving = claim
+            .leaving
+            .then_some("waits for another node to take over");
+        SlotExplanation {
+            slot,
+            node: Some(self.node),
+            node_name: Some(self.name.to_owned()),
+            phase: Some(claim.phase),
+            ready: claim.phase == Phase::Running && claim.ready,
+            message: claim
+                .message
+                .clone()
+                .or_else(|| leaving.map(str::to_owned))
+                .or_else(|| default_message(claim)),
+        }
+    }
+}
+
+/// What to say of a claim that says nothing itself.
+fn default_message(claim: &Claim) -> Option<String> {
+    match claim.phase {
+        Phase::Running if claim.ready => None,
+        Phase::Running => Some("its port does not accept connections yet".to_owned()),
+        Phase::Claimed => Some("waits to be started".to_owned()),
+        Phase::Preparing => Some("its image is being fetched".to_owned()),
+        Phase::Starting => Some("is being started".to_owned()),
+        Phase::Stopping => Some("is being stopped".to_owned()),
+        Phase::BackOff | Phase::CrashLoop => Some("ended and is started again soon".to_owned()),
+        Phase::Completed => Some("has done its work".to_owned()),
+        Phase::Failed => Some("failed, and its restart policy leaves it so".to_owned()),
+    }
+}
+
+fn holders<'a>(key: &ServiceKey, sources: &Sources<'a>) -> BTreeMap<Slot, Vec<Holder<'a>>> {
+    let mut holders: BTreeMap<Slot, Vec<Holder<'a>>> = BTreeMap::new();
+    for (node, known) in sources.cluster.nodes() {
+        if !known.standing.holds_claims() {
+            continue;
+        }
+        let Some(register) = &known.register else {
+            continue;
+        };
+        let claims = register.report.claims.iter();
+        for claim in claims.filter(|c| c.slot.service == *key) {
+            let name = register.report.name.as_str();
+            let holder = Holder { node, name, claim };
+            holders.entry(claim.slot.slot).or_default().push(holder);
+        }
+    }
+    for found in holders.values_mut() {
+        found.sort_by(|a, b| beats((&b.node, b.claim), (&a.node, a.claim)));
+    }
+    holders
+}
+
+fn vacant(slot: Slot, sources: &Sources<'_>) -> SlotExplanation {
+    let pending = sources.pending.iter().find(|(s, _)| *s == slot);
+    let message = match pending {
+        Some((_, node)) => format!("was just given to {}", name_of(*node, sources)),
+        None => "no node has taken it".to_owned(),
+    };
+    SlotExplanation {
+        slot,
+        node: None,
+        node_name: None,
+        phase: None,
+        ready: false,
+        message: Some(message),
+    }
+}
+
+fn name_of(node: NodeId, sources: &Sources<'_>) -> String {
+    sources
+        .cluster
+        .register(node)
+        .map_or_else(|| node.short(), |r| r.report.name.clone())
+}
+
+fn judge_all(key: &ServiceKey, service: &Service, sources: &Sources<'_>) -> Vec<NodeExplanation> {
+    let mut nodes: Vec<NodeExplanation> = sources
+        .cluster
+        .nodes()
+        .filter_map(|(node, known)| {
+            let report = &known.register.as_ref()?.report;
+            let view = NodeView::of_report(node, report, known.standing, sources.desired);
+            let mut verdict = judge(&service.spec, key, &view);
+            if let Some(reason) = failed_there(node, service, sources) {
+                match &mut verdict {
+                    Verdict::Refused(reasons) => reasons.push(reason),
+                    Verdict::Fit { .. } => verdict = Verdict::Refused(vec![reason]),
+                }
+            }
+            Some(NodeExplanation {
+                node,
+                name: report.name.clone(),
+                standing: known.standing,
+                verdict,
+            })
+        })
+        .collect();
+    nodes.sort_by_key(|n| match &n.verdict {
+        Verdict::Fit { score } => (0, std::cmp::Reverse(*score), n.node),
+        Verdict::Refused(_) => (1, std::cmp::Reverse(0), n.node),
+    });
+    nodes
+}
+
+/// A node's own experience with this revision, which its register does not tell: this node's
+/// directly, others' from their last refusal.
+fn failed_there(node: NodeId, service: &Service, sources: &Sources<'_>) -> Option<Reason> {
+    if node == sources.cluster.me() {
+        return (sources.own_refusal)(&service.revision);
+    }
+    let round = sources.last_round?;
+    if round.revision != service.revision {
+        return None;
+    }
+    let (_, reasons) = round.refusals.iter().find(|(n, _)| *n == node)?;
+    let mut reasons = reasons.iter();
+    reasons
+        .find(|r| matches!(r, Reason::FailedHere { .. }))
+        .cloned()
+}
+
+fn replicated_slots(service: &Service) -> u32 {
+    match service.spec.mode {
+        Mode::Replicated => service.wanted_replicas(),
+        Mode::Global => 0,
+    }
+}
+
+/// A daemon service wants a replica on every node that takes or has one.
+fn wanted(service: &Service, nodes: &[NodeExplanation]) -> u32 {
+    match service.spec.mode {
+        Mode::Replicated => service.wanted_replicas(),
+        Mode::Global if !service.running => 0,
+        Mode::Global => {
+            let matching = nodes.iter().filter(|n| match &n.verdict {
+                Verdict::Fit { .. } => true,
+                Verdict::Refused(reasons) => !reasons.iter().any(|r| {
+                    matches!(
+                        r,
+                        Reason::Constraint { .. } | Reason::Gone | Reason::Unavailable(_)
+                    )
+                }),
+            });
+            u32::try_from(matching.count()).unwrap_or(u32::MAX)
+        }
+    }
+}
+
+fn summarise(
+    service: &Service,
+    wanted: u32,
+    ready: u32,
+    slots: &[SlotExplanation],
+    nodes: &[NodeExplanation],
+) -> String {
+    if !service.running {
+        return "the service is stopped".to_owned();
+    }
+    let vacant = slots.iter().filter(|s| s.node.is_none()).count();
+    let fitting = nodes
+        .iter()
+        .filter(|n| matches!(n.verdict, Verdict::Fit { .. }))
+        .count();
+    if ready >= wanted && vacant == 0 {
+        return format!("all {wanted} replicas are ready");
+    }
+    let mut text = format!("{ready} of {wanted} replicas are ready");
+    if vacant > 0 && fitting == 0 {
+        text.push_str(&format!(
+            "; {vacant} have no node, and no node would take one"
+        ));
+        if let Some((reason, count)) = commonest_reason(nodes) {
+            text.push_str(&format!(": {reason} ({count} of {} nodes)", nodes.len()));
+        }
+    } else if vacant > 0 {
+        text.push_str(&format!("; {vacant} are being placed"));
+    }
+    let not_ready = slots.iter().filter(|s| s.node.is_some() && !s.ready);
+    if let Some(slot) = not_ready.clone().next() {
+        let name = slot.node_name.as_deref().unwrap_or("a node");
+        let message = slot.message.as_deref().unwrap_or("is not ready yet");
+        text.push_str(&format!("; slot {} on {name}: {message}", slot.slot));
+        let others = not_ready.count() - 1;
+        if others > 0 {
+            text.push_str(&format!(" (and {others} more)"));
+        }
+    }
+    text
+}
+
+/// The first reason that most nodes give.
+fn commonest_reason(nodes: &[NodeExplanation]) -> Option<(String, usize)> {
+    let mut counts: BTreeMap<String, usize> = BTreeMap::new();
+    for node in nodes {
+        if let Verdict::Refused(reasons) = &node.verdict
+            && let Some(first) = reasons.first()
+        {
+            *counts.entry(first.to_string()).or_default() += 1;
+        }
+    }
+    counts.into_iter().max_by_key(|(_, count)| *count)
 }

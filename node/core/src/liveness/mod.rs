@@ -87,6 +87,10 @@ pub enum Effect {
     },
 }
 
+/// When membership last had a first-hand sign of life of a node, in milliseconds of the monotonic
+/// clock: its datagrams do not pass through this machine.
+pub type Heard<'a> = &'a dyn Fn(NodeId) -> Option<u64>;
+
 /// The judge of life and death.
 #[derive(Debug)]
 pub struct Liveness {
@@ -103,7 +107,10 @@ struct Entry {
     address: Option<SocketAddr>,
     /// When it was last heard, or when that count was started anew.
     heard: u64,
-    probe: Probe,
+    /// When the probe went out that is not answered yet.
+    probing: Option<u64>,
+    /// Whether a probe has failed since it was last heard.
+    unreachable: bool,
     /// When the last probe went out since it was last a living member.
     last_probe: Option<u64>,
     /// When to look at it again.
@@ -118,16 +125,6 @@ enum Belief {
     Unknown {
         since: u64,
     },
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Probe {
-    /// None was needed since it was last heard.
-    None,
-    /// Sent at this instant.
-    Sent(u64),
-    /// The last one failed; it was sent at this instant.
-    Failed(u64),
 }
 
 impl Liveness {
@@ -151,17 +148,23 @@ impl Liveness {
     }
 
     /// Membership has changed its mind.
-    pub fn member(&mut self, event: MemberEvent, now: u64) -> Vec<Effect> {
+    pub fn member(&mut self, event: MemberEvent, heard: Heard<'_>, now: u64) -> Vec<Effect> {
         let (id, state) = match event {
             MemberEvent::Alive(id) => (id, MemberState::Alive),
             MemberEvent::Suspect(id) => (id, MemberState::Suspect),
             MemberEvent::Down(id) => (id, MemberState::Down),
             MemberEvent::Left(id) => (id, MemberState::Left),
         };
-        self.believe(id, state, now)
+        self.believe(id, state, heard, now)
     }
 
-    fn believe(&mut self, id: MemberId, state: MemberState, now: u64) -> Vec<Effect> {
+    fn believe(
+        &mut self,
+        id: MemberId,
+        state: MemberState,
+        heard: Heard<'_>,
+        now: u64,
+    ) -> Vec<Effect> {
         if id.node == self.me {
             return Vec::new();
         }
@@ -172,11 +175,10 @@ impl Liveness {
         entry.belief = Belief::Member(state);
         entry.address = Some(id.address);
         if state == MemberState::Alive {
-            entry.heard = now;
-            entry.probe = Probe::None;
+            entry.live(now);
             entry.last_probe = None;
         }
-        self.review(id.node, now)
+        self.review(id.node, heard, now)
     }
 
     /// A register of this node is known.
@@ -192,7 +194,7 @@ impl Liveness {
         let mut entry = Entry::new(Belief::Unknown { since: now }, now);
         entry.address = address;
         self.nodes.insert(node, entry);
-        self.review(node, now)
+        self.review(node, &|_| None, now)
     }
 
     /// An authenticated sign of life. Cheap: called for every message.
@@ -200,16 +202,21 @@ impl Liveness {
         let Some(entry) = self.nodes.get_mut(&node) else {
             return Vec::new();
         };
-        entry.heard = entry.heard.max(now);
-        entry.probe = Probe::None;
+        entry.live(now);
         match entry.standing {
             Standing::Alive | Standing::Left => Vec::new(),
-            Standing::Suspect | Standing::Gone => self.review(node, now),
+            Standing::Suspect | Standing::Gone => self.review(node, &|_| None, now),
         }
     }
 
     /// The answer to a probe.
-    pub fn probed(&mut self, node: NodeId, reachable: bool, now: u64) -> Vec<Effect> {
+    pub fn probed(
+        &mut self,
+        node: NodeId,
+        reachable: bool,
+        heard: Heard<'_>,
+        now: u64,
+    ) -> Vec<Effect> {
         if reachable {
             return self.heard(node, now);
         }
@@ -217,11 +224,11 @@ impl Liveness {
             return Vec::new();
         };
         // An answer to a probe from before the last sign of life says nothing.
-        let Probe::Sent(at) = entry.probe else {
+        if entry.probing.take().is_none() {
             return Vec::new();
-        };
-        entry.probe = Probe::Failed(at);
-        self.review(node, now)
+        }
+        entry.unreachable = true;
+        self.review(node, heard, now)
     }
 
     /// This process did not run for a while: nothing that it failed to hear meanwhile counts.
@@ -234,15 +241,14 @@ impl Liveness {
                 Standing::Gone | Standing::Left => false,
             })
             .map(|(node, entry)| {
-                entry.heard = now;
-                entry.probe = Probe::None;
+                entry.live(now);
                 entry.last_probe = None;
                 *node
             })
             .collect();
         doubted
             .into_iter()
-            .flat_map(|node| self.review(node, now))
+            .flat_map(|node| self.review(node, &|_| None, now))
             .collect()
     }
 
@@ -252,7 +258,7 @@ impl Liveness {
     }
 
     /// Time has passed.
-    pub fn handle_timeout(&mut self, now: u64) -> Vec<Effect> {
+    pub fn handle_timeout(&mut self, heard: Heard<'_>, now: u64) -> Vec<Effect> {
         if self.next_due.is_none_or(|due| due > now) {
             return Vec::new();
         }
@@ -264,7 +270,7 @@ impl Liveness {
             .collect();
         let effects = due
             .into_iter()
-            .flat_map(|node| self.review(node, now))
+            .flat_map(|node| self.review(node, heard, now))
             .collect();
         self.next_due = self.nodes.values().filter_map(|e| e.due).min();
         effects
@@ -276,10 +282,13 @@ impl Liveness {
     }
 
     /// Draws all conclusions about one node.
-    fn review(&mut self, node: NodeId, now: u64) -> Vec<Effect> {
+    fn review(&mut self, node: NodeId, heard: Heard<'_>, now: u64) -> Vec<Effect> {
         let Some(entry) = self.nodes.get_mut(&node) else {
             return Vec::new();
         };
+        if let Some(at) = heard(node).filter(|at| *at > entry.heard) {
+            entry.live(at);
+        }
         let mut effects = Vec::new();
         let standing = entry.conclude(now);
         if standing != entry.standing {
@@ -305,18 +314,27 @@ impl Entry {
             standing: Standing::Suspect,
             address: None,
             heard: now,
-            probe: Probe::None,
+            probing: None,
+            unreachable: false,
             last_probe: None,
             due: None,
         }
     }
 
+    /// It was heard: all evidence against it is void.
+    fn live(&mut self, at: u64) {
+        self.heard = self.heard.max(at);
+        self.probing = None;
+        self.unreachable = false;
+    }
+
     /// The verdict on the evidence so far.
     fn conclude(&mut self, now: u64) -> Standing {
-        if let Probe::Sent(at) = self.probe
+        if let Some(at) = self.probing
             && now >= at.saturating_add(PROBE_TIMEOUT_MS)
         {
-            self.probe = Probe::Failed(at);
+            self.probing = None;
+            self.unreachable = true;
         }
         let given_up = match self.belief {
             Belief::Member(MemberState::Alive) => return Standing::Alive,
@@ -326,7 +344,7 @@ impl Entry {
             Belief::Unknown { since } => now >= since.saturating_add(UNKNOWN_GRACE_MS),
         };
         let silent = now >= self.silent_at();
-        let unreachable = matches!(self.probe, Probe::Failed(_)) || self.address.is_none();
+        let unreachable = self.unreachable || self.address.is_none();
         // A verdict stands while it is being checked again; a sign of life breaks the silence.
         let gone = self.standing == Standing::Gone;
         if given_up && silent && (unreachable || gone) {
@@ -355,15 +373,11 @@ impl Entry {
             Standing::Alive | Standing::Left => return None,
             Standing::Suspect | Standing::Gone => {}
         }
-        Some(match (self.probe, self.last_probe) {
-            (Probe::Sent(at), _) => at.saturating_add(PROBE_TIMEOUT_MS),
-            (Probe::Failed(at), _) | (Probe::None, Some(at)) => {
-                at.saturating_add(self.probe_interval())
-            }
-            (Probe::None, None) => match self.belief {
-                Belief::Member(_) => 0,
-                Belief::Unknown { since } => since.saturating_add(UNKNOWN_GRACE_MS / 2),
-            },
+        Some(match (self.probing, self.last_probe, self.belief) {
+            (Some(at), _, _) => at.saturating_add(PROBE_TIMEOUT_MS),
+            (None, Some(at), _) => at.saturating_add(self.probe_interval()),
+            (None, None, Belief::Member(_)) => 0,
+            (None, None, Belief::Unknown { since }) => since.saturating_add(UNKNOWN_GRACE_MS / 2),
         })
     }
 
@@ -389,7 +403,7 @@ impl Entry {
         if due > now {
             return None;
         }
-        self.probe = Probe::Sent(now);
+        self.probing = Some(now);
         self.last_probe = Some(now);
         self.address
     }

@@ -16,4 +16,3 @@ pub(crate) use judge::reserves_anything;
 pub use judge::{Verdict, judge, marginal_scores, matches_constraints, resolve_runtime};
 pub use reason::Reason;
 pub use view::NodeView;
-pub(crate) use view::merged_labels;

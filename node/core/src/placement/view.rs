@@ -116,7 +116,7 @@ impl NodeView {
 }
 
 /// Labels of the command line, overridden by those that the cluster gives the node.
-pub(crate) fn merged_labels(
+fn merged_labels(
     own: &BTreeMap<String, String>,
     intent: Option<&NodeIntent>,
 ) -> BTreeMap<String, String> {

@@ -1,0 +1,422 @@
+//! The decisions of one node, wired together: who lives, what is vacant, who gets it, what runs.
+//!
+//! The agent knows neither how facts reach it nor how its messages travel: it is given snapshots
+//! of desired state, registers, and beliefs about members, and the engine connects it with the
+//! machines that bring those. Whatever comes in marks the services it concerns as dirty;
+//! [`Agent::settle`] then looks at these again until nothing changes any more, so that the order
+//! in which news arrive within one instant does not matter.
+
+mod floor;
+mod news;
+#[cfg(test)]
+mod tests;
+mod views;
+
+use std::collections::{BTreeSet, VecDeque};
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use dunlin_state::Now;
+use dunlin_state::desired::Desired;
+use dunlin_state::model::{
+    Claim, NodeId, NodeRegister, NodeReport, Resources, ServiceKey, SlotId, Version,
+};
+
+use crate::bidding::{self, Auctioneer, Bidder, BidderEffect, Market, Message};
+use crate::cluster::Cluster;
+use crate::io::{Event, NodeConfig, RuntimeCommand};
+use crate::liveness::{self, Heard, Liveness, Standing};
+use crate::placement::Reason;
+use crate::reconcile::{self, Reconciler, World};
+use floor::Opening;
+
+/// Milliseconds between two writes of the claims to disk: they change in bursts, and an SD card
+/// wears out. Losing the last write costs a restart of a replica, not its data.
+const PERSIST_INTERVAL_MS: u64 = 1_000;
+
+/// What the agent wants done.
+#[derive(Debug, Clone)]
+#[must_use]
+pub enum Output {
+    /// Tell another node.
+    Send {
+        /// Whom.
+        to: NodeId,
+        /// What.
+        message: Message,
+    },
+    /// Ask a node over the reliable path whether it lives; answer with [`Agent::probed`].
+    Probe {
+        /// Whom.
+        node: NodeId,
+        /// Its membership address.
+        address: SocketAddr,
+    },
+    /// Something for the runtimes.
+    Runtime(RuntimeCommand),
+    /// Something for the operator.
+    Event(Event),
+    /// Publish this node's report.
+    Report(Box<NodeReport>),
+    /// Remember these claims.
+    Persist(Vec<Claim>),
+    /// This node now acts otherwise regarding another one.
+    Standing {
+        /// Whom.
+        node: NodeId,
+        /// How.
+        standing: Standing,
+    },
+}
+
+/// All decisions of one node.
+#[derive(Debug)]
+pub struct Agent {
+    me: NodeId,
+    /// This node's report but for its claims.
+    host: NodeReport,
+    version: Version,
+    desired: Arc<Desired>,
+    desired_known: bool,
+    cluster: Cluster,
+    liveness: Liveness,
+    auctioneer: Auctioneer,
+    bidder: Bidder,
+    reconciler: Reconciler,
+    opening: Opening,
+    dirty: BTreeSet<ServiceKey>,
+    /// Daemon services, which every matching node claims by itself.
+    globals: BTreeSet<ServiceKey>,
+    /// Messages of this node to itself.
+    loopback: VecDeque<Message>,
+    published: bool,
+    persist_due: Option<u64>,
+    last_persist: Option<u64>,
+    leaving: bool,
+}
+
+/// What an agent starts with.
+#[derive(Debug, Clone, Default)]
+pub struct Start {
+    /// The claims of an earlier life.
+    pub claims: Vec<Claim>,
+    /// Desired state as saved.
+    pub desired: Arc<Desired>,
+    /// Whether it was saved at all.
+    pub desired_known: bool,
+    /// Whether other nodes were known in an earlier life.
+    pub peers_known: bool,
+}
+
+impl Agent {
+    /// A node that starts.
+    pub fn new(config: &NodeConfig, start: Start, now: Now) -> (Self, Vec<Output>) {
+        let me = config.member.node;
+        let boot = config.member.boot;
+        let seed = config.seed;
+        let mut agent = Self {
+            me,
+            host: NodeReport {
+                name: config.name.clone(),
+                dunlin_version: config.dunlin_version.clone(),
+                address: Some(config.member.address),
+                facts: config.facts.clone(),
+                labels: config.labels.clone(),
+                capacity: config.capacity,
+                runtimes: config.runtimes.clone(),
+                disk_ok: true,
+                claims: Vec::new(),
+                started_at: now.wall,
+            },
+            version: Version { boot, seq: 0 },
+            desired: Arc::new(Desired::default()),
+            desired_known: start.desired_known,
+            cluster: Cluster::new(me),
+            liveness: Liveness::new(me),
+            auctioneer: Auctioneer::new(me, boot, seed ^ 1),
+            bidder: Bidder::default(),
+            reconciler: Reconciler::new(me, boot, seed ^ 2),
+            opening: Opening::new(start.peers_known, now.mono),
+            dirty: BTreeSet::new(),
+            globals: BTreeSet::new(),
+            loopback: VecDeque::new(),
+            published: false,
+            persist_due: None,
+            last_persist: None,
+            leaving: false,
+        };
+        let mut out = Vec::new();
+        agent.take_desired(start.desired, now, &mut out);
+        let effects = agent.with_world(|r, world| r.recover(start.claims, world, now));
+        push_reconciled(effects, &mut out);
+        agent.opening.allow_excess(agent.reconciler.committed());
+        agent.try_open(now, &mut out);
+        agent.settle(now, &mut out);
+        (agent, out)
+    }
+
+    /// When to call [`Self::handle_timeout`], in milliseconds of the monotonic clock.
+    pub fn poll_timeout(&self) -> Option<u64> {
+        let times = [
+            self.liveness.poll_timeout(),
+            self.auctioneer.poll_timeout(),
+            self.bidder.poll_timeout(),
+            self.reconciler.poll_timeout(),
+            self.opening.poll_timeout(),
+            self.persist_due,
+        ];
+        times.into_iter().flatten().min()
+    }
+
+    /// Time has passed; harmless when early.
+    pub fn handle_timeout(&mut self, heard: Heard<'_>, now: Now) -> Vec<Output> {
+        let mut out = Vec::new();
+        let effects = self.liveness.handle_timeout(heard, now.mono);
+        self.on_liveness(effects, now, &mut out);
+        let effects = self.bidder.handle_timeout(now.mono);
+        self.on_bidder(effects, now, &mut out);
+        let (effects, revisits) = self.with_world(|r, world| r.handle_timeout(world, now));
+        self.dirty.extend(revisits);
+        push_reconciled(effects, &mut out);
+        self.try_open(now, &mut out);
+        let open = self.is_floor_open(now);
+        let floor = floor::floor(&self.cluster, &self.desired, open);
+        let effects = self.auctioneer.handle_timeout(floor, now);
+        self.on_auctioneer(effects, &mut out);
+        self.settle(now, &mut out);
+        out
+    }
+
+    /// Looks at everything that is dirty until nothing is, then publishes what has changed.
+    fn settle(&mut self, now: Now, out: &mut Vec<Output>) {
+        loop {
+            self.absorb_own_changes(now);
+            if let Some(message) = self.loopback.pop_front() {
+                self.deliver(self.me, message, now, out);
+            } else if let Some(service) = self.dirty.pop_first() {
+                self.review(&service, now, out);
+            } else {
+                break;
+            }
+        }
+        debug_assert!(self.is_within_capacity(), "more committed than there is");
+        if !self.published {
+            self.published = true;
+            out.push(Output::Report(Box::new(self.report())));
+        }
+        if self.persist_due.is_some_and(|due| due <= now.mono) {
+            self.persist_due = None;
+            self.last_persist = Some(now.mono);
+            out.push(Output::Persist(self.reconciler.claims().cloned().collect()));
+        }
+    }
+
+    fn review(&mut self, service: &ServiceKey, now: Now, out: &mut Vec<Output>) {
+        let effects = self.with_world(|r, world| r.review(service, world, now));
+        push_reconciled(effects, out);
+        // What the reconciler has just changed is in the index before the auctioneer looks.
+        self.absorb_own_changes(now);
+        let open = self.is_floor_open(now);
+        let floor = floor::floor(&self.cluster, &self.desired, open);
+        let effects = self.auctioneer.review(service, floor, now);
+        self.on_auctioneer(effects, out);
+    }
+
+    /// Takes this node's own changed claims into the index, as it does with those of others.
+    fn absorb_own_changes(&mut self, now: Now) {
+        let changes = self.reconciler.take_changes();
+        for service in &changes.held {
+            let held = self.reconciler.holds_any(service);
+            self.cluster.set_held(service, held, &self.desired);
+        }
+        if changes.report {
+            self.publish_own(now);
+        }
+        if changes.durable && self.persist_due.is_none() {
+            let earliest = self.last_persist.map_or(0, |at| at + PERSIST_INTERVAL_MS);
+            self.persist_due = Some(earliest.max(now.mono));
+        }
+    }
+
+    fn publish_own(&mut self, now: Now) {
+        let report = self.report();
+        let mine = self.cluster.register(self.me);
+        if mine.is_some_and(|known| known.report == report) {
+            return;
+        }
+        self.version.seq += 1;
+        self.published = false;
+        let register = Arc::new(NodeRegister {
+            node: self.me,
+            version: self.version,
+            report,
+        });
+        self.take_register(&register, now);
+    }
+
+    /// Takes in one register, of this or another node.
+    fn take_register(&mut self, register: &Arc<NodeRegister>, now: Now) {
+        let change = self.cluster.set_register(register);
+        self.dirty.extend(change.services);
+        if change.roomier {
+            self.auctioneer.nudge(now.mono);
+            if register.node == self.me {
+                self.dirty.extend(self.globals.iter().cloned());
+            }
+        }
+    }
+
+    /// This node's report as it should be published.
+    pub fn report(&self) -> NodeReport {
+        NodeReport {
+            claims: self.reconciler.claims().cloned().collect(),
+            ..self.host.clone()
+        }
+    }
+
+    fn deliver(&mut self, from: NodeId, message: Message, now: Now, out: &mut Vec<Output>) {
+        match message {
+            Message::Call { ref service, .. } => {
+                self.auctioneer.heard_call(service, from, now.mono);
+                self.tell_bidder(from, message, now, out);
+            }
+            Message::Award { .. } => self.tell_bidder(from, message, now, out),
+            Message::Bid { .. } | Message::Refusal { .. } | Message::AwardRefused { .. } => {
+                let open = self.is_floor_open(now);
+                let floor = floor::floor(&self.cluster, &self.desired, open);
+                let effects = self.auctioneer.handle(from, message, floor, now);
+                self.on_auctioneer(effects, out);
+            }
+        }
+    }
+
+    fn tell_bidder(&mut self, from: NodeId, message: Message, now: Now, out: &mut Vec<Output>) {
+        let effects = self.with_market(now, |bidder, market| {
+            bidder.handle(from, message, market, now.mono)
+        });
+        self.on_bidder(effects, now, out);
+    }
+
+    fn with_market<T>(&mut self, now: Now, act: impl FnOnce(&mut Bidder, &Market<'_>) -> T) -> T {
+        let mut bidder = std::mem::take(&mut self.bidder);
+        let leaving = self.leaving;
+        let reconciler = &self.reconciler;
+        let (host, desired) = (&self.host, &self.desired);
+        let own = || reconciler.view(host, desired, None);
+        let refuse = |service: &ServiceKey, revision: &str| {
+            if leaving {
+                return Some(Reason::Gone);
+            }
+            reconciler.refusal(service, revision, now.mono)
+        };
+        let holds = |service: &ServiceKey, slot| reconciler.holds(service, slot);
+        let market = Market {
+            desired: &self.desired,
+            own: &own,
+            refuse: &refuse,
+            holds: &holds,
+        };
+        let result = act(&mut bidder, &market);
+        self.bidder = bidder;
+        result
+    }
+
+    fn with_world<T>(&mut self, act: impl FnOnce(&mut Reconciler, &World<'_>) -> T) -> T {
+        let world = World {
+            cluster: &self.cluster,
+            desired: &self.desired,
+            desired_known: self.desired_known,
+            host: &self.host,
+            bidder: &self.bidder,
+        };
+        act(&mut self.reconciler, &world)
+    }
+
+    fn on_bidder(&mut self, effects: Vec<BidderEffect>, now: Now, out: &mut Vec<Output>) {
+        for effect in effects {
+            match effect {
+                BidderEffect::Send { to, message } => self.send(to, message, out),
+                BidderEffect::Take {
+                    service,
+                    slot,
+                    epoch,
+                } => {
+                    let slot = SlotId { service, slot };
+                    let effects = self.with_world(|r, world| r.take(slot, epoch, world, now));
+                    push_reconciled(effects, out);
+                }
+            }
+        }
+    }
+
+    fn on_auctioneer(&mut self, effects: Vec<bidding::AuctionEffect>, out: &mut Vec<Output>) {
+        for effect in effects {
+            match effect {
+                bidding::AuctionEffect::Send { to, message } => self.send(to, message, out),
+                bidding::AuctionEffect::Unplaced { service, slots } => {
+                    let text = format!(
+                        "no node takes {slots} replica(s) of {service}; `dunlin explain {service}` \
+                         says why"
+                    );
+                    out.push(Output::Event(Event {
+                        warning: true,
+                        text,
+                        slot: None,
+                        node: None,
+                    }));
+                }
+            }
+        }
+    }
+
+    fn send(&mut self, to: NodeId, message: Message, out: &mut Vec<Output>) {
+        if to == self.me {
+            self.loopback.push_back(message);
+        } else {
+            out.push(Output::Send { to, message });
+        }
+    }
+
+    /// Invariant I4.
+    fn is_within_capacity(&self) -> bool {
+        let committed = self.reconciler.committed();
+        committed.fits_in(self.host.capacity) || self.opening.may_exceed(committed)
+    }
+
+    /// What this node has committed, for tests and metrics.
+    pub fn committed(&self) -> Resources {
+        self.reconciler.committed()
+    }
+}
+
+fn push_reconciled(effects: Vec<reconcile::Effect>, out: &mut Vec<Output>) {
+    out.extend(effects.into_iter().map(|effect| match effect {
+        reconcile::Effect::Runtime(command) => Output::Runtime(command),
+        reconcile::Effect::Event(event) => Output::Event(event),
+    }));
+}
+
+impl Agent {
+    fn on_liveness(&mut self, effects: Vec<liveness::Effect>, now: Now, out: &mut Vec<Output>) {
+        for effect in effects {
+            match effect {
+                liveness::Effect::Probe { node, address } => {
+                    out.push(Output::Probe { node, address });
+                }
+                liveness::Effect::Changed { node, standing } => {
+                    let touched = self.cluster.set_standing(node, standing, &self.desired);
+                    self.dirty.extend(touched);
+                    out.push(Output::Standing { node, standing });
+                    if standing == Standing::Alive {
+                        self.auctioneer.nudge(now.mono);
+                        continue;
+                    }
+                    let open = self.is_floor_open(now);
+                    let floor = floor::floor(&self.cluster, &self.desired, open);
+                    let effects = self.auctioneer.node_lost(node, floor, now);
+                    self.on_auctioneer(effects, out);
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,204 @@
+//! What the agent is told.
+
+use std::sync::Arc;
+
+use dunlin_gossip::membership::MemberEvent;
+use dunlin_state::Now;
+use dunlin_state::desired::Desired;
+use dunlin_state::model::{Mode, NodeId, NodeRegister, ServiceKey};
+
+use super::{Agent, Output, push_reconciled};
+use crate::bidding::Message;
+use crate::io::RuntimeEvent;
+use crate::liveness::Heard;
+
+impl Agent {
+    /// Desired state has changed.
+    pub fn desired_changed(&mut self, desired: Arc<Desired>, now: Now) -> Vec<Output> {
+        let mut out = Vec::new();
+        self.desired_known = true;
+        self.take_desired(desired, now, &mut out);
+        self.settle(now, &mut out);
+        out
+    }
+
+    pub(super) fn take_desired(&mut self, desired: Arc<Desired>, now: Now, out: &mut Vec<Output>) {
+        let old = std::mem::replace(&mut self.desired, desired);
+        let new = Arc::clone(&self.desired);
+        for service in changed_services(&old, &new) {
+            self.cluster.set_service(&service, &new);
+            let known = new.services.get(&service);
+            if known.is_some_and(|s| s.spec.mode == Mode::Global) {
+                self.globals.insert(service.clone());
+            } else {
+                self.globals.remove(&service);
+            }
+            self.dirty.insert(service);
+        }
+        if old.nodes != new.nodes {
+            self.auctioneer.nudge(now.mono);
+            if old.nodes.get(&self.me) != new.nodes.get(&self.me) {
+                self.review_all_own();
+            }
+        }
+        if self.bidder.is_waiting() {
+            let effects = self.with_market(now, |bidder, market| {
+                bidder.desired_changed(market, now.mono)
+            });
+            self.on_bidder(effects, now, out);
+        }
+    }
+
+    /// Everything that this node holds, or might claim by itself, is looked at again.
+    fn review_all_own(&mut self) {
+        let held = self.reconciler.claims().map(|c| c.slot.service.clone());
+        self.dirty.extend(held);
+        self.dirty.extend(self.globals.iter().cloned());
+    }
+
+    /// Registers of other nodes have changed.
+    pub fn registers_changed<'a>(
+        &mut self,
+        registers: impl IntoIterator<Item = &'a Arc<NodeRegister>>,
+        now: Now,
+    ) -> Vec<Output> {
+        let mut out = Vec::new();
+        for register in registers {
+            if register.node == self.me {
+                continue;
+            }
+            let address = register.report.address;
+            let effects = self.liveness.registered(register.node, address, now.mono);
+            self.on_liveness(effects, now, &mut out);
+            self.take_register(register, now);
+            self.opening.heard_register(now.mono);
+        }
+        self.try_open(now, &mut out);
+        self.settle(now, &mut out);
+        out
+    }
+
+    /// Membership has changed its mind about a node.
+    pub fn member(&mut self, event: MemberEvent, heard: Heard<'_>, now: Now) -> Vec<Output> {
+        let mut out = Vec::new();
+        let effects = self.liveness.member(event, heard, now.mono);
+        self.on_liveness(effects, now, &mut out);
+        self.try_open(now, &mut out);
+        self.settle(now, &mut out);
+        out
+    }
+
+    /// An authenticated sign of life outside membership.
+    pub fn heard(&mut self, node: NodeId, now: Now) -> Vec<Output> {
+        let effects = self.liveness.heard(node, now.mono);
+        if effects.is_empty() {
+            return Vec::new();
+        }
+        let mut out = Vec::new();
+        self.on_liveness(effects, now, &mut out);
+        self.settle(now, &mut out);
+        out
+    }
+
+    /// The answer to [`Output::Probe`].
+    pub fn probed(
+        &mut self,
+        node: NodeId,
+        reachable: bool,
+        heard: Heard<'_>,
+        now: Now,
+    ) -> Vec<Output> {
+        let mut out = Vec::new();
+        let effects = self.liveness.probed(node, reachable, heard, now.mono);
+        self.on_liveness(effects, now, &mut out);
+        self.settle(now, &mut out);
+        out
+    }
+
+    /// This process stood still for a while.
+    pub fn stalled(&mut self, now: Now) -> Vec<Output> {
+        let mut out = Vec::new();
+        let effects = self.liveness.stalled(now.mono);
+        self.on_liveness(effects, now, &mut out);
+        self.settle(now, &mut out);
+        out
+    }
+
+    /// A message of another node's auctioneer or bidder.
+    pub fn message(&mut self, from: NodeId, message: Message, now: Now) -> Vec<Output> {
+        let mut out = Vec::new();
+        self.deliver(from, message, now, &mut out);
+        self.settle(now, &mut out);
+        out
+    }
+
+    /// News from the runtimes.
+    pub fn runtime(&mut self, event: RuntimeEvent, now: Now) -> Vec<Output> {
+        let mut out = Vec::new();
+        let adopted = self.reconciler.is_adopted();
+        let effects = self.with_world(|r, world| r.runtime(event, world, now));
+        push_reconciled(effects, &mut out);
+        if !adopted && self.reconciler.is_adopted() {
+            self.opening.allow_excess(self.reconciler.committed());
+            self.review_all_own();
+        }
+        self.settle(now, &mut out);
+        out
+    }
+
+    /// The runtimes on offer, the disk's health or the engine's version have changed.
+    pub fn host_changed(
+        &mut self,
+        runtimes: Vec<String>,
+        disk_ok: bool,
+        engine: Option<String>,
+        now: Now,
+    ) -> Vec<Output> {
+        let mut out = Vec::new();
+        self.host.runtimes = runtimes;
+        self.host.disk_ok = disk_ok;
+        self.host.facts.engine = engine;
+        self.publish_own(now);
+        self.dirty.extend(self.globals.iter().cloned());
+        self.settle(now, &mut out);
+        out
+    }
+
+    /// This node is about to leave: it takes nothing more.
+    pub fn leave(&mut self) {
+        self.leaving = true;
+    }
+
+    /// A node that has been gone for long is forgotten.
+    pub fn forget(&mut self, node: NodeId, now: Now) -> Vec<Output> {
+        let mut out = Vec::new();
+        self.liveness.forget(node);
+        let touched = self.cluster.forget(node, &self.desired);
+        self.dirty.extend(touched);
+        self.settle(now, &mut out);
+        out
+    }
+}
+
+/// Services that differ between two snapshots.
+fn changed_services(old: &Desired, new: &Desired) -> Vec<ServiceKey> {
+    let differs = |key: &ServiceKey| match (old.services.get(key), new.services.get(key)) {
+        (Some(a), Some(b)) => {
+            // Snapshots share the specifications that have not changed.
+            let same_spec = Arc::ptr_eq(&a.spec, &b.spec) || a.revision == b.revision;
+            !same_spec || (a.replicas, a.running) != (b.replicas, b.running)
+        }
+        (None, None) => false,
+        (Some(_), None) | (None, Some(_)) => true,
+    };
+    let removed = old
+        .services
+        .keys()
+        .filter(|k| !new.services.contains_key(*k));
+    let kept = new.services.keys();
+    removed
+        .chain(kept)
+        .filter(|key| differs(key))
+        .cloned()
+        .collect()
+}

@@ -1,0 +1,491 @@
+//! Several agents on a bus that loses nothing: registers and desired state reach everyone after a
+//! fixed time, replicas start and stop at once, and membership says what the test wants.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use dunlin_gossip::membership::{MemberEvent, MemberId, Profile};
+use dunlin_state::Now;
+use dunlin_state::desired::{Desired, Service};
+use dunlin_state::model::{
+    Claim, Facts, NodeId, NodeRegister, Phase, Resources, ServiceKey, ServiceSpec, Slot, Version,
+};
+
+use crate::agent::{Agent, Output, Start};
+use crate::bidding::Message;
+use crate::io::{Adopted, NodeConfig, Running, RuntimeCommand, RuntimeEvent, WorkloadId};
+
+/// Milliseconds that anything takes between two nodes.
+pub(crate) const LATENCY: u64 = 2;
+/// Milliseconds from the order to start until it runs, and from the order to stop until it ended.
+pub(crate) const RUNTIME: u64 = 5;
+
+#[derive(Debug)]
+enum Delivery {
+    Message(NodeId, Message),
+    Register(Arc<NodeRegister>),
+    Runtime(RuntimeEvent),
+    Member(MemberEvent),
+    Probed(NodeId, bool),
+    Desired(Arc<Desired>),
+}
+
+pub(crate) struct Node {
+    pub(crate) agent: Option<Agent>,
+    config: NodeConfig,
+    boot: u64,
+    seq: u64,
+    saved: Vec<Claim>,
+    pub(crate) running: BTreeSet<WorkloadId>,
+    revisions: BTreeMap<WorkloadId, String>,
+    side: u32,
+}
+
+pub(crate) struct Flock {
+    pub(crate) now: u64,
+    pub(crate) nodes: BTreeMap<NodeId, Node>,
+    pub(crate) desired: Arc<Desired>,
+    queue: BTreeMap<(u64, u64), (NodeId, Delivery)>,
+    seq: u64,
+    /// Images that no runtime can start.
+    pub(crate) broken: BTreeSet<String>,
+    /// Nodes on which nothing can be started.
+    pub(crate) broken_nodes: BTreeSet<NodeId>,
+    pub(crate) calls: usize,
+    /// The least number of slots that were served at once, since it was last reset.
+    pub(crate) lowest: usize,
+}
+
+pub(crate) fn node_id(index: usize) -> NodeId {
+    let mut key = [7; 32];
+    key[..8].copy_from_slice(&(index as u64).to_be_bytes());
+    NodeId::from_bytes(key)
+}
+
+pub(crate) fn key(name: &str) -> ServiceKey {
+    name.parse().unwrap()
+}
+
+pub(crate) fn process_spec() -> ServiceSpec {
+    ServiceSpec {
+        command: vec!["serve".to_owned()],
+        ..ServiceSpec::default()
+    }
+}
+
+pub(crate) fn service(spec: ServiceSpec, replicas: u32) -> Service {
+    Service {
+        revision: format!("{:?}", blake3::hash(format!("{spec:?}").as_bytes())),
+        spec: Arc::new(spec),
+        replicas,
+        running: true,
+    }
+}
+
+impl Flock {
+    pub(crate) fn new(count: usize) -> Self {
+        Self::with(count, |_| {})
+    }
+
+    pub(crate) fn with(count: usize, adjust: impl Fn(&mut NodeConfig)) -> Self {
+        let mut flock = Self {
+            now: 1_000,
+            nodes: BTreeMap::new(),
+            desired: Arc::new(Desired::default()),
+            queue: BTreeMap::new(),
+            seq: 0,
+            broken: BTreeSet::new(),
+            broken_nodes: BTreeSet::new(),
+            calls: 0,
+            lowest: usize::MAX,
+        };
+        for index in 0..count {
+            let mut config = config(index);
+            adjust(&mut config);
+            let node = Node {
+                agent: None,
+                config,
+                boot: 0,
+                seq: 0,
+                saved: Vec::new(),
+                running: BTreeSet::new(),
+                revisions: BTreeMap::new(),
+                side: 0,
+            };
+            flock.nodes.insert(node_id(index), node);
+        }
+        for index in 0..count {
+            flock.boot(node_id(index));
+        }
+        flock.run(20);
+        flock
+    }
+
+    /// Starts a node's agent and introduces it to those on its side.
+    pub(crate) fn boot(&mut self, id: NodeId) {
+        let now = self.now();
+        let desired = Arc::clone(&self.desired);
+        let node = self.nodes.get_mut(&id).unwrap();
+        node.boot += 1;
+        node.seq = 0;
+        node.config.member.boot = node.boot;
+        let start = Start {
+            claims: node.saved.clone(),
+            desired,
+            desired_known: true,
+            peers_known: node.boot > 1,
+        };
+        let (agent, out) = Agent::new(&node.config, start, now);
+        node.agent = Some(agent);
+        self.perform(id, out);
+        self.introduce(id);
+    }
+
+    fn introduce(&mut self, id: NodeId) {
+        let others: Vec<NodeId> = self.reachable(id);
+        for other in others {
+            let (a, b) = (self.member(id), self.member(other));
+            self.push(1, id, Delivery::Member(MemberEvent::Alive(b)));
+            self.push(1, other, Delivery::Member(MemberEvent::Alive(a)));
+            for (from, to) in [(id, other), (other, id)] {
+                if let Some(register) = self.own_register(from) {
+                    self.push(LATENCY, to, Delivery::Register(register));
+                }
+            }
+        }
+    }
+
+    fn own_register(&self, id: NodeId) -> Option<Arc<NodeRegister>> {
+        let node = &self.nodes[&id];
+        let report = node.agent.as_ref()?.report();
+        let version = Version {
+            boot: node.boot,
+            seq: node.seq,
+        };
+        Some(Arc::new(NodeRegister {
+            node: id,
+            version,
+            report,
+        }))
+    }
+
+    fn member(&self, id: NodeId) -> MemberId {
+        self.nodes[&id].config.member
+    }
+
+    fn reachable(&self, id: NodeId) -> Vec<NodeId> {
+        let side = self.nodes[&id].side;
+        self.nodes
+            .iter()
+            .filter(|(other, n)| **other != id && n.side == side && n.agent.is_some())
+            .map(|(other, _)| *other)
+            .collect()
+    }
+
+    pub(crate) fn now(&self) -> Now {
+        Now {
+            mono: self.now,
+            wall: 1_700_000_000_000 + self.now,
+        }
+    }
+
+    fn push(&mut self, delay: u64, to: NodeId, delivery: Delivery) {
+        self.seq += 1;
+        self.queue
+            .insert((self.now + delay, self.seq), (to, delivery));
+    }
+
+    pub(crate) fn edit(&mut self, edit: impl FnOnce(&mut Desired)) {
+        let mut desired = Desired::clone(&self.desired);
+        edit(&mut desired);
+        self.desired = Arc::new(desired);
+        let ids: Vec<NodeId> = self.nodes.keys().copied().collect();
+        for id in ids {
+            let desired = Arc::clone(&self.desired);
+            self.push(1, id, Delivery::Desired(desired));
+        }
+    }
+
+    pub(crate) fn deploy(&mut self, name: &str, spec: ServiceSpec, replicas: u32) {
+        self.edit(|d| {
+            d.services.insert(key(name), service(spec, replicas));
+        });
+    }
+
+    /// The daemon and its replicas die; the others find out as they would.
+    pub(crate) fn kill(&mut self, id: NodeId) {
+        let node = self.nodes.get_mut(&id).unwrap();
+        node.agent = None;
+        node.running.clear();
+        for other in self.reachable(id) {
+            let member = self.member(id);
+            self.push(500, other, Delivery::Member(MemberEvent::Suspect(member)));
+            self.push(1_300, other, Delivery::Member(MemberEvent::Down(member)));
+        }
+    }
+
+    /// The daemon dies, its replicas go on.
+    pub(crate) fn kill_daemon(&mut self, id: NodeId) {
+        self.nodes.get_mut(&id).unwrap().agent = None;
+    }
+
+    pub(crate) fn split(&mut self, side_b: &[NodeId]) {
+        for id in side_b {
+            self.nodes.get_mut(id).unwrap().side = 1;
+        }
+        let ids: Vec<NodeId> = self.nodes.keys().copied().collect();
+        for a in &ids {
+            for b in &ids {
+                if self.nodes[a].side != self.nodes[b].side {
+                    let member = self.member(*b);
+                    self.push(500, *a, Delivery::Member(MemberEvent::Suspect(member)));
+                    self.push(1_300, *a, Delivery::Member(MemberEvent::Down(member)));
+                }
+            }
+        }
+    }
+
+    pub(crate) fn heal(&mut self) {
+        for node in self.nodes.values_mut() {
+            node.side = 0;
+        }
+        let ids: Vec<NodeId> = self.nodes.keys().copied().collect();
+        for id in ids {
+            self.introduce(id);
+        }
+    }
+
+    /// Runs for so many milliseconds.
+    pub(crate) fn run(&mut self, duration: u64) {
+        let end = self.now + duration;
+        while self.step(end) {}
+        self.now = end;
+    }
+
+    /// Runs until `done` or for so many milliseconds. Returns how long it took, if it was done.
+    pub(crate) fn run_until(&mut self, limit: u64, done: impl Fn(&Self) -> bool) -> Option<u64> {
+        let start = self.now;
+        while !done(self) {
+            if !self.step(start + limit) {
+                return None;
+            }
+        }
+        Some(self.now - start)
+    }
+
+    /// Handles the next thing before `end`.
+    fn step(&mut self, end: u64) -> bool {
+        let delivery = self.queue.first_key_value().map(|((at, _), _)| *at);
+        let timer = self
+            .nodes
+            .iter()
+            .filter_map(|(id, n)| Some((n.agent.as_ref()?.poll_timeout()?, *id)))
+            .min();
+        match (delivery, timer) {
+            (Some(at), timer) if timer.is_none_or(|(t, _)| at <= t) && at <= end => {
+                self.now = self.now.max(at);
+                if let Some((_, (to, delivery))) = self.queue.pop_first() {
+                    self.deliver(to, delivery);
+                }
+                true
+            }
+            (_, Some((at, id))) if at <= end => {
+                self.now = self.now.max(at);
+                let now = self.now();
+                let agent = self.nodes.get_mut(&id).unwrap().agent.as_mut().unwrap();
+                let out = agent.handle_timeout(&|_| None, now);
+                self.perform(id, out);
+                true
+            }
+            _ => false,
+        }
+    }
+
+    fn deliver(&mut self, to: NodeId, delivery: Delivery) {
+        let now = self.now();
+        let Some(agent) = self.nodes.get_mut(&to).and_then(|n| n.agent.as_mut()) else {
+            return;
+        };
+        let out = match delivery {
+            Delivery::Message(from, message) => agent.message(from, message, now),
+            Delivery::Register(register) => {
+                let known = agent.registers().find(|r| r.node == register.node);
+                if known.is_some_and(|k| k.version >= register.version) {
+                    return;
+                }
+                agent.registers_changed([&register], now)
+            }
+            Delivery::Runtime(event) => agent.runtime(event, now),
+            Delivery::Member(event) => agent.member(event, &|_| None, now),
+            Delivery::Probed(node, reachable) => agent.probed(node, reachable, &|_| None, now),
+            Delivery::Desired(desired) => agent.desired_changed(desired, now),
+        };
+        self.perform(to, out);
+    }
+
+    fn perform(&mut self, id: NodeId, out: Vec<Output>) {
+        for output in out {
+            match output {
+                Output::Send { to, message } => {
+                    if matches!(message, Message::Call { .. }) {
+                        self.calls += 1;
+                    }
+                    if self.reachable(id).contains(&to) {
+                        self.push(LATENCY, to, Delivery::Message(id, message));
+                    }
+                }
+                Output::Probe { node, .. } => {
+                    let reachable = self.reachable(id).contains(&node);
+                    let delay = if reachable { LATENCY } else { 1_000 };
+                    self.push(delay, id, Delivery::Probed(node, reachable));
+                }
+                Output::Runtime(command) => self.run_command(id, command),
+                Output::Report(_) => {
+                    self.nodes.get_mut(&id).unwrap().seq += 1;
+                    let register = self.own_register(id);
+                    for to in self.reachable(id) {
+                        if let Some(register) = &register {
+                            self.push(LATENCY, to, Delivery::Register(Arc::clone(register)));
+                        }
+                    }
+                    self.lowest = self.lowest.min(self.served().len());
+                }
+                Output::Persist(claims) => self.nodes.get_mut(&id).unwrap().saved = claims,
+                Output::Event(_) | Output::Standing { .. } => {}
+            }
+        }
+    }
+
+    fn run_command(&mut self, id: NodeId, command: RuntimeCommand) {
+        let event = match command {
+            RuntimeCommand::Adopt => {
+                let node = &self.nodes[&id];
+                let found = node.running.iter().map(|w| Adopted {
+                    running: running(w),
+                    revision: node.revisions[w].clone(),
+                    exited: None,
+                });
+                RuntimeEvent::Adopted(found.collect())
+            }
+            RuntimeCommand::Start(workload) => {
+                let broken = self.broken.contains(&workload.spec.image);
+                if broken || self.broken_nodes.contains(&id) {
+                    RuntimeEvent::StartFailed {
+                        id: workload.id,
+                        reason: "no such program".to_owned(),
+                        hopeless: true,
+                    }
+                } else {
+                    let node = self.nodes.get_mut(&id).unwrap();
+                    node.running.insert(workload.id.clone());
+                    node.revisions
+                        .insert(workload.id.clone(), workload.revision);
+                    RuntimeEvent::Started(running(&workload.id))
+                }
+            }
+            RuntimeCommand::Stop { id: workload, .. } => {
+                self.nodes.get_mut(&id).unwrap().running.remove(&workload);
+                RuntimeEvent::Exited {
+                    id: workload,
+                    code: 143,
+                    oom: false,
+                }
+            }
+            RuntimeCommand::Remove { .. } => return,
+            RuntimeCommand::CheckPort { id, .. } => RuntimeEvent::PortChecked { id, open: true },
+        };
+        self.push(RUNTIME, id, Delivery::Runtime(event));
+    }
+
+    /// A replica ends by itself.
+    pub(crate) fn exit(&mut self, id: NodeId, workload: WorkloadId, code: i32) {
+        self.nodes.get_mut(&id).unwrap().running.remove(&workload);
+        let event = RuntimeEvent::Exited {
+            id: workload,
+            code,
+            oom: false,
+        };
+        self.push(0, id, Delivery::Runtime(event));
+    }
+
+    /// Slots that some living node serves.
+    pub(crate) fn served(&self) -> BTreeSet<(ServiceKey, Slot)> {
+        self.claims()
+            .filter(|(_, c)| c.ready && c.phase == Phase::Running)
+            .map(|(_, c)| (c.slot.service.clone(), c.slot.slot))
+            .collect()
+    }
+
+    /// All claims of living nodes, as they hold them.
+    pub(crate) fn claims(&self) -> impl Iterator<Item = (NodeId, Claim)> + '_ {
+        self.nodes.iter().flat_map(|(id, node)| {
+            let claims = node.agent.iter().flat_map(|a| a.report().claims);
+            claims.map(|claim| (*id, claim))
+        })
+    }
+
+    /// Replicas that really run, on all living nodes.
+    pub(crate) fn running(&self) -> Vec<(NodeId, WorkloadId)> {
+        self.nodes
+            .iter()
+            .flat_map(|(id, n)| n.running.iter().map(|w| (*id, w.clone())))
+            .collect()
+    }
+
+    /// Whether each wanted slot of the service runs once, is ready, and nothing else does.
+    pub(crate) fn is_exact(&self, name: &str) -> bool {
+        let service = key(name);
+        let wanted = self.desired.services[&service].wanted_replicas();
+        let revision = &self.desired.services[&service].revision;
+        let claims: Vec<Claim> = self
+            .claims()
+            .map(|(_, c)| c)
+            .filter(|c| c.slot.service == service)
+            .collect();
+        let slots: BTreeSet<Slot> = claims
+            .iter()
+            .filter(|c| c.ready && !c.leaving && c.revision == *revision)
+            .map(|c| c.slot.slot)
+            .collect();
+        claims.len() == wanted as usize && slots == (0..wanted).map(Slot::Replica).collect()
+    }
+
+    pub(crate) fn agent(&self, index: usize) -> &Agent {
+        self.nodes[&node_id(index)].agent.as_ref().unwrap()
+    }
+}
+
+fn running(id: &WorkloadId) -> Running {
+    Running {
+        id: id.clone(),
+        workload: format!("{id:?}"),
+        endpoints: Vec::new(),
+    }
+}
+
+fn config(index: usize) -> NodeConfig {
+    NodeConfig {
+        member: MemberId {
+            node: node_id(index),
+            boot: 1,
+            address: ([10, 0, (index / 250) as u8, (index % 250) as u8], 7000).into(),
+        },
+        name: format!("n{index}"),
+        profile: Profile::Local,
+        seed: index as u64,
+        labels: BTreeMap::new(),
+        facts: Facts {
+            os: "linux".to_owned(),
+            arch: "amd64".to_owned(),
+            cpus: 4,
+            ..Facts::default()
+        },
+        capacity: Resources {
+            cpu_millis: 4_000,
+            memory: 8 << 30,
+            disk: 100 << 30,
+        },
+        runtimes: vec!["process".to_owned()],
+        dunlin_version: "test".to_owned(),
+    }
+}

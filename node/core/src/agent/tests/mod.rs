@@ -1,0 +1,4 @@
+mod flock;
+mod healing;
+mod placing;
+mod updating;

@@ -1,0 +1,312 @@
+//! News from the runtimes.
+
+use dunlin_state::Now;
+use dunlin_state::model::{ExitReport, Phase, Protocol, SlotId};
+
+use super::held::{Check, Held, Stage, Then};
+use super::restart::{CRASH_LOOP_FAILURES, Sequel, delay, sequel};
+use super::{Effect, MAX_REFUSALS, REFUSE_MS, Reconciler, Refusal, World};
+use crate::io::{Running, RuntimeCommand, RuntimeEvent, WorkloadId};
+
+/// Hopeless starts in a row after which the slot goes to another node: the second try is for a
+/// registry or a disk that was just hiccuping.
+const HOPELESS_TRIES: u32 = 2;
+
+/// Milliseconds before the second try of a start that the runtime calls hopeless.
+const HOPELESS_DELAY_MS: u64 = 500;
+
+/// Milliseconds before the second try of a start that failed.
+const START_DELAY_MS: u64 = 1_000;
+
+impl Reconciler {
+    /// Takes news from the runtimes.
+    pub(crate) fn runtime(
+        &mut self,
+        event: RuntimeEvent,
+        world: &World<'_>,
+        now: Now,
+    ) -> Vec<Effect> {
+        match event {
+            RuntimeEvent::Adopted(found) => self.on_adopted(found, world, now),
+            RuntimeEvent::Preparing(id) => self.on_preparing(&id),
+            RuntimeEvent::Started(running) => self.on_started(running, world, now),
+            RuntimeEvent::StartFailed {
+                id,
+                reason,
+                hopeless,
+            } => self.on_start_failed(&id, &reason, hopeless, world, now),
+            RuntimeEvent::Exited { id, code, oom } => {
+                let exit = ExitReport {
+                    code,
+                    oom,
+                    at: now.wall,
+                };
+                self.on_ended(&id, Some(exit), world, now)
+            }
+            RuntimeEvent::Lost(id) => self.on_ended(&id, None, world, now),
+            RuntimeEvent::PortChecked { id, open } => self.on_checked(&id, open, now),
+        }
+    }
+
+    /// The claim whose present attempt this is.
+    fn current(&mut self, id: &WorkloadId) -> Option<&mut Held> {
+        let held = self.claims.get_mut(&id.slot)?;
+        (held.id() == *id).then_some(held)
+    }
+
+    fn on_preparing(&mut self, id: &WorkloadId) -> Vec<Effect> {
+        if let Some(held) = self.current(id)
+            && held.stage == Stage::Starting
+        {
+            held.claim.phase = Phase::Preparing;
+            self.changes.report = true;
+        }
+        Vec::new()
+    }
+
+    fn on_started(&mut self, running: Running, world: &World<'_>, now: Now) -> Vec<Effect> {
+        let slot = running.id.slot.clone();
+        let Some(held) = self.current(&running.id) else {
+            // An attempt that was given up meanwhile.
+            return vec![stop_stray(running.id)];
+        };
+        match held.stage {
+            Stage::Starting => {
+                held.set_running(running, now.wall, now.mono);
+                self.changes.report = true;
+                self.run_due(&slot, world, now)
+            }
+            // The order to stop may have come before there was anything to stop.
+            Stage::Stopping { .. } => vec![Effect::Runtime(super::stop_command(held))],
+            Stage::Running { .. } => Vec::new(),
+            Stage::Recovering | Stage::Parked | Stage::Waiting { .. } | Stage::Ended => {
+                vec![stop_stray(running.id)]
+            }
+        }
+    }
+
+    fn on_start_failed(
+        &mut self,
+        id: &WorkloadId,
+        reason: &str,
+        hopeless: bool,
+        world: &World<'_>,
+        now: Now,
+    ) -> Vec<Effect> {
+        let random = self.random();
+        let Some(held) = self.current(id) else {
+            return Vec::new();
+        };
+        match held.stage {
+            Stage::Starting => {}
+            Stage::Stopping { .. } => return self.on_ended(id, None, world, now),
+            Stage::Recovering
+            | Stage::Parked
+            | Stage::Waiting { .. }
+            | Stage::Running { .. }
+            | Stage::Ended => return Vec::new(),
+        }
+        held.set_dead();
+        held.say(reason);
+        held.failures = held.failures.saturating_add(1);
+        held.hopeless = if hopeless { held.hopeless + 1 } else { 0 };
+        if held.hopeless >= HOPELESS_TRIES {
+            return self.give_up(&id.slot, reason, now);
+        }
+        let first = if hopeless {
+            HOPELESS_DELAY_MS
+        } else {
+            START_DELAY_MS
+        };
+        let wait = delay(first, held.failures, random);
+        held.wait_for_restart(now.mono.saturating_add(wait));
+        let previous = held.residue.replace(id.clone());
+        self.changes.report = true;
+        self.set_timer(&id.slot);
+        let text = format!("{} did not start: {reason}", id.slot);
+        let mut effects = vec![self.event(&id.slot, true, text)];
+        effects.extend(previous.map(remove));
+        effects
+    }
+
+    /// Lets another node have a slot that cannot be started here.
+    fn give_up(&mut self, slot: &SlotId, reason: &str, now: Now) -> Vec<Effect> {
+        let Some(held) = self.claims.get(slot) else {
+            return Vec::new();
+        };
+        let key = (slot.service.clone(), held.claim.revision.clone());
+        let last = held.id();
+        if self.refusals.len() >= MAX_REFUSALS {
+            self.refusals.pop_first();
+        }
+        let until = now.mono.saturating_add(REFUSE_MS);
+        let reason = reason.chars().take(300).collect::<String>();
+        self.revisits.set(&slot.service, Some(until));
+        let text = format!("{slot} cannot start here and goes to another node: {reason}");
+        self.refusals.insert(key, Refusal { until, reason });
+        let mut effects = vec![self.event(slot, true, text), remove(last)];
+        effects.extend(self.release(slot));
+        effects
+    }
+
+    fn on_ended(
+        &mut self,
+        id: &WorkloadId,
+        exit: Option<ExitReport>,
+        world: &World<'_>,
+        now: Now,
+    ) -> Vec<Effect> {
+        let Some(held) = self.current(id) else {
+            return Vec::new();
+        };
+        match held.stage {
+            Stage::Starting | Stage::Running { .. } => self.on_died(id, exit, now),
+            Stage::Stopping { then, .. } => {
+                held.set_dead();
+                held.claim.last_exit = exit.or(held.claim.last_exit.take());
+                let previous = held.residue.replace(id.clone());
+                let mut effects: Vec<Effect> = previous.map(remove).into_iter().collect();
+                effects.extend(match then {
+                    Then::Release => self.release(&id.slot),
+                    Then::Restart => self.restart_anew(&id.slot, world, now),
+                });
+                effects
+            }
+            Stage::Recovering | Stage::Parked | Stage::Waiting { .. } | Stage::Ended => Vec::new(),
+        }
+    }
+
+    /// The old revision has stopped; start the present one.
+    fn restart_anew(&mut self, slot: &SlotId, world: &World<'_>, now: Now) -> Vec<Effect> {
+        let Some(held) = self.claims.get_mut(slot) else {
+            return Vec::new();
+        };
+        if let Some(service) = world.desired.services.get(&slot.service) {
+            held.adopt_spec(service);
+        }
+        held.attempt = held.attempt.saturating_add(1);
+        held.stage = Stage::Waiting { at: now.mono };
+        held.claim.phase = Phase::Claimed;
+        self.changes.report = true;
+        // The wish may have changed while it was stopping.
+        let mut effects = self.review_slot(slot, world, now);
+        effects.extend(self.run_due(slot, world, now));
+        effects
+    }
+
+    pub(super) fn on_died(
+        &mut self,
+        id: &WorkloadId,
+        exit: Option<ExitReport>,
+        now: Now,
+    ) -> Vec<Effect> {
+        let random = self.random();
+        let Some(held) = self.current(id) else {
+            return Vec::new();
+        };
+        let policy = held.spec.as_ref().map(|s| s.restart.clone());
+        let policy = policy.unwrap_or_default();
+        if let Stage::Running { since, .. } = held.stage
+            && now.mono.saturating_sub(since) >= policy.window_ms
+        {
+            held.failures = 0;
+        }
+        held.failures = held.failures.saturating_add(1);
+        held.set_dead();
+        let clean = exit.as_ref().is_some_and(|e| e.code == 0 && !e.oom);
+        let how = describe_exit(exit.as_ref());
+        held.claim.last_exit = exit;
+        held.say(&how);
+        match sequel(&policy, clean, held.failures, random) {
+            Sequel::Restart { delay_ms } => {
+                held.wait_for_restart(now.mono.saturating_add(delay_ms));
+            }
+            Sequel::Complete => held.set_ended(Phase::Completed),
+            Sequel::Fail => held.set_ended(Phase::Failed),
+        }
+        let previous = held.residue.replace(id.clone());
+        self.changes.report = true;
+        self.changes.durable = true;
+        self.set_timer(&id.slot);
+        let text = format!("{} {how}", id.slot);
+        let mut effects = vec![self.event(&id.slot, !clean, text)];
+        effects.extend(previous.map(remove));
+        effects
+    }
+
+    fn on_checked(&mut self, id: &WorkloadId, open: bool, now: Now) -> Vec<Effect> {
+        let Some(held) = self.current(id) else {
+            return Vec::new();
+        };
+        let Stage::Running { since, check } = held.stage else {
+            return Vec::new();
+        };
+        let delay = match check {
+            Check::Sent { delay, .. } => delay,
+            Check::Passed | Check::Due { .. } => return Vec::new(),
+        };
+        let check = if open {
+            held.claim.ready = true;
+            self.changes.report = true;
+            Check::Passed
+        } else {
+            Check::again(delay, now.mono)
+        };
+        if let Some(held) = self.claims.get_mut(&id.slot) {
+            held.stage = Stage::Running { since, check };
+        }
+        self.set_timer(&id.slot);
+        Vec::new()
+    }
+}
+
+impl Held {
+    /// Asks whether the first TCP port accepts connections.
+    pub(super) fn ask_port(&self) -> Option<Effect> {
+        let mut endpoints = self.claim.endpoints.iter();
+        let endpoint = endpoints.find(|e| e.protocol == Protocol::Tcp)?;
+        Some(Effect::Runtime(RuntimeCommand::CheckPort {
+            id: self.id(),
+            address: endpoint.address,
+        }))
+    }
+
+    /// The next attempt starts at `at`.
+    pub(super) fn wait_for_restart(&mut self, at: u64) {
+        self.attempt = self.attempt.saturating_add(1);
+        self.stage = Stage::Waiting { at };
+        self.claim.phase = if self.failures >= CRASH_LOOP_FAILURES {
+            Phase::CrashLoop
+        } else {
+            Phase::BackOff
+        };
+    }
+}
+
+pub(super) fn remove(id: WorkloadId) -> Effect {
+    Effect::Runtime(RuntimeCommand::Remove { id })
+}
+
+/// Stops something that no claim stands for.
+pub(super) fn stop_stray(id: WorkloadId) -> Effect {
+    Effect::Runtime(RuntimeCommand::Stop {
+        id,
+        signal: None,
+        grace_ms: dunlin_state::model::ServiceSpec::DEFAULT_STOP_GRACE_MS,
+    })
+}
+
+fn describe_exit(exit: Option<&ExitReport>) -> String {
+    match exit {
+        None => "disappeared".to_owned(),
+        Some(exit) if exit.oom => "ran out of memory and was killed".to_owned(),
+        Some(exit) if exit.code > 128 => {
+            format!(
+                "was ended by signal {} (exit code {})",
+                exit.code - 128,
+                exit.code
+            )
+        }
+        Some(exit) => format!("exited with code {}", exit.code),
+    }
+}

@@ -1,0 +1,563 @@
+//! From this node's claims to running replicas.
+//!
+//! Each claim is a small machine ([`held`]): it waits, is started, runs, becomes ready, ends, is
+//! started again with growing delays ([`restart`]), or is stopped. What should become of it is
+//! decided in one pure function ([`wish`]) whenever something it depends on has changed. The order
+//! of things keeps the service up: a replica that serves is stopped only because nobody wants it,
+//! because its successor runs and is ready, or because its turn in a rolling update has come.
+//!
+//! What a claim takes from the node stays taken until its replica has really ended.
+
+mod boot;
+mod events;
+mod held;
+mod restart;
+#[cfg(test)]
+mod tests;
+mod wish;
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use dunlin_state::Now;
+use dunlin_state::desired::{Desired, Service};
+use dunlin_state::model::{
+    Claim, Mode, NodeId, NodeReport, Phase, Resources, ServiceKey, Slot, SlotId,
+};
+use rand::{Rng, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+
+use crate::bidding::Bidder;
+use crate::cluster::Cluster;
+use crate::io::{Event, RuntimeCommand, Workload};
+use crate::liveness::Standing;
+use crate::placement::{NodeView, Reason, Verdict, judge};
+use crate::timers::Timers;
+use held::{CHECK_TIMEOUT_MS, Check, Held, Stage, Then};
+use wish::{Wish, wish};
+
+/// Milliseconds for which a node refuses a revision that it failed to start.
+const REFUSE_MS: u64 = 60_000;
+
+/// Revisions refused at a time; the oldest give way.
+const MAX_REFUSALS: usize = 1_024;
+
+/// Milliseconds before looking again at an update that waits for offers to lapse.
+const REPLACE_SOON_MS: u64 = 200;
+
+/// Milliseconds beyond the grace after which a stop is asked for again.
+const STOP_PATIENCE_MS: u64 = 15_000;
+
+/// Milliseconds after which the runtimes are asked again what runs from an earlier life.
+const ADOPT_AGAIN_MS: u64 = 5_000;
+
+/// What the reconciler wants done.
+#[derive(Debug, Clone)]
+#[must_use]
+pub(crate) enum Effect {
+    /// Something for the runtimes.
+    Runtime(RuntimeCommand),
+    /// Something for the operator.
+    Event(Event),
+}
+
+/// What has changed since the last look, see [`Reconciler::take_changes`].
+#[derive(Debug, Default)]
+pub(crate) struct Changes {
+    /// The claims as reported.
+    pub(crate) report: bool,
+    /// What the disk should remember of them.
+    pub(crate) durable: bool,
+    /// Services of which slots were taken or released.
+    pub(crate) held: BTreeSet<ServiceKey>,
+}
+
+/// What the reconciler may look at.
+#[derive(Clone, Copy)]
+pub(crate) struct World<'a> {
+    pub(crate) cluster: &'a Cluster,
+    pub(crate) desired: &'a Desired,
+    /// Whether desired state is known at all: a node that lost its disk keeps what it runs until
+    /// a peer has told it what is wanted.
+    pub(crate) desired_known: bool,
+    /// This node's report; its claims are not looked at.
+    pub(crate) host: &'a NodeReport,
+    pub(crate) bidder: &'a Bidder,
+}
+
+/// Runs this node's claims.
+#[derive(Debug)]
+pub(crate) struct Reconciler {
+    me: NodeId,
+    boot: u64,
+    rng: ChaCha8Rng,
+    claims: BTreeMap<SlotId, Held>,
+    timers: Timers<SlotId>,
+    refusals: BTreeMap<(ServiceKey, String), Refusal>,
+    /// Services to look at again when a refusal ends.
+    revisits: Timers<ServiceKey>,
+    /// Whether the runtimes have said what runs from an earlier life.
+    adopted: bool,
+    ask_adopted: Option<u64>,
+    /// Whether claims of an earlier life may be started: the others were heard, or nobody is there.
+    gate_open: bool,
+    last_node_epoch: u64,
+    changes: Changes,
+}
+
+#[derive(Debug)]
+struct Refusal {
+    until: u64,
+    reason: String,
+}
+
+impl Reconciler {
+    pub(crate) fn new(me: NodeId, boot: u64, seed: u64) -> Self {
+        Self {
+            me,
+            boot,
+            rng: ChaCha8Rng::seed_from_u64(seed),
+            claims: BTreeMap::new(),
+            timers: Timers::default(),
+            refusals: BTreeMap::new(),
+            revisits: Timers::default(),
+            adopted: false,
+            ask_adopted: None,
+            gate_open: false,
+            last_node_epoch: 0,
+            changes: Changes::default(),
+        }
+    }
+
+    /// This node's claims, by slot.
+    pub(crate) fn claims(&self) -> impl Iterator<Item = &Claim> {
+        self.claims.values().map(|held| &held.claim)
+    }
+
+    pub(crate) fn holds(&self, service: &ServiceKey, slot: Slot) -> bool {
+        let service = service.clone();
+        self.claims.contains_key(&SlotId { service, slot })
+    }
+
+    pub(crate) fn holds_any(&self, service: &ServiceKey) -> bool {
+        self.slots_of(service).next().is_some()
+    }
+
+    /// What this node has taken.
+    pub(crate) fn committed(&self) -> Resources {
+        let claims = self.claims();
+        claims.fold(Resources::ZERO, |sum, claim| sum.plus(claim.resources))
+    }
+
+    /// Why this node would not start a revision although it would fit.
+    pub(crate) fn refusal(&self, service: &ServiceKey, revision: &str, now: u64) -> Option<Reason> {
+        let key = (service.clone(), revision.to_owned());
+        let refusal = self.refusals.get(&key).filter(|r| r.until > now)?;
+        Some(Reason::FailedHere {
+            reason: refusal.reason.clone(),
+            retry_s: (refusal.until - now).div_ceil(1_000),
+        })
+    }
+
+    /// This node with its claims, but for `except`.
+    pub(crate) fn view(
+        &self,
+        host: &NodeReport,
+        desired: &Desired,
+        except: Option<&SlotId>,
+    ) -> NodeView {
+        let mut view = NodeView::conditions(self.me, host, Standing::Alive, desired);
+        for (slot, held) in &self.claims {
+            if Some(slot) != except {
+                view.add_claim(&held.claim, desired);
+            }
+        }
+        view
+    }
+
+    /// Tells and forgets what has changed.
+    pub(crate) fn take_changes(&mut self) -> Changes {
+        std::mem::take(&mut self.changes)
+    }
+
+    /// Claims a slot that was won.
+    pub(crate) fn take(
+        &mut self,
+        slot: SlotId,
+        epoch: u64,
+        world: &World<'_>,
+        now: Now,
+    ) -> Vec<Effect> {
+        let Some(service) = world.desired.services.get(&slot.service) else {
+            return Vec::new();
+        };
+        if self.claims.contains_key(&slot) {
+            return Vec::new();
+        }
+        self.changes.report = true;
+        self.changes.durable = true;
+        self.changes.held.insert(slot.service.clone());
+        let held = Held::new(slot.clone(), epoch, service, now.wall, now.mono);
+        self.claims.insert(slot.clone(), held);
+        self.run_due(&slot, world, now)
+    }
+
+    /// Looks at all claims of a service again, because something about it has changed.
+    pub(crate) fn review(
+        &mut self,
+        service: &ServiceKey,
+        world: &World<'_>,
+        now: Now,
+    ) -> Vec<Effect> {
+        let slots: Vec<SlotId> = self.slots_of(service).cloned().collect();
+        let mut effects = Vec::new();
+        for slot in slots {
+            effects.extend(self.review_slot(&slot, world, now));
+        }
+        effects.extend(self.claim_own_slot(service, world, now));
+        effects
+    }
+
+    fn slots_of<'a>(&'a self, service: &'a ServiceKey) -> impl Iterator<Item = &'a SlotId> {
+        let first = SlotId {
+            service: service.clone(),
+            slot: Slot::Replica(0),
+        };
+        let from_first = self.claims.range(first..).map(|(slot, _)| slot);
+        from_first.take_while(move |slot| slot.service == *service)
+    }
+
+    /// A daemon service needs no auction: every node that matches claims its own slot.
+    fn claim_own_slot(&mut self, key: &ServiceKey, world: &World<'_>, now: Now) -> Vec<Effect> {
+        let Some(service) = world.desired.services.get(key) else {
+            return Vec::new();
+        };
+        let wanted = service.running && service.spec.mode == Mode::Global && self.adopted;
+        let slot = Slot::Node(self.me);
+        if !wanted || self.holds(key, slot) {
+            return Vec::new();
+        }
+        if self.refusal(key, &service.revision, now.mono).is_some() {
+            return Vec::new();
+        }
+        let mut view = self.view(world.host, world.desired, None);
+        world.bidder.add_offers(&mut view);
+        match judge(&service.spec, key, &view) {
+            Verdict::Fit { .. } => {
+                let epoch = self.next_node_epoch();
+                let service = key.clone();
+                self.take(SlotId { service, slot }, epoch, world, now)
+            }
+            Verdict::Refused(reasons) => {
+                if reasons.contains(&Reason::Busy) {
+                    self.revisits.set(key, Some(now.mono + REPLACE_SOON_MS));
+                }
+                Vec::new()
+            }
+        }
+    }
+
+    /// The next epoch of a slot that only this node can hold: lives count before claims.
+    fn next_node_epoch(&mut self) -> u64 {
+        let first = self.boot.saturating_mul(1 << 16);
+        self.last_node_epoch = self.last_node_epoch.saturating_add(1).max(first);
+        self.last_node_epoch
+    }
+
+    fn review_slot(&mut self, slot: &SlotId, world: &World<'_>, now: Now) -> Vec<Effect> {
+        let Some(held) = self.claims.get(slot) else {
+            return Vec::new();
+        };
+        let view = || {
+            let mut view = self.view(world.host, world.desired, Some(slot));
+            world.bidder.add_offers(&mut view);
+            view
+        };
+        let wish = wish(held, world, view);
+        let service = world.desired.services.get(&slot.service);
+        match (wish, service) {
+            (Wish::Keep, _) => self.keep(slot),
+            (Wish::Leave(why), _) => self.leave(slot, &why),
+            (Wish::Stop(why), _) => self.end(slot, &why, now),
+            (Wish::Replace, Some(service)) => self.replace(slot, service, world, now),
+            (Wish::ReplaceSoon, _) => {
+                let at = now.mono + REPLACE_SOON_MS;
+                self.revisits.set(&slot.service, Some(at));
+                Vec::new()
+            }
+            // Only a service that exists can want a replacement.
+            (Wish::Replace, None) => Vec::new(),
+        }
+    }
+
+    fn keep(&mut self, slot: &SlotId) -> Vec<Effect> {
+        let Some(held) = self.claims.get_mut(slot) else {
+            return Vec::new();
+        };
+        // Wanted again while it was on its way out: once it has stopped it starts anew.
+        if let Stage::Stopping { then, .. } = &mut held.stage {
+            *then = Then::Restart;
+        }
+        if held.claim.leaving {
+            held.claim.leaving = false;
+            self.changes.report = true;
+            self.changes.durable = true;
+        }
+        Vec::new()
+    }
+
+    fn leave(&mut self, slot: &SlotId, why: &str) -> Vec<Effect> {
+        let Some(held) = self.claims.get_mut(slot) else {
+            return Vec::new();
+        };
+        if held.claim.leaving {
+            return Vec::new();
+        }
+        held.claim.leaving = true;
+        held.say(why);
+        let text = format!("{slot} looks for another node: {why}");
+        let event = self.event(slot, false, text);
+        self.changes.report = true;
+        self.changes.durable = true;
+        vec![event]
+    }
+
+    /// Ends a claim: at once when nothing runs, else after its replica has stopped.
+    fn end(&mut self, slot: &SlotId, why: &str, now: Now) -> Vec<Effect> {
+        let Some(held) = self.claims.get_mut(slot) else {
+            return Vec::new();
+        };
+        match &mut held.stage {
+            // What runs has to be known before it can be stopped.
+            Stage::Recovering => Vec::new(),
+            Stage::Parked | Stage::Waiting { .. } | Stage::Ended => self.release(slot),
+            Stage::Stopping { then, .. } => {
+                *then = Then::Release;
+                if !held.claim.leaving {
+                    held.claim.leaving = true;
+                    self.changes.report = true;
+                }
+                Vec::new()
+            }
+            Stage::Starting | Stage::Running { .. } => {
+                held.claim.leaving = true;
+                held.say(why);
+                let text = format!("stopping {slot}: {why}");
+                let mut effects = vec![self.event(slot, false, text)];
+                effects.extend(self.stop(slot, Then::Release, now));
+                effects
+            }
+        }
+    }
+
+    fn replace(
+        &mut self,
+        slot: &SlotId,
+        service: &Service,
+        world: &World<'_>,
+        now: Now,
+    ) -> Vec<Effect> {
+        let Some(held) = self.claims.get_mut(slot) else {
+            return Vec::new();
+        };
+        held.claim.leaving = false;
+        self.changes.report = true;
+        self.changes.durable = true;
+        match &mut held.stage {
+            Stage::Recovering => Vec::new(),
+            Stage::Parked if !self.gate_open => {
+                held.adopt_spec(service);
+                Vec::new()
+            }
+            Stage::Parked | Stage::Waiting { .. } | Stage::Ended => {
+                held.adopt_spec(service);
+                held.stage = Stage::Waiting { at: now.mono };
+                self.run_due(slot, world, now)
+            }
+            Stage::Stopping { then, .. } => {
+                *then = Then::Restart;
+                held.reserve_also(&service.spec);
+                Vec::new()
+            }
+            Stage::Starting | Stage::Running { .. } => {
+                held.reserve_also(&service.spec);
+                let text = format!("updating {slot} to {}", service.revision);
+                let mut effects = vec![self.event(slot, false, text)];
+                effects.extend(self.stop(slot, Then::Restart, now));
+                effects
+            }
+        }
+    }
+
+    fn stop(&mut self, slot: &SlotId, then: Then, now: Now) -> Vec<Effect> {
+        let Some(held) = self.claims.get_mut(slot) else {
+            return Vec::new();
+        };
+        held.stage = Stage::Stopping {
+            then,
+            asked: now.mono,
+        };
+        held.claim.phase = Phase::Stopping;
+        held.claim.ready = false;
+        let command = stop_command(held);
+        self.changes.report = true;
+        self.set_timer(slot);
+        vec![Effect::Runtime(command)]
+    }
+
+    /// Gives a slot up; nothing of it runs.
+    fn release(&mut self, slot: &SlotId) -> Vec<Effect> {
+        let Some(held) = self.claims.remove(slot) else {
+            return Vec::new();
+        };
+        self.timers.set(slot, None);
+        self.changes.report = true;
+        self.changes.durable = true;
+        self.changes.held.insert(slot.service.clone());
+        let residue = held.residue.into_iter();
+        residue
+            .map(|id| Effect::Runtime(RuntimeCommand::Remove { id }))
+            .collect()
+    }
+
+    /// Time has passed. Services that want a new look come back with the effects.
+    pub(crate) fn handle_timeout(
+        &mut self,
+        world: &World<'_>,
+        now: Now,
+    ) -> (Vec<Effect>, Vec<ServiceKey>) {
+        let mut effects = Vec::new();
+        if self.ask_adopted.is_some_and(|at| at <= now.mono) {
+            self.ask_adopted = Some(now.mono + ADOPT_AGAIN_MS);
+            effects.push(Effect::Runtime(RuntimeCommand::Adopt));
+        }
+        for slot in self.timers.take_due(now.mono) {
+            effects.extend(self.run_due(&slot, world, now));
+        }
+        let revisits = self.revisits.take_due(now.mono);
+        if !revisits.is_empty() {
+            self.refusals.retain(|_, refusal| refusal.until > now.mono);
+        }
+        (effects, revisits)
+    }
+
+    /// When to call [`Self::handle_timeout`], in milliseconds of the monotonic clock.
+    pub(crate) fn poll_timeout(&self) -> Option<u64> {
+        let times = [self.timers.next(), self.revisits.next(), self.ask_adopted];
+        times.into_iter().flatten().min()
+    }
+
+    /// Does what is due for one claim and sets its next deadline.
+    fn run_due(&mut self, slot: &SlotId, world: &World<'_>, now: Now) -> Vec<Effect> {
+        let Some(held) = self.claims.get_mut(slot) else {
+            return Vec::new();
+        };
+        let mut effects = Vec::new();
+        match held.stage {
+            Stage::Waiting { at } if at <= now.mono => {
+                effects.extend(self.launch(slot, world));
+            }
+            Stage::Running { since, check } => match check {
+                Check::Due { at, delay } if at <= now.mono => {
+                    effects.extend(held.ask_port());
+                    let at = now.mono;
+                    let check = Check::Sent { at, delay };
+                    held.stage = Stage::Running { since, check };
+                }
+                Check::Sent { at, delay } if at + CHECK_TIMEOUT_MS <= now.mono => {
+                    let check = Check::again(delay, now.mono);
+                    held.stage = Stage::Running { since, check };
+                }
+                Check::Due { .. } | Check::Sent { .. } | Check::Passed => {}
+            },
+            Stage::Stopping { then, asked } if held.stop_again_at(asked) <= now.mono => {
+                effects.push(Effect::Runtime(stop_command(held)));
+                let asked = now.mono;
+                held.stage = Stage::Stopping { then, asked };
+            }
+            Stage::Recovering
+            | Stage::Parked
+            | Stage::Waiting { .. }
+            | Stage::Starting
+            | Stage::Ended
+            | Stage::Stopping { .. } => {}
+        }
+        self.set_timer(slot);
+        effects
+    }
+
+    fn set_timer(&mut self, slot: &SlotId) {
+        let at = self.claims.get(slot).and_then(Held::due);
+        self.timers.set(slot, at);
+    }
+
+    /// Asks the runtime to start the present attempt.
+    fn launch(&mut self, slot: &SlotId, world: &World<'_>) -> Vec<Effect> {
+        let Some(held) = self.claims.get_mut(slot) else {
+            return Vec::new();
+        };
+        let Some(spec) = held.spec.clone() else {
+            // The specification of an older revision is not known any more; the review that
+            // follows every change of desired state replaces it.
+            held.stage = Stage::Parked;
+            return Vec::new();
+        };
+        held.stage = Stage::Starting;
+        held.claim.phase = Phase::Starting;
+        held.claim.restarts = held.attempt;
+        let workload = Workload {
+            id: held.id(),
+            revision: held.claim.revision.clone(),
+            spec,
+            node_name: world.host.name.clone(),
+            node: self.me,
+        };
+        self.changes.report = true;
+        self.changes.durable = true;
+        vec![Effect::Runtime(RuntimeCommand::Start(Box::new(workload)))]
+    }
+
+    fn event(&self, slot: &SlotId, warning: bool, text: String) -> Effect {
+        Effect::Event(Event {
+            warning,
+            text,
+            slot: Some(slot.clone()),
+            node: Some(self.me),
+        })
+    }
+
+    fn random(&mut self) -> u64 {
+        self.rng.next_u64()
+    }
+}
+
+impl Held {
+    /// When this claim next does something by itself.
+    fn due(&self) -> Option<u64> {
+        match self.stage {
+            Stage::Waiting { at } => Some(at),
+            Stage::Running { check, .. } => match check {
+                Check::Passed => None,
+                Check::Due { at, .. } => Some(at),
+                Check::Sent { at, .. } => Some(at.saturating_add(CHECK_TIMEOUT_MS)),
+            },
+            Stage::Stopping { asked, .. } => Some(self.stop_again_at(asked)),
+            Stage::Recovering | Stage::Parked | Stage::Starting | Stage::Ended => None,
+        }
+    }
+
+    fn stop_again_at(&self, asked: u64) -> u64 {
+        let grace = self.spec.as_ref().map_or(0, |s| s.stop_grace_ms());
+        asked.saturating_add(grace).saturating_add(STOP_PATIENCE_MS)
+    }
+}
+
+/// Asks for the end of the present attempt.
+fn stop_command(held: &Held) -> RuntimeCommand {
+    let spec = held.spec.as_deref();
+    let default = dunlin_state::model::ServiceSpec::DEFAULT_STOP_GRACE_MS;
+    RuntimeCommand::Stop {
+        id: held.id(),
+        signal: spec.and_then(|s| s.stop_signal.clone()),
+        grace_ms: spec.map_or(default, |s| s.stop_grace_ms()),
+    }
+}

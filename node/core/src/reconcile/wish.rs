@@ -1,0 +1,187 @@
+//! What should become of a claim, given what the cluster wants and who else holds the slot.
+
+use dunlin_state::desired::Service;
+use dunlin_state::model::{Availability, Claim, Mode, NodeId, Phase, Slot};
+
+use super::World;
+use super::held::{Held, Stage};
+use crate::liveness::Standing;
+use crate::order::beats;
+use crate::placement::{NodeView, Reason, Verdict, judge, matches_constraints};
+
+/// What should become of a claim.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Wish {
+    /// Stay as it is.
+    Keep,
+    /// Stay until another node has the slot.
+    Leave(String),
+    /// End it: the slot is not wanted, or another node has it.
+    Stop(String),
+    /// Change to the present specification.
+    Replace,
+    /// Change to it when what it needs is not on offer elsewhere any more: look again soon.
+    ReplaceSoon,
+}
+
+/// Decides about one claim of this node. `view` is this node without that claim.
+pub(super) fn wish(held: &Held, world: &World<'_>, view: impl FnOnce() -> NodeView) -> Wish {
+    let claim = &held.claim;
+    let Some(service) = world.desired.services.get(&claim.slot.service) else {
+        return if world.desired_known {
+            Wish::Stop("the service was removed".to_owned())
+        } else {
+            Wish::Keep
+        };
+    };
+    if let Some(why) = unwanted(claim.slot.slot, service, world.cluster.me()) {
+        return Wish::Stop(why.to_owned());
+    }
+    if let Some(winner) = beaten_by(held, world) {
+        return Wish::Stop(format!("{} holds the slot", winner.short()));
+    }
+    let outdated = claim.revision != service.revision;
+    if held.stage == Stage::Ended && !outdated {
+        return Wish::Keep;
+    }
+    let view = view();
+    let go = |why: String| match claim.slot.slot {
+        Slot::Replica(_) => Wish::Leave(why),
+        // Nobody else can have this slot.
+        Slot::Node(_) => Wish::Stop(why),
+    };
+    if view.availability == Availability::Drained {
+        return go("the node is drained".to_owned());
+    }
+    if !outdated {
+        return if matches_constraints(&service.spec, &view) {
+            Wish::Keep
+        } else {
+            go("the node does not match the placement constraints any more".to_owned())
+        };
+    }
+    if held.serves() && !claim.leaving && !is_my_turn(claim, service, world) {
+        return Wish::Keep;
+    }
+    match judge(&service.spec, &claim.slot.service, &view) {
+        Verdict::Fit { .. } => Wish::Replace,
+        Verdict::Refused(reasons) => match reasons.iter().find(|r| forbids_update(r)) {
+            Some(reason) => go(format!("the new specification cannot run here: {reason}")),
+            None if reasons.contains(&Reason::Busy) => Wish::ReplaceSoon,
+            None => Wish::Replace,
+        },
+    }
+}
+
+fn unwanted(slot: Slot, service: &Service, me: NodeId) -> Option<&'static str> {
+    if !service.running {
+        return Some("the service is stopped");
+    }
+    match (slot, service.spec.mode) {
+        (Slot::Replica(index), Mode::Replicated) => {
+            (index >= service.wanted_replicas()).then_some("the service was scaled down")
+        }
+        (Slot::Node(node), Mode::Global) => (node != me).then_some("it is another node's slot"),
+        (Slot::Replica(_), Mode::Global) | (Slot::Node(_), Mode::Replicated) => {
+            Some("the service has another mode now")
+        }
+    }
+}
+
+/// A replica stays where it is on a node that only takes nothing new.
+fn forbids_update(reason: &Reason) -> bool {
+    match reason {
+        Reason::Constraint { .. }
+        | Reason::Cpu { .. }
+        | Reason::Memory { .. }
+        | Reason::Disk { .. }
+        | Reason::HostPort(_)
+        | Reason::MaxPerNode(_)
+        | Reason::AntiAffinity(_)
+        | Reason::Runtime(_)
+        | Reason::NoCommand => true,
+        Reason::Unavailable(_)
+        | Reason::DiskFailing
+        | Reason::Suspect
+        | Reason::Gone
+        | Reason::Busy
+        | Reason::StaleSpec
+        | Reason::FailedHere { .. }
+        | Reason::Lapsed
+        | Reason::HoldsSlot => false,
+    }
+}
+
+/// Who else holds the slot with a better claim. A replica that may be running goes only when the
+/// other is running and ready (no gap); a claim with nothing behind it goes at once.
+fn beaten_by(held: &Held, world: &World<'_>) -> Option<NodeId> {
+    let me = world.cluster.me();
+    let watch = world.cluster.watch(&held.claim.slot.service)?;
+    watch
+        .claims_of(held.claim.slot.slot)
+        .filter(|(node, _)| *node != me && world.cluster.standing(*node) == Standing::Alive)
+        .find(|(node, other)| {
+            let better = beats((node, other), (&me, &held.claim)).is_gt();
+            if other.leaving {
+                false
+            } else if is_settled(other) {
+                better || held.claim.leaving
+            } else {
+                better && !held.may_run() && held.stage != Stage::Ended
+            }
+        })
+        .map(|(node, _)| node)
+}
+
+/// Whether the slot is filled for good by this claim.
+fn is_settled(claim: &Claim) -> bool {
+    match claim.phase {
+        Phase::Running => claim.ready,
+        Phase::Completed => true,
+        Phase::Claimed
+        | Phase::Preparing
+        | Phase::Starting
+        | Phase::BackOff
+        | Phase::CrashLoop
+        | Phase::Failed
+        | Phase::Stopping => false,
+    }
+}
+
+/// Whether so few of the lower slots still have to change that this one may. Every holder counts
+/// the same registers, so the slots change in order without anybody directing them.
+fn is_my_turn(claim: &Claim, service: &Service, world: &World<'_>) -> bool {
+    let Some(watch) = world.cluster.watch(&claim.slot.service) else {
+        return false;
+    };
+    let is_updated = |slot: &Slot| {
+        watch.claims_of(*slot).any(|(node, other)| {
+            world.cluster.standing(node).holds_claims()
+                && other.revision == service.revision
+                && is_settled(other)
+        })
+    };
+    let limit = service.spec.update.parallelism.max(1);
+    let limit = usize::try_from(limit).unwrap_or(usize::MAX);
+    let behind = match claim.slot.slot {
+        Slot::Replica(index) => (0..index)
+            .map(Slot::Replica)
+            .filter(|slot| !is_updated(slot))
+            .take(limit)
+            .count(),
+        Slot::Node(me) => watch
+            .slots()
+            .filter(|slot| matches!(slot, Slot::Node(node) if *node < me))
+            .filter(|slot| holders_count(world, watch, *slot) && !is_updated(slot))
+            .take(limit)
+            .count(),
+    };
+    behind < limit
+}
+
+/// Whether a living node holds the slot; a dead node's place in a daemon service is not waited for.
+fn holders_count(world: &World<'_>, watch: &crate::cluster::Watch, slot: Slot) -> bool {
+    watch
+        .claims_of(slot)
+        .any(|(node, _)| world.cluster.standing(node).holds_claims())
+}
