@@ -13,7 +13,7 @@ pub mod explain;
 mod hashing;
 pub mod io;
 pub mod liveness;
-mod order;
 pub mod placement;
 mod reconcile;
 mod timers;
+pub mod wire;

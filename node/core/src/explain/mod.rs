@@ -3,13 +3,13 @@
 use std::collections::BTreeMap;
 
 use dunlin_state::desired::{Desired, Service};
-use dunlin_state::model::{Claim, Mode, NodeId, Phase, ServiceKey, Slot};
+use dunlin_state::model::{Claim, Mode, NodeId, Phase, ServiceKey, Slot, beats};
 use serde::{Deserialize, Serialize};
 
 use crate::bidding::LastRound;
 use crate::cluster::Cluster;
 use crate::liveness::Standing;
-use crate::order::beats;
+
 use crate::placement::{NodeView, Reason, Verdict, judge};
 
 /// The state of a service, slot by slot and node by node.

@@ -1,12 +1,12 @@
 //! What should become of a claim, given what the cluster wants and who else holds the slot.
 
 use dunlin_state::desired::Service;
-use dunlin_state::model::{Availability, Claim, Mode, NodeId, Phase, Slot};
+use dunlin_state::model::{Availability, Claim, Mode, NodeId, Phase, Slot, beats};
 
 use super::World;
 use super::held::{Held, Stage};
 use crate::liveness::Standing;
-use crate::order::beats;
+
 use crate::placement::{NodeView, Reason, Verdict, judge, matches_constraints};
 
 /// What should become of a claim.
