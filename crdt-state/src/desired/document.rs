@@ -93,7 +93,9 @@ pub struct Recovered {
     pub dropped: Option<LoadError>,
 }
 
-/// Desired state with its history. See the [module](self) for what it promises.
+/// Desired state with its history. See the [module](self) for what it promises. A clone writes as
+/// the same actor, so of two clones that both write, one has to be dropped unseen.
+#[derive(Clone)]
 pub struct Document {
     pub(super) engine: Engine,
     pub(super) actor: Actor,

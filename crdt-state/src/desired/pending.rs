@@ -16,7 +16,7 @@ const MAX_PENDING_BYTES: usize = 4 * 1024 * 1024;
 const MAX_QUARANTINED: usize = 1024;
 
 /// Changes whose predecessors have not arrived.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(super) struct Pending {
     changes: BTreeMap<Hash, Incoming>,
     order: VecDeque<Hash>,
@@ -87,7 +87,7 @@ impl Pending {
 }
 
 /// Hashes of bytes that have been refused, so that they are not tried again.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(super) struct Quarantine {
     hashes: BTreeSet<[u8; 32]>,
     order: VecDeque<[u8; 32]>,

@@ -96,6 +96,20 @@ pub enum Rejection {
         /// The bound.
         max: usize,
     },
+    /// The node's disk refused the change.
+    #[error(
+        "this node's disk refused the change ({reason}); nothing has changed: free some space, or ask another node"
+    )]
+    DiskRefused {
+        /// The disk's words.
+        reason: String,
+    },
+    /// Too many changes wait for the node's disk.
+    #[error("{waiting} changes wait for this node's disk already; try again in a moment")]
+    Busy {
+        /// How many.
+        waiting: usize,
+    },
     /// The document failed; it is as it was before.
     #[error("the state document could not be written ({0}); nothing has changed, try again")]
     Internal(String),

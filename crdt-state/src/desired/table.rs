@@ -61,7 +61,7 @@ pub(super) struct NodeCells {
 }
 
 /// All registers that this version understands.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(super) struct Table {
     services: BTreeMap<ServiceKey, ServiceCells>,
     nodes: BTreeMap<NodeId, NodeCells>,

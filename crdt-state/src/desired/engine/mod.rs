@@ -58,6 +58,7 @@ pub(super) enum EngineFault {
 }
 
 /// An automerge document whose root is a flat map of bytes.
+#[derive(Clone)]
 pub(super) struct Engine {
     am: Automerge,
     id: DocumentId,
