@@ -1,0 +1,179 @@
+//! The task of one attempt: start, watch, stop, in the order asked.
+
+use std::sync::Arc;
+
+use dunlin_core::io::{RuntimeEvent, Workload, WorkloadId};
+use futures::future::BoxFuture;
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+use super::select::{self, Choice};
+use super::{Ending, Live, Runtime, Shared, StartContext, StartError};
+
+/// Orders that may wait for an attempt that is busy. The engine sends a start, a stop and a
+/// removal; the rest is room for repetitions.
+pub(super) const QUEUE: usize = 16;
+
+/// What an attempt may be told.
+#[derive(Debug)]
+pub(super) enum Order {
+    /// Start it, or say again that it runs.
+    Start(Box<Workload>),
+    /// Ask, wait, kill.
+    Stop {
+        /// Signal name.
+        signal: Option<String>,
+        /// Milliseconds.
+        grace_ms: u64,
+    },
+    /// Delete what is left of it.
+    Remove,
+}
+
+/// Where a task begins.
+pub(super) enum Begin {
+    /// With a start.
+    Start(Box<Workload>),
+    /// With one that runs.
+    Adopted(Live, Arc<dyn Runtime>),
+}
+
+/// What remains of a task.
+pub(super) struct Done {
+    pub(super) id: WorkloadId,
+    /// Absent when it was never started.
+    pub(super) ending: Option<Ending>,
+    /// Orders that came too late.
+    pub(super) rest: mpsc::Receiver<Order>,
+}
+
+/// An attempt's task.
+pub(super) struct Attempt {
+    pub(super) id: WorkloadId,
+    pub(super) shared: Arc<Shared>,
+    pub(super) events: mpsc::Sender<RuntimeEvent>,
+    pub(super) orders: mpsc::Receiver<Order>,
+}
+
+/// A stop that came during the start.
+type Stop = (Option<String>, u64);
+
+impl Attempt {
+    /// Lives as long as the attempt does.
+    pub(super) async fn run(mut self, begin: Begin) -> Done {
+        let ending = match begin {
+            Begin::Start(workload) => self.start(&workload).await,
+            Begin::Adopted(live, runtime) => self.watch(live, runtime, None).await,
+        };
+        if let Some(ending) = ending {
+            self.tell(ending.event(self.id.clone())).await;
+        }
+        Done {
+            id: self.id,
+            ending,
+            rest: self.orders,
+        }
+    }
+
+    async fn start(&mut self, workload: &Workload) -> Option<Ending> {
+        let runtime = match self.shared.runtime_for(workload) {
+            Ok(runtime) => runtime,
+            Err(error) => return self.not_started(error).await,
+        };
+        let cancel = CancellationToken::new();
+        let mut stop = None;
+        let context = StartContext { cancel: &cancel };
+        let mut starting = runtime.start(workload, context);
+        let result = loop {
+            tokio::select! {
+                result = &mut starting => break result,
+                Some(order) = self.orders.recv() => match order {
+                    Order::Stop { signal, grace_ms } => {
+                        cancel.cancel();
+                        stop = Some((signal, grace_ms));
+                    }
+                    // It is being started; and what is about to live is not removed.
+                    Order::Start(_) | Order::Remove => {}
+                },
+            }
+        };
+        drop(starting);
+        match result {
+            Ok(live) => {
+                let running = live.running.clone();
+                self.tell(RuntimeEvent::Started(running)).await;
+                self.watch(live, runtime, stop).await
+            }
+            Err(error) => self.not_started(error).await,
+        }
+    }
+
+    async fn not_started(&self, error: StartError) -> Option<Ending> {
+        match error {
+            StartError::Cancelled => Some(Ending::Lost),
+            StartError::Failed { reason, hopeless } => {
+                self.tell(RuntimeEvent::StartFailed {
+                    id: self.id.clone(),
+                    reason,
+                    hopeless,
+                })
+                .await;
+                None
+            }
+        }
+    }
+
+    async fn watch(
+        &mut self,
+        live: Live,
+        runtime: Arc<dyn Runtime>,
+        stop: Option<Stop>,
+    ) -> Option<Ending> {
+        let Live { running, mut ended } = live;
+        let id = self.id.clone();
+        let mut stopping: Option<BoxFuture<'_, ()>> =
+            stop.map(|(signal, grace)| runtime.stop(&id, signal, grace));
+        loop {
+            tokio::select! {
+                biased;
+                ending = &mut ended => return Some(ending),
+                order = self.orders.recv() => match order {
+                    Some(Order::Start(_)) => {
+                        self.tell(RuntimeEvent::Started(running.clone())).await;
+                    }
+                    Some(Order::Stop { signal, grace_ms }) => {
+                        stopping = Some(runtime.stop(&id, signal, grace_ms));
+                    }
+                    // Only the dead are removed.
+                    Some(Order::Remove) => {}
+                    // The daemon ends; the replica does not.
+                    None => return None,
+                },
+                () = wait_for(&mut stopping), if stopping.is_some() => stopping = None,
+            }
+        }
+    }
+
+    async fn tell(&self, event: RuntimeEvent) {
+        // Without a receiver the daemon is ending.
+        let _ = self.events.send(event).await;
+    }
+}
+
+async fn wait_for(stopping: &mut Option<BoxFuture<'_, ()>>) {
+    match stopping {
+        Some(future) => future.await,
+        None => std::future::pending().await,
+    }
+}
+
+impl Shared {
+    fn runtime_for(&self, workload: &Workload) -> Result<Arc<dyn Runtime>, StartError> {
+        let choice = select::choose(&workload.spec, self.config.allowed, false)?;
+        let runtime = match choice {
+            Choice::Process => self.process.clone().map(|r| r as Arc<dyn Runtime>),
+            Choice::Docker => None,
+        };
+        runtime.ok_or_else(|| StartError::passing("the runtime it needs has just gone"))
+    }
+}

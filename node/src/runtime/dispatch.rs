@@ -1,0 +1,206 @@
+//! Hands the engine's commands to the tasks of the attempts they are about.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use dunlin_core::io::{Adopted, RuntimeCommand, RuntimeEvent, WorkloadId};
+use tokio::net::TcpStream;
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+use tracing::warn;
+
+use super::attempt::{Attempt, Begin, Done, Order, QUEUE};
+use super::{Ending, Found, Live, Runtime, Runtimes, RuntimesError, Shared};
+
+/// A replica on this host accepts a connection at once or does not answer.
+const CONNECT_TIMEOUT: Duration = Duration::from_millis(500);
+
+/// Endings that are remembered to answer a repeated command.
+const MAX_ENDED: usize = 1024;
+
+/// What is known of an attempt.
+enum Entry {
+    /// Its task.
+    Active(mpsc::Sender<Order>),
+    /// It ended so.
+    Ended(Ending),
+}
+
+/// What a task of the set has done.
+enum Finished {
+    Attempt(Done),
+    Adoption(Vec<(Found, Arc<dyn Runtime>)>),
+    /// Nothing that concerns the others.
+    Side,
+}
+
+struct Dispatch {
+    shared: Arc<Shared>,
+    events: mpsc::Sender<RuntimeEvent>,
+    tasks: JoinSet<Finished>,
+    entries: BTreeMap<WorkloadId, Entry>,
+    /// The order in which entries ended.
+    ended: VecDeque<WorkloadId>,
+}
+
+impl Runtimes {
+    /// Serves until `commands` is closed. Replicas go on running afterwards.
+    pub async fn run(
+        self,
+        mut commands: mpsc::Receiver<RuntimeCommand>,
+        events: mpsc::Sender<RuntimeEvent>,
+    ) -> Result<(), RuntimesError> {
+        let mut dispatch = Dispatch {
+            shared: self.shared,
+            events,
+            tasks: JoinSet::new(),
+            entries: BTreeMap::new(),
+            ended: VecDeque::new(),
+        };
+        loop {
+            tokio::select! {
+                command = commands.recv() => match command {
+                    Some(command) => dispatch.command(command),
+                    None => return Ok(()),
+                },
+                Some(finished) = dispatch.tasks.join_next() => dispatch.finished(finished?),
+            }
+        }
+    }
+}
+
+impl Dispatch {
+    fn command(&mut self, command: RuntimeCommand) {
+        match command {
+            RuntimeCommand::Adopt => self.adopt(),
+            RuntimeCommand::Start(workload) => {
+                self.order(workload.id.clone(), Order::Start(workload));
+            }
+            RuntimeCommand::Stop {
+                id,
+                signal,
+                grace_ms,
+            } => self.order(id, Order::Stop { signal, grace_ms }),
+            RuntimeCommand::Remove { id } => self.order(id, Order::Remove),
+            RuntimeCommand::CheckPort { id, address } => self.check_port(id, address),
+        }
+    }
+
+    fn order(&mut self, id: WorkloadId, order: Order) {
+        match (self.entries.get(&id), order) {
+            (Some(Entry::Active(orders)), order) => {
+                if orders.try_send(order).is_err() {
+                    warn!(slot = %id.slot, "dropped an order: too many wait for this attempt");
+                }
+            }
+            (Some(Entry::Ended(ending)), Order::Start(_) | Order::Stop { .. }) => {
+                let event = ending.event(id);
+                self.tell(event);
+            }
+            (Some(Entry::Ended(_)) | None, Order::Remove) => {
+                self.entries.remove(&id);
+                self.ended.retain(|other| *other != id);
+                self.remove(id);
+            }
+            (None, Order::Start(workload)) => self.spawn(id, Begin::Start(workload)),
+            (None, Order::Stop { .. }) => self.tell(RuntimeEvent::Lost(id)),
+        }
+    }
+
+    fn spawn(&mut self, id: WorkloadId, begin: Begin) {
+        let (sender, orders) = mpsc::channel(QUEUE);
+        self.entries.insert(id.clone(), Entry::Active(sender));
+        let attempt = Attempt {
+            id,
+            shared: self.shared.clone(),
+            events: self.events.clone(),
+            orders,
+        };
+        self.tasks
+            .spawn(async move { Finished::Attempt(attempt.run(begin).await) });
+    }
+
+    fn adopt(&mut self) {
+        let (shared, events) = (self.shared.clone(), self.events.clone());
+        self.tasks.spawn(async move {
+            let mut all = Vec::new();
+            for runtime in shared.all() {
+                let found = runtime.adopt().await;
+                all.extend(found.into_iter().map(|found| (found, runtime.clone())));
+            }
+            let list: Vec<Adopted> = all.iter().map(|(found, _)| found.adopted.clone()).collect();
+            // Before anything is said of any one of them.
+            let _ = events.send(RuntimeEvent::Adopted(list)).await;
+            Finished::Adoption(all)
+        });
+    }
+
+    fn finished(&mut self, finished: Finished) {
+        match finished {
+            Finished::Attempt(done) => self.attempt_done(done),
+            Finished::Adoption(all) => {
+                for (found, runtime) in all {
+                    self.take_over(found, runtime);
+                }
+            }
+            Finished::Side => {}
+        }
+    }
+
+    fn take_over(&mut self, found: Found, runtime: Arc<dyn Runtime>) {
+        let running = found.adopted.running;
+        let id = running.id.clone();
+        if let Some(ended) = found.ended
+            && !self.entries.contains_key(&id)
+        {
+            self.spawn(id, Begin::Adopted(Live { running, ended }, runtime));
+        }
+    }
+
+    fn attempt_done(&mut self, mut done: Done) {
+        self.entries.remove(&done.id);
+        if let Some(ending) = done.ending {
+            self.entries.insert(done.id.clone(), Entry::Ended(ending));
+            self.ended.push_back(done.id.clone());
+            if self.ended.len() > MAX_ENDED
+                && let Some(oldest) = self.ended.pop_front()
+            {
+                self.entries.remove(&oldest);
+            }
+        }
+        while let Ok(order) = done.rest.try_recv() {
+            self.order(done.id.clone(), order);
+        }
+    }
+
+    fn remove(&mut self, id: WorkloadId) {
+        let shared = self.shared.clone();
+        self.tasks.spawn(async move {
+            for runtime in shared.all() {
+                runtime.remove(&id).await;
+            }
+            Finished::Side
+        });
+    }
+
+    fn check_port(&mut self, id: WorkloadId, address: SocketAddr) {
+        let events = self.events.clone();
+        self.tasks.spawn(async move {
+            let attempt = tokio::time::timeout(CONNECT_TIMEOUT, TcpStream::connect(address));
+            let open = matches!(attempt.await, Ok(Ok(_)));
+            let _ = events.send(RuntimeEvent::PortChecked { id, open }).await;
+            Finished::Side
+        });
+    }
+
+    /// From a task of its own: this loop never waits for the engine, which may wait for it.
+    fn tell(&mut self, event: RuntimeEvent) {
+        let events = self.events.clone();
+        self.tasks.spawn(async move {
+            let _ = events.send(event).await;
+            Finished::Side
+        });
+    }
+}

@@ -1,0 +1,276 @@
+//! Where replicas really run.
+//!
+//! [`Runtimes`] takes the engine's [`RuntimeCommand`]s and answers with [`RuntimeEvent`]s. Behind
+//! it stands one trait with two implementations: `process` (supervised host processes, needs
+//! nothing) and `docker` (Docker or Podman through their API). Each attempt to run a slot has one
+//! task that does what is asked of it in order; attempts know nothing of each other.
+//!
+//! What is absent: policy. Nothing here restarts, places, or judges health.
+//!
+//! Dropping [`Runtimes::run`] stops no replica. They outlive the daemon and are found again by
+//! [`RuntimeCommand::Adopt`].
+//!
+//! [`RuntimeCommand`]: dunlin_core::io::RuntimeCommand
+//! [`RuntimeCommand::Adopt`]: dunlin_core::io::RuntimeCommand::Adopt
+//! [`RuntimeEvent`]: dunlin_core::io::RuntimeEvent
+
+use std::ffi::OsString;
+use std::net::IpAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use dunlin_core::io::{Adopted, Running, RuntimeEvent, Workload, WorkloadId};
+use dunlin_state::model::{NodeId, RuntimeKind};
+use futures::future::BoxFuture;
+use thiserror::Error;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+mod attempt;
+mod dispatch;
+mod environment;
+mod logs;
+mod process;
+mod select;
+mod signal;
+
+pub use logs::{LogChunk, LogError, LogLine, LogQuery, LogStream};
+
+use process::ProcessRuntime;
+
+/// Bytes at which a replica's log file is put aside; two are kept, so that a chatty replica takes
+/// at most twice this from the disk.
+pub const LOG_FILE_BYTES: u64 = 5 * 1024 * 1024;
+
+/// What the runtimes of a node need to know.
+#[derive(Debug, Clone)]
+pub struct RuntimesConfig {
+    /// This node.
+    pub node: NodeId,
+    /// The cluster's id: with the node it marks the containers that are ours.
+    pub cluster: String,
+    /// Holds `workloads/` and `volumes/`.
+    pub data_dir: PathBuf,
+    /// Where peers reach the ports of this node's replicas.
+    pub advertise: IpAddr,
+    /// What is executed, with the attempt's directory added, to supervise a process: usually the
+    /// daemon's own executable and [`crate::supervisor::SUBCOMMAND`]. Its first part is also what
+    /// a replica's program name `dunlin` stands for.
+    pub supervisor_command: Vec<OsString>,
+    /// Restricts this node to one runtime; [`RuntimeKind::Auto`] offers all there are.
+    pub allowed: RuntimeKind,
+    /// Socket of Docker or Podman; the usual places are tried when absent.
+    pub docker_socket: Option<String>,
+}
+
+/// What a node can run right now.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Offer {
+    /// Of `process` and `docker`.
+    pub runtimes: Vec<String>,
+    /// Version of the container engine, if one answers.
+    pub engine: Option<String>,
+    /// What the operator should know, such as limits that cannot be enforced.
+    pub notes: Vec<String>,
+}
+
+/// Why the runtimes of a node cannot be set up. Nothing was changed.
+#[derive(Debug, Error)]
+pub enum OpenError {
+    /// The data directory is not usable.
+    #[error("cannot use {path}: {source}; choose a data directory that this user may write to")]
+    DataDir {
+        /// Which directory.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// No supervisor was named.
+    #[error("the supervisor command is empty: it must name the executable of the daemon")]
+    NoSupervisor,
+}
+
+/// Why the runtimes stopped.
+#[derive(Debug, Error)]
+pub enum RuntimesError {
+    /// A task panicked: a bug. Replicas go on running.
+    #[error("a runtime task failed: {0}")]
+    Task(#[from] tokio::task::JoinError),
+}
+
+/// How an attempt ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Ending {
+    /// With this code; whether memory was the reason.
+    Exited { code: i32, oom: bool },
+    /// Nobody knows.
+    Lost,
+}
+
+impl Ending {
+    fn event(self, id: WorkloadId) -> RuntimeEvent {
+        match self {
+            Self::Exited { code, oom } => RuntimeEvent::Exited { id, code, oom },
+            Self::Lost => RuntimeEvent::Lost(id),
+        }
+    }
+}
+
+/// An attempt that runs.
+struct Live {
+    running: Running,
+    /// Completes when it has ended. Dropping it stops nothing.
+    ended: BoxFuture<'static, Ending>,
+}
+
+/// An attempt from an earlier life of the daemon.
+struct Found {
+    adopted: Adopted,
+    /// Absent when it has ended already.
+    ended: Option<BoxFuture<'static, Ending>>,
+}
+
+/// Why an attempt was not started. Nothing of it runs.
+#[derive(Debug, Error)]
+enum StartError {
+    /// It cannot be, or could not now.
+    #[error("{reason}")]
+    Failed {
+        /// For a person.
+        reason: String,
+        /// Whether trying the same again on this node is pointless.
+        hopeless: bool,
+    },
+    /// A stop came first.
+    #[error("it was asked to stop before it had started")]
+    Cancelled,
+}
+
+impl StartError {
+    fn hopeless(reason: impl Into<String>) -> Self {
+        Self::Failed {
+            reason: reason.into(),
+            hopeless: true,
+        }
+    }
+
+    fn passing(reason: impl Into<String>) -> Self {
+        Self::Failed {
+            reason: reason.into(),
+            hopeless: false,
+        }
+    }
+}
+
+/// What a start must heed on its way.
+struct StartContext<'a> {
+    /// Set when the attempt is to stop before it has started.
+    cancel: &'a CancellationToken,
+}
+
+/// One way to run replicas. Every operation may be repeated.
+trait Runtime: Send + Sync {
+    /// Finds what an earlier life of the daemon started.
+    fn adopt(&self) -> BoxFuture<'_, Vec<Found>>;
+
+    /// Starts an attempt, or takes it over when it runs already.
+    fn start<'a>(
+        &'a self,
+        workload: &'a Workload,
+        context: StartContext<'a>,
+    ) -> BoxFuture<'a, Result<Live, StartError>>;
+
+    /// Sends the signal, waits for the grace, kills. [`Live::ended`] tells when it worked, and the
+    /// caller drops this future then.
+    fn stop<'a>(
+        &'a self,
+        id: &'a WorkloadId,
+        signal: Option<String>,
+        grace_ms: u64,
+    ) -> BoxFuture<'a, ()>;
+
+    /// Deletes what a dead attempt left behind; leaves a living one alone.
+    fn remove<'a>(&'a self, id: &'a WorkloadId) -> BoxFuture<'a, ()>;
+
+    /// Reads the log of an attempt, living or dead. `None` when it knows no such attempt.
+    fn logs<'a>(&'a self, query: &'a LogQuery)
+    -> BoxFuture<'a, Result<Option<LogChunk>, LogError>>;
+}
+
+/// What the task and its handles share.
+struct Shared {
+    config: RuntimesConfig,
+    process: Option<Arc<ProcessRuntime>>,
+    offer: watch::Sender<Offer>,
+}
+
+/// The task that runs this node's replicas.
+pub struct Runtimes {
+    shared: Arc<Shared>,
+}
+
+/// Reads what the runtimes know, from anywhere in the daemon.
+#[derive(Clone)]
+pub struct RuntimesHandle {
+    shared: Arc<Shared>,
+}
+
+impl Runtimes {
+    /// Finds out what this node can run. Starts nothing.
+    pub async fn open(config: RuntimesConfig) -> Result<(Self, RuntimesHandle), OpenError> {
+        let mut offer = Offer::default();
+        let process = match config.allowed {
+            RuntimeKind::Auto | RuntimeKind::Process => {
+                let process = ProcessRuntime::open(&config).await?;
+                offer.runtimes.push("process".to_owned());
+                offer.notes.extend(process.notes());
+                Some(Arc::new(process))
+            }
+            RuntimeKind::Docker => None,
+        };
+        let shared = Arc::new(Shared {
+            config,
+            process,
+            offer: watch::Sender::new(offer),
+        });
+        let handle = RuntimesHandle {
+            shared: shared.clone(),
+        };
+        Ok((Self { shared }, handle))
+    }
+}
+
+impl RuntimesHandle {
+    /// What this node can run right now.
+    pub fn offer(&self) -> Offer {
+        self.shared.offer.borrow().clone()
+    }
+
+    /// The runtimes on offer, of `process` and `docker`.
+    pub fn offered(&self) -> Vec<String> {
+        self.offer().runtimes
+    }
+
+    /// Follows [`RuntimesHandle::offer`]: a container engine comes and goes.
+    pub fn watch(&self) -> watch::Receiver<Offer> {
+        self.shared.offer.subscribe()
+    }
+
+    /// Reads a piece of a replica's log, running or dead. For more, ask again with
+    /// [`LogChunk::next`]; when nothing new is there and the replica lives, wait a moment first.
+    pub async fn logs(&self, query: &LogQuery) -> Result<LogChunk, LogError> {
+        for runtime in self.shared.all() {
+            if let Some(chunk) = runtime.logs(query).await? {
+                return Ok(chunk);
+            }
+        }
+        Err(LogError::Unknown(query.slot.clone()))
+    }
+}
+
+impl Shared {
+    fn all(&self) -> Vec<Arc<dyn Runtime>> {
+        let process = self.process.clone().map(|r| r as Arc<dyn Runtime>);
+        process.into_iter().collect()
+    }
+}

@@ -1,0 +1,220 @@
+//! Replicas as supervised host processes: the runtime that every node has.
+//!
+//! Each attempt has a directory `workloads/<namespace>/<service>/<slot>-<epoch>-<attempt>/` below
+//! the data directory and a supervisor process ([`crate::supervisor`]) that holds its lock. The
+//! directory is the whole truth: what it says and whether its lock is held is all that a new life
+//! of the daemon needs.
+//!
+//! What a replica sees of its host:
+//! - Its ports. Replicas share the host's network, so a free host port stands for each port of
+//!   the specification: `DUNLIN_PORT_<port>` for each, `PORT` for the one declared first. A port
+//!   published in host mode is exactly the published one. `HOST` (unless the specification sets
+//!   it) is the address at which peers reach this node; listening on it or on all addresses both
+//!   work, listening on 127.0.0.1 only works where that is the node's address.
+//! - Its volumes. Nothing is mounted: a named volume is the directory
+//!   `volumes/<namespace>/<name>` below the data directory, told as `DUNLIN_VOLUME_<NAME>`. A
+//!   bind mount's host path is visible to a process anyway.
+//! - A working directory of its own that goes away with the attempt, unless the specification
+//!   names one. With another user than the daemon's it is that user's home.
+//! - Of the daemon's environment only `PATH`, `LANG`, `TZ` and `HOME`.
+//!
+//! Needs Linux 5.3 (`pidfd_open`).
+
+use std::ffi::OsString;
+use std::io;
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use dunlin_core::io::{Running, Workload, WorkloadId};
+use dunlin_state::model::Endpoint;
+use futures::future::{BoxFuture, FutureExt as _};
+use tokio::sync::Semaphore;
+use tracing::warn;
+
+use super::logs::{LogChunk, LogError, LogQuery};
+use super::{Found, Live, OpenError, Runtime, RuntimesConfig, StartContext, StartError, signal};
+use crate::supervisor::cgroup::Hierarchy;
+use crate::supervisor::{Paths, RunRecord};
+
+mod adopt;
+mod directory;
+mod read_log;
+mod spawn;
+mod sys;
+mod watch;
+
+/// Supervisors that are started at the same time: more would only wait for the CPUs.
+const PARALLEL_STARTS: usize = 16;
+
+/// The process runtime of a node.
+pub(super) struct ProcessRuntime {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    workloads: PathBuf,
+    volumes: PathBuf,
+    advertise: IpAddr,
+    supervisor: Vec<OsString>,
+    /// Where limits are set, or why none can be.
+    cgroups: Result<Hierarchy, String>,
+    starts: Semaphore,
+}
+
+impl ProcessRuntime {
+    /// Prepares the directories and finds out about cgroups.
+    pub(super) async fn open(config: &RuntimesConfig) -> Result<Self, OpenError> {
+        if config.supervisor_command.is_empty() {
+            return Err(OpenError::NoSupervisor);
+        }
+        let workloads = config.data_dir.join("workloads");
+        let volumes = config.data_dir.join("volumes");
+        for path in [&workloads, &volumes] {
+            tokio::fs::create_dir_all(path)
+                .await
+                .map_err(|source| OpenError::DataDir {
+                    path: path.clone(),
+                    source,
+                })?;
+        }
+        let name = config.node.short();
+        let cgroups = blocking(move || Hierarchy::detect(&name))
+            .await
+            .unwrap_or_else(|| Err("finding out failed".to_owned()));
+        Ok(Self {
+            inner: Arc::new(Inner {
+                workloads,
+                volumes,
+                advertise: config.advertise,
+                supervisor: config.supervisor_command.clone(),
+                cgroups,
+                starts: Semaphore::new(PARALLEL_STARTS),
+            }),
+        })
+    }
+
+    /// What the operator should know.
+    pub(super) fn notes(&self) -> Option<String> {
+        let reason = self.inner.cgroups.as_ref().err()?;
+        Some(format!("limits of processes are not enforced: {reason}"))
+    }
+}
+
+impl Runtime for ProcessRuntime {
+    fn adopt(&self) -> BoxFuture<'_, Vec<Found>> {
+        self.inner.clone().adopt().boxed()
+    }
+
+    fn start<'a>(
+        &'a self,
+        workload: &'a Workload,
+        context: StartContext<'a>,
+    ) -> BoxFuture<'a, Result<Live, StartError>> {
+        async move {
+            let permit = tokio::select! {
+                permit = self.inner.starts.acquire() => permit,
+                () = context.cancel.cancelled() => return Err(StartError::Cancelled),
+            };
+            let _permit = permit.map_err(|_closed| StartError::Cancelled)?;
+            self.inner.clone().start(workload).await
+        }
+        .boxed()
+    }
+
+    fn stop<'a>(
+        &'a self,
+        id: &'a WorkloadId,
+        signal: Option<String>,
+        grace_ms: u64,
+    ) -> BoxFuture<'a, ()> {
+        let signal = signal.as_deref().and_then(|name| {
+            let signal = signal::parse(name);
+            if signal.is_none() {
+                warn!(slot = %id.slot, signal = name, "unknown stop signal; SIGTERM is sent");
+            }
+            signal
+        });
+        let paths = self.inner.paths(id);
+        watch::stop(paths, signal, grace_ms).boxed()
+    }
+
+    fn remove<'a>(&'a self, id: &'a WorkloadId) -> BoxFuture<'a, ()> {
+        let (inner, id) = (self.inner.clone(), id.clone());
+        async move {
+            blocking(move || inner.remove(&id)).await;
+        }
+        .boxed()
+    }
+
+    fn logs<'a>(
+        &'a self,
+        query: &'a LogQuery,
+    ) -> BoxFuture<'a, Result<Option<LogChunk>, LogError>> {
+        let (inner, query) = (self.inner.clone(), query.clone());
+        async move {
+            let slot = query.slot.clone();
+            let unreadable = |reason: String| LogError::Unreadable { slot, reason };
+            match blocking(move || inner.read_log(&query)).await {
+                Some(Ok(chunk)) => Ok(chunk),
+                Some(Err(error)) => Err(unreadable(error.to_string())),
+                None => Err(unreadable("reading it failed".to_owned())),
+            }
+        }
+        .boxed()
+    }
+}
+
+impl Inner {
+    /// What the engine is told of an attempt that runs.
+    fn running(&self, id: &WorkloadId, record: &RunRecord) -> Running {
+        let endpoints = record
+            .ports
+            .iter()
+            .map(|given| Endpoint {
+                target: given.target,
+                protocol: given.protocol,
+                address: (self.advertise, given.port).into(),
+            })
+            .collect();
+        Running {
+            id: id.clone(),
+            workload: format!("pid {}", record.workload.pid),
+            endpoints,
+        }
+    }
+
+    fn paths(&self, id: &WorkloadId) -> Paths {
+        Paths::new(&self.directory(id))
+    }
+}
+
+/// Runs file system work off the reactor. `None` when it panicked.
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Option<T> {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(value) => Some(value),
+        Err(error) => {
+            tracing::error!(%error, "a file system task failed");
+            None
+        }
+    }
+}
+
+/// Whether a supervisor holds this attempt.
+fn is_held(paths: &Paths) -> io::Result<bool> {
+    Ok(take_lock(&paths.lock())?.is_none())
+}
+
+/// Takes an attempt's lock; `None` while a supervisor has it.
+fn take_lock(path: &Path) -> io::Result<Option<std::fs::File>> {
+    let file = std::fs::File::options()
+        .create(true)
+        .truncate(false)
+        .write(true)
+        .open(path)?;
+    match rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => Ok(Some(file)),
+        Err(rustix::io::Errno::WOULDBLOCK) => Ok(None),
+        Err(error) => Err(error.into()),
+    }
+}

@@ -1,0 +1,249 @@
+//! Starting an attempt.
+
+use std::fs::{self, DirBuilder, File};
+use std::io;
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::DirBuilderExt as _;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::time::Duration;
+
+use dunlin_core::io::Workload;
+use dunlin_state::model::{PortSpec, PublishMode, VolumeMount};
+use rustix::process::{Pid, PidfdFlags};
+use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, BufReader};
+use tokio::net::unix::pipe;
+
+use super::super::{LOG_FILE_BYTES, environment, signal};
+use super::watch::Watched;
+use super::{Inner, Live, StartError, blocking, directory, is_held};
+use crate::supervisor::{
+    Handshake, LaunchSpec, Paths, PortWish, RunRecord, StoredId, read_json, write_json,
+};
+
+/// A supervisor that has not answered by then is given up.
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
+/// The longest answer: a few hundred ports fit.
+const MAX_HANDSHAKE_BYTES: u64 = 64 * 1024;
+/// The most of a supervisor's complaint that is passed on.
+const MAX_COMPLAINT: usize = 300;
+
+/// What became of preparing.
+enum Prepared {
+    /// A supervisor was started.
+    Spawned(Spawned),
+    /// It runs already.
+    Running(RunRecord),
+}
+
+struct Spawned {
+    child: Child,
+    pidfd: OwnedFd,
+    answer: OwnedFd,
+}
+
+impl Inner {
+    /// Starts an attempt.
+    pub(super) async fn start(self: Arc<Self>, workload: &Workload) -> Result<Live, StartError> {
+        let inner = self.clone();
+        let asked = workload.clone();
+        let prepared = blocking(move || inner.prepare(&asked))
+            .await
+            .unwrap_or_else(|| Err(StartError::passing("preparing it failed")))?;
+        let paths = self.paths(&workload.id);
+        let (watched, record) = match prepared {
+            Prepared::Running(record) => {
+                let watched = Watched::adopt(&record)
+                    .map_err(|e| StartError::passing(format!("cannot watch it: {e}")))?;
+                (watched, record)
+            }
+            Prepared::Spawned(spawned) => {
+                let Spawned {
+                    child,
+                    pidfd,
+                    answer,
+                } = spawned;
+                let watched = Watched::new(pidfd, Some(child))
+                    .map_err(|e| StartError::passing(format!("cannot watch it: {e}")))?;
+                match read_answer(answer, &paths).await {
+                    Ok(record) => (watched, record),
+                    Err(error) => {
+                        watched.discard(paths).await;
+                        return Err(error);
+                    }
+                }
+            }
+        };
+        for note in &record.notes {
+            tracing::warn!(slot = %workload.id.slot, "{note}");
+        }
+        Ok(Live {
+            running: self.running(&workload.id, &record),
+            ended: Box::pin(watched.ended(paths)),
+        })
+    }
+
+    /// Everything up to the running supervisor; blocking.
+    fn prepare(&self, workload: &Workload) -> Result<Prepared, StartError> {
+        let id = &workload.id;
+        let paths = self.paths(id);
+        if paths.directory().exists() {
+            let held = is_held(&paths).map_err(|e| disk(paths.directory(), &e))?;
+            if held {
+                // A repeated start.
+                return read_json(&paths.run())
+                    .map(Prepared::Running)
+                    .map_err(|e| disk(&paths.run(), &e));
+            }
+            // An earlier life of this daemon counted its attempts from zero as well.
+            directory::delete(paths.directory());
+        }
+        self.prune(&id.slot);
+        let spec = self.launch_spec(workload)?;
+        private_directory(paths.directory()).map_err(|e| disk(paths.directory(), &e))?;
+        write_json(&paths.spec(), &spec).map_err(|e| disk(&paths.spec(), &e))?;
+        self.spawn(&paths).map(Prepared::Spawned).map_err(|error| {
+            directory::delete(paths.directory());
+            let program = Path::new(&self.supervisor[0]).display();
+            StartError::passing(format!("cannot start its supervisor {program}: {error}"))
+        })
+    }
+
+    fn spawn(&self, paths: &Paths) -> io::Result<Spawned> {
+        let mut child = Command::new(&self.supervisor[0])
+            .args(&self.supervisor[1..])
+            .arg(paths.directory())
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(File::create(paths.complaint())?)
+            .spawn()?;
+        let missing = || io::Error::from(io::ErrorKind::BrokenPipe);
+        let answer = child.stdout.take().ok_or_else(missing)?.into();
+        let pid = i32::try_from(child.id()).ok().and_then(Pid::from_raw);
+        let pidfd = rustix::process::pidfd_open(pid.ok_or_else(missing)?, PidfdFlags::empty())?;
+        Ok(Spawned {
+            child,
+            pidfd,
+            answer,
+        })
+    }
+
+    fn launch_spec(&self, workload: &Workload) -> Result<LaunchSpec, StartError> {
+        let spec = &workload.spec;
+        if let Some(name) = &spec.stop_signal
+            && signal::parse(name).is_none()
+        {
+            return Err(StartError::hopeless(format!(
+                "'{name}' is no signal that a process can be stopped with"
+            )));
+        }
+        let mut environment = environment::of_process(workload);
+        if let Some(name) = environment.keys().find(|k| k.is_empty() || k.contains('=')) {
+            return Err(StartError::hopeless(format!(
+                "'{name}' cannot be the name of an environment variable"
+            )));
+        }
+        let mut volumes = Vec::new();
+        for volume in &spec.volumes {
+            if let Some(path) = self.volume(workload, volume)? {
+                let name = environment::variable_part(&volume.source);
+                environment.insert(
+                    format!("DUNLIN_VOLUME_{name}"),
+                    path.to_string_lossy().into_owned(),
+                );
+                volumes.push(path);
+            }
+        }
+        let leaf = Self::leaf(&workload.id);
+        let cgroups = self.cgroups.as_ref().ok();
+        Ok(LaunchSpec {
+            id: StoredId::from(&workload.id),
+            revision: workload.revision.clone(),
+            argv: [&spec.entrypoint[..], &spec.command[..]].concat(),
+            dunlin: PathBuf::from(&self.supervisor[0]),
+            environment,
+            working_dir: spec.working_dir.as_ref().map(PathBuf::from),
+            user: spec.user.clone(),
+            address: self.advertise,
+            ports: spec.ports.iter().map(wish).collect(),
+            volumes,
+            cgroup: cgroups.map(|hierarchy| hierarchy.plan(&leaf, spec.limit)),
+            log_file_bytes: LOG_FILE_BYTES,
+        })
+    }
+
+    /// The directory of a named volume, made if needed; `None` for a bind mount.
+    fn volume(
+        &self,
+        workload: &Workload,
+        volume: &VolumeMount,
+    ) -> Result<Option<PathBuf>, StartError> {
+        let source = &volume.source;
+        if source.starts_with('/') {
+            return Ok(None);
+        }
+        let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.');
+        let fine = source.len() <= 128
+            && source.starts_with(|c: char| c.is_ascii_alphanumeric())
+            && source.chars().all(plain);
+        if !fine {
+            return Err(StartError::hopeless(format!(
+                "'{source}' cannot be the name of a volume: use up to 128 letters, digits, '_', \
+                 '-' and '.'"
+            )));
+        }
+        let path = self
+            .volumes
+            .join(workload.id.slot.service.namespace())
+            .join(source);
+        fs::create_dir_all(&path).map_err(|e| disk(&path, &e))?;
+        Ok(Some(path))
+    }
+}
+
+fn wish(port: &PortSpec) -> PortWish {
+    let fixed = match port.publish_mode {
+        PublishMode::Host => port.published,
+        PublishMode::Ingress => None,
+    };
+    PortWish {
+        target: port.target,
+        protocol: port.protocol,
+        fixed,
+    }
+}
+
+fn disk(path: &Path, error: &io::Error) -> StartError {
+    StartError::passing(format!("cannot use {}: {error}", path.display()))
+}
+
+/// Only for the daemon's user: specifications and logs may hold secrets.
+fn private_directory(path: &Path) -> io::Result<()> {
+    DirBuilder::new().recursive(true).mode(0o700).create(path)
+}
+
+async fn read_answer(answer: OwnedFd, paths: &Paths) -> Result<RunRecord, StartError> {
+    let failed = |reason: String| {
+        let complaint = fs::read_to_string(paths.complaint()).unwrap_or_default();
+        let complaint: String = complaint.trim().chars().take(MAX_COMPLAINT).collect();
+        StartError::passing(format!("its supervisor {reason} {complaint}").trim_end())
+    };
+    let pipe = pipe::Receiver::from_owned_fd(answer)
+        .map_err(|e| failed(format!("cannot be heard: {e}")))?;
+    let mut line = String::new();
+    let mut reader = BufReader::new(pipe.take(MAX_HANDSHAKE_BYTES));
+    match tokio::time::timeout(HANDSHAKE_TIMEOUT, reader.read_line(&mut line)).await {
+        Err(_) => return Err(failed("did not answer in time".to_owned())),
+        Ok(Err(error)) => return Err(failed(format!("cannot be heard: {error}"))),
+        Ok(Ok(_)) => {}
+    }
+    match serde_json::from_str(&line) {
+        Ok(Handshake::Started(record)) => Ok(*record),
+        Ok(Handshake::Failed { reason, hopeless }) => Err(StartError::Failed { reason, hopeless }),
+        Err(_) if line.is_empty() => Err(failed("ended without an answer".to_owned())),
+        Err(error) => Err(failed(format!(
+            "gave an answer that makes no sense: {error}"
+        ))),
+    }
+}
