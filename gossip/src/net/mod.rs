@@ -40,7 +40,7 @@ use self::control::{ControlTask, Listen};
 use self::datagram::DatagramTask;
 
 /// Time for all tasks of the shell to end; beyond, they are cut off.
-const SHUTDOWN: Duration = Duration::from_secs(3);
+const SHUTDOWN: Duration = Duration::from_secs(4);
 
 /// What makes a node a member. Not to be printed.
 #[derive(Clone, PartialEq, Eq)]

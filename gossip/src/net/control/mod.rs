@@ -8,6 +8,7 @@
 //! Connections are opened on demand; those that [`Control::connect`] has asked for are kept, the
 //! others close after a minute without traffic.
 
+mod admission;
 mod frames;
 mod gate;
 mod identity;
@@ -15,6 +16,8 @@ mod messages;
 mod peers;
 mod rpc;
 mod task;
+#[cfg(test)]
+pub(super) mod testing;
 mod transport;
 
 use std::io;

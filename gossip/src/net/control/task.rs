@@ -1,86 +1,48 @@
 //! The task that owns the swarm: one select, one short method per branch, no policy, no waiting.
 
-use std::collections::{HashMap, VecDeque};
+mod requests;
+
+use std::collections::VecDeque;
 use std::net::{SocketAddr, UdpSocket};
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
 use dunlin_state::model::NodeId;
 use futures::StreamExt;
-use futures::future::BoxFuture;
-use futures::stream::FuturesUnordered;
 use libp2p::PeerId;
 use libp2p::core::ConnectedPoint;
-use libp2p::request_response::{
-    Event as RpcEvent, Message as RpcMessage, OutboundFailure, OutboundRequestId, ResponseChannel,
-};
 use libp2p::swarm::dial_opts::{DialOpts, PeerCondition};
 use libp2p::swarm::{ConnectionId, DialError, Swarm, SwarmEvent};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::mpsc;
 use tokio::time::{Instant, MissedTickBehavior, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use self::requests::Requests;
 use super::gate::Gate;
 use super::messages::MessagesEvent;
 use super::peers::{Opener, Peers, Route, Waiting};
-use super::rpc::{MAX_RESPONSE, MAX_RPC_TIME};
 use super::transport::{self, Behaviour, BehaviourEvent, Listen};
 use super::{COMMANDS, Command, Control, ControlEvent, EVENTS, RpcError, StartError, identity};
 use crate::net::ClusterSecret;
 use crate::net::counters::Counters;
 
+pub(super) use self::requests::Request;
+
 /// Events that could not be handed over yet; at as many the swarm is left alone.
 const OUTBOX: usize = 256;
 
-/// Requests of other nodes that wait for this node's answer.
-const MAX_UNANSWERED: usize = 256;
-
 /// Time between looks for idle connections.
 const SWEEP: Duration = Duration::from_secs(5);
+
+/// Time for the last messages to arrive.
+const LAST_WORDS: Duration = Duration::from_secs(1);
 
 /// Time for peers to be told that this node closes its connections.
 const FAREWELL: Duration = Duration::from_millis(500);
 
 /// Time for the ports to be free after that.
 const RELEASE: Duration = Duration::from_millis(1_500);
-
-/// Something that expects an answer.
-#[derive(Debug)]
-pub(super) enum Request {
-    Rpc {
-        bytes: Bytes,
-        reply: oneshot::Sender<Result<Bytes, RpcError>>,
-    },
-    Probe {
-        address: SocketAddr,
-        reply: oneshot::Sender<bool>,
-        /// Whether this one may start over on a new connection: a peer that has restarted resets
-        /// the old one, and lives.
-        retry: bool,
-    },
-}
-
-impl Request {
-    pub(super) fn len(&self) -> usize {
-        match self {
-            Self::Rpc { bytes, .. } => bytes.len(),
-            Self::Probe { .. } => 0,
-        }
-    }
-
-    fn fail(self, error: RpcError) {
-        // Whoever asked may have stopped waiting.
-        match self {
-            Self::Rpc { reply, .. } => drop(reply.send(Err(error))),
-            Self::Probe { reply, .. } => drop(reply.send(false)),
-        }
-    }
-}
-
-/// This node's answer to a request, once it has one.
-type Answer = (ResponseChannel<Bytes>, Option<Bytes>);
 
 /// See the module.
 pub(in crate::net) struct ControlTask {
@@ -91,9 +53,7 @@ pub(in crate::net) struct ControlTask {
     events: mpsc::Sender<ControlEvent>,
     outbox: VecDeque<ControlEvent>,
     peers: Peers,
-    rpcs: HashMap<OutboundRequestId, oneshot::Sender<Result<Bytes, RpcError>>>,
-    probes: HashMap<OutboundRequestId, Request>,
-    answers: FuturesUnordered<BoxFuture<'static, Answer>>,
+    requests: Requests,
     counters: Arc<Counters>,
 }
 
@@ -130,9 +90,7 @@ impl ControlTask {
             events,
             outbox: VecDeque::new(),
             peers: Peers::new(node),
-            rpcs: HashMap::new(),
-            probes: HashMap::new(),
-            answers: FuturesUnordered::new(),
+            requests: Requests::default(),
             counters,
         };
         Ok((task, node, control, event_receiver))
@@ -154,7 +112,7 @@ impl ControlTask {
                     }
                 }
                 Some(command) = self.commands.recv() => self.on_command(command),
-                Some(answer) = self.answers.next() => self.on_answer(answer),
+                Some(answer) = self.requests.answers.next() => self.on_answer(answer),
                 event = self.swarm.select_next_some(), if self.outbox.len() < OUTBOX => {
                     self.on_swarm_event(event);
                 }
@@ -216,24 +174,15 @@ impl ControlTask {
 
     /// Sends over a connection that is up.
     fn deliver(&mut self, node: NodeId, what: Waiting) {
-        let peer = identity::peer_id(&node);
-        let behaviour = self.swarm.behaviour_mut();
         match what {
             Waiting::Message(bytes) => {
-                if behaviour.messages.send(&node, bytes) {
+                if self.swarm.behaviour().messages.send(&node, bytes) {
                     self.counters.messages_sent.add_one();
                 } else {
                     self.counters.messages_dropped.add_one();
                 }
             }
-            Waiting::Request(Request::Rpc { bytes, reply }) => {
-                let id = behaviour.rpc.send_request(&peer, bytes);
-                self.rpcs.insert(id, reply);
-            }
-            Waiting::Request(probe @ Request::Probe { .. }) => {
-                let id = behaviour.probe.send_request(&peer, Bytes::new());
-                self.probes.insert(id, probe);
-            }
+            Waiting::Request(request) => self.ask(node, request),
         }
     }
 
@@ -356,11 +305,12 @@ impl ControlTask {
 
     fn on_behaviour_event(&mut self, event: BehaviourEvent) {
         match event {
-            BehaviourEvent::Limits(never) => match never {},
+            BehaviourEvent::Limits(never) | BehaviourEvent::Admission(never) => match never {},
             BehaviourEvent::Messages(MessagesEvent::Received(from, bytes)) => {
                 self.peers.used(&from, Instant::now());
                 self.outbox.push_back(ControlEvent::Message { from, bytes });
             }
+            BehaviourEvent::Messages(MessagesEvent::Finished) => {}
             BehaviourEvent::Messages(MessagesEvent::Dead(node, id)) => {
                 self.on_disconnected(node, id);
             }
@@ -371,121 +321,6 @@ impl ControlTask {
             }
             BehaviourEvent::Mdns(libp2p::mdns::Event::Expired(_)) => {}
         }
-    }
-
-    fn on_rpc_event(&mut self, event: RpcEvent<Bytes, Bytes>) {
-        match event {
-            RpcEvent::Message {
-                peer,
-                message:
-                    RpcMessage::Request {
-                        request, channel, ..
-                    },
-                ..
-            } => self.on_request(&peer, request, channel),
-            RpcEvent::Message {
-                message:
-                    RpcMessage::Response {
-                        request_id,
-                        response,
-                    },
-                ..
-            } => self.finish_rpc(request_id, Ok(response)),
-            RpcEvent::OutboundFailure {
-                request_id, error, ..
-            } => self.finish_rpc(request_id, Err(rpc_error(error))),
-            RpcEvent::InboundFailure { peer, error, .. } => {
-                tracing::debug!(%peer, %error, "a request was not answered");
-            }
-            RpcEvent::ResponseSent { .. } => {}
-        }
-    }
-
-    fn finish_rpc(&mut self, id: OutboundRequestId, answer: Result<Bytes, RpcError>) {
-        if let Some(reply) = self.rpcs.remove(&id) {
-            // Whoever asked may have stopped waiting.
-            let _ = reply.send(answer);
-        }
-    }
-
-    fn on_request(&mut self, peer: &PeerId, bytes: Bytes, channel: ResponseChannel<Bytes>) {
-        let Some(from) = identity::node_id(peer) else {
-            return;
-        };
-        self.peers.used(&from, Instant::now());
-        if self.answers.len() >= MAX_UNANSWERED {
-            // Dropping the channel tells the peer.
-            self.counters.requests_refused.add_one();
-            return;
-        }
-        let (reply, answer) = oneshot::channel();
-        self.outbox
-            .push_back(ControlEvent::RpcRequest { from, bytes, reply });
-        self.answers.push(Box::pin(async move {
-            let answer = timeout(MAX_RPC_TIME, answer).await;
-            (channel, answer.ok().and_then(Result::ok))
-        }));
-    }
-
-    fn on_answer(&mut self, (channel, answer): Answer) {
-        match answer {
-            Some(bytes) if bytes.len() <= MAX_RESPONSE => {
-                // Fails when the asker has gone.
-                let _ = self.swarm.behaviour_mut().rpc.send_response(channel, bytes);
-            }
-            Some(bytes) => {
-                let len = bytes.len();
-                tracing::warn!(len, max = MAX_RESPONSE, "an answer is too large to be sent");
-            }
-            None => {}
-        }
-    }
-
-    fn on_probe_event(&mut self, event: RpcEvent<Bytes, Bytes>) {
-        match event {
-            RpcEvent::Message {
-                message: RpcMessage::Request { channel, .. },
-                ..
-            } => {
-                // Fails when the asker has gone.
-                let probe = &mut self.swarm.behaviour_mut().probe;
-                let _ = probe.send_response(channel, Bytes::new());
-            }
-            RpcEvent::Message {
-                peer,
-                message: RpcMessage::Response { request_id, .. },
-                ..
-            } => self.finish_probe(&peer, request_id, true),
-            RpcEvent::OutboundFailure {
-                peer, request_id, ..
-            } => self.finish_probe(&peer, request_id, false),
-            RpcEvent::InboundFailure { .. } | RpcEvent::ResponseSent { .. } => {}
-        }
-    }
-
-    fn finish_probe(&mut self, peer: &PeerId, id: OutboundRequestId, alive: bool) {
-        let Some(Request::Probe {
-            address,
-            reply,
-            retry,
-        }) = self.probes.remove(&id)
-        else {
-            return;
-        };
-        let Some(node) = identity::node_id(peer) else {
-            return;
-        };
-        if alive || !retry || reply.is_closed() {
-            // Whoever asked may have stopped waiting.
-            let _ = reply.send(alive);
-            return;
-        }
-        let again = Request::Probe {
-            address,
-            reply,
-            retry: false,
-        };
-        self.submit(node, address, Waiting::Request(again));
     }
 
     fn on_discovered(&mut self, found: &[(PeerId, libp2p::Multiaddr)]) {
@@ -511,7 +346,22 @@ impl ControlTask {
         }
     }
 
+    /// Sends what has been handed over, and waits until it has been read: closing a QUIC connection
+    /// discards what is under way.
+    async fn say_last_words(&mut self) {
+        while let Ok(command) = self.commands.try_recv() {
+            self.on_command(command);
+        }
+        self.swarm.behaviour_mut().messages.finish();
+        while !self.swarm.behaviour().messages.is_finished() {
+            let _ = self.swarm.next().await;
+        }
+    }
+
     async fn close(mut self) {
+        if timeout(LAST_WORDS, self.say_last_words()).await.is_err() {
+            tracing::debug!("the last messages may not have arrived");
+        }
         let peers: Vec<PeerId> = self.swarm.connected_peers().copied().collect();
         for peer in peers {
             // Fails when it has just gone by itself.
@@ -566,21 +416,4 @@ fn dial_reason(error: &DialError) -> String {
         }
     }
     reasons.join("; ")
-}
-
-fn rpc_error(failure: OutboundFailure) -> RpcError {
-    match failure {
-        OutboundFailure::DialFailure => {
-            RpcError::Unreachable("the connection has just gone".into())
-        }
-        OutboundFailure::Timeout => RpcError::TimedOut,
-        OutboundFailure::ConnectionClosed => RpcError::Disconnected,
-        OutboundFailure::UnsupportedProtocols => {
-            RpcError::Refused("it does not speak /dunlin/rpc/1".to_owned())
-        }
-        OutboundFailure::Io(error) if error.kind() == std::io::ErrorKind::UnexpectedEof => {
-            RpcError::Refused("it is overloaded or does not know this kind of request".to_owned())
-        }
-        OutboundFailure::Io(error) => RpcError::Refused(error.to_string()),
-    }
 }

@@ -19,9 +19,9 @@ use libp2p::{PeerId, mdns, noise, quic, tcp, yamux};
 use tokio_util::task::TaskTracker;
 
 use super::gate::Gate;
-use super::messages;
 use super::rpc::{self, RpcBehaviour};
 use super::{StartError, identity};
+use super::{admission, messages};
 use crate::net::counters::Counters;
 
 /// Time for a connection to be ready: handshake and gate.
@@ -60,6 +60,7 @@ const MAX_PER_PEER: u32 = 2;
 #[behaviour(prelude = "libp2p::swarm::derive_prelude")]
 pub(super) struct Behaviour {
     limits: connection_limits::Behaviour,
+    admission: admission::Behaviour,
     pub(super) messages: messages::Behaviour,
     pub(super) rpc: RpcBehaviour,
     pub(super) probe: RpcBehaviour,
@@ -70,6 +71,7 @@ impl Behaviour {
     pub(super) fn new(local: NodeId, with_mdns: bool, counters: Arc<Counters>) -> Self {
         Self {
             limits: connection_limits::Behaviour::new(limits()),
+            admission: admission::Behaviour::default(),
             messages: messages::Behaviour::new(local, counters),
             rpc: rpc::rpc_behaviour(),
             probe: rpc::probe_behaviour(),
@@ -140,6 +142,13 @@ fn transport(
     keypair: &Keypair,
     gate: Gate,
 ) -> Result<Boxed<(PeerId, StreamMuxerBox)>, noise::Error> {
+    let gated = carriers(keypair)?
+        .and_then(move |(peer, connection), point| Box::pin(gate.admit(peer, connection, point)));
+    Ok(TransportTimeout::new(gated, SETUP_TIME).boxed())
+}
+
+/// QUIC and TCP, open to strangers.
+pub(super) fn carriers(keypair: &Keypair) -> Result<Boxed<(PeerId, StreamMuxerBox)>, noise::Error> {
     let mut quic = quic::Config::new(keypair);
     quic.handshake_timeout = SETUP_TIME;
     quic.max_idle_timeout = QUIC_IDLE_MS;
@@ -158,11 +167,8 @@ fn transport(
         .multiplex(yamux)
         .map(|(peer, connection), _| (peer, StreamMuxerBox::new(connection)));
 
-    let gated = quic
-        .or_transport(tcp)
-        .map(|connection, _| connection.into_inner())
-        .and_then(move |(peer, connection), point| Box::pin(gate.admit(peer, connection, point)));
-    Ok(TransportTimeout::new(gated, SETUP_TIME).boxed())
+    let either = quic.or_transport(tcp);
+    Ok(either.map(|connection, _| connection.into_inner()).boxed())
 }
 
 fn limits() -> ConnectionLimits {

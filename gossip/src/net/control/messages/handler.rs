@@ -36,6 +36,8 @@ type Open = ConnectionHandlerEvent<ReadyUpgrade<StreamProtocol>, Lane, FromHandl
 pub(in crate::net::control) enum FromHandler {
     /// A message has arrived.
     Message(Bytes),
+    /// Everything that was ever queued has been read by the other side.
+    Finished,
     /// The connection is of no use any more.
     Broken(io::Error),
 }
@@ -51,6 +53,7 @@ pub(in crate::net::control) struct Handler {
     budget: Budget,
     pulse: Option<Pulse>,
     failure: Option<io::Error>,
+    finished: bool,
     given_up: bool,
 }
 
@@ -92,6 +95,7 @@ impl Handler {
             budget,
             pulse: tcp.then(Pulse::new),
             failure: None,
+            finished: false,
             given_up: false,
         }
     }
@@ -125,13 +129,17 @@ impl Handler {
         self.readers.push(Box::pin(reader));
     }
 
-    /// The next message, or the error that ends the connection.
-    fn poll_streams(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Bytes>> {
+    fn poll_streams(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<FromHandler>> {
         if let Some(error) = self.failure.take() {
             return Poll::Ready(Err(error));
         }
         while let Poll::Ready(Some(written)) = self.writers.poll_next_unpin(cx) {
             written?;
+        }
+        let all_opened = self.small.is_none() && self.large.is_none();
+        if all_opened && self.writers.is_empty() && !self.finished {
+            self.finished = true;
+            return Poll::Ready(Ok(FromHandler::Finished));
         }
         while let Poll::Ready(Some(read)) = self.readers.poll_next_unpin(cx) {
             let bytes = read?;
@@ -139,7 +147,7 @@ impl Handler {
                 pulse.last_heard = Instant::now();
             }
             if !bytes.is_empty() {
-                return Poll::Ready(Ok(bytes));
+                return Poll::Ready(Ok(FromHandler::Message(bytes)));
             }
         }
         if self.pulse.as_mut().is_some_and(|pulse| pulse.is_dead(cx)) {
@@ -208,8 +216,8 @@ impl ConnectionHandler for Handler {
         if self.given_up {
             return Poll::Pending;
         }
-        self.poll_streams(cx).map(|heard| {
-            let event = heard.map_or_else(FromHandler::Broken, FromHandler::Message);
+        self.poll_streams(cx).map(|news| {
+            let event = news.unwrap_or_else(FromHandler::Broken);
             self.given_up = matches!(event, FromHandler::Broken(_));
             ConnectionHandlerEvent::NotifyBehaviour(event)
         })

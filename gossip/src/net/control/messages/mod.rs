@@ -16,7 +16,7 @@ mod handler;
 mod queue;
 mod wire;
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
@@ -78,6 +78,8 @@ impl Lane {
 pub(super) enum MessagesEvent {
     /// A message has arrived; never empty.
     Received(NodeId, Bytes),
+    /// After [`Behaviour::finish`], a peer has read everything.
+    Finished,
     /// A connection is of no use any more. Closing it properly may take TCP minutes, so it counts
     /// as gone from now on.
     Dead(NodeId, ConnectionId),
@@ -96,6 +98,8 @@ struct Connection {
 pub(super) struct Behaviour {
     local: NodeId,
     connections: BTreeMap<NodeId, BTreeMap<ConnectionId, Connection>>,
+    /// Connections whose queues have ended and whose peer has not read everything yet.
+    finishing: BTreeSet<ConnectionId>,
     /// At most as long as what one poll of the swarm brings.
     events: VecDeque<ToSwarm<MessagesEvent, std::convert::Infallible>>,
     budget: Budget,
@@ -107,6 +111,7 @@ impl Behaviour {
         Self {
             local,
             connections: BTreeMap::new(),
+            finishing: BTreeSet::new(),
             events: VecDeque::new(),
             budget: Budget::new(),
             counters,
@@ -126,6 +131,17 @@ impl Behaviour {
             Lane::Small => connection.small.push(bytes),
             Lane::Large => connection.large.push(bytes),
         }
+    }
+
+    /// Ends all queues. From now on nothing can be sent.
+    pub(super) fn finish(&mut self) {
+        let all = std::mem::take(&mut self.connections).into_values();
+        self.finishing.extend(all.flat_map(BTreeMap::into_keys));
+    }
+
+    /// Whether, since [`Behaviour::finish`], the peers have read everything.
+    pub(super) fn is_finished(&self) -> bool {
+        self.finishing.is_empty()
     }
 
     fn handler(
@@ -151,6 +167,7 @@ impl Behaviour {
     }
 
     fn forget(&mut self, node: NodeId, id: ConnectionId) {
+        self.finishing.remove(&id);
         if let Some(connections) = self.connections.get_mut(&node) {
             connections.remove(&id);
             if connections.is_empty() {
@@ -207,6 +224,11 @@ impl NetworkBehaviour for Behaviour {
                 self.counters.messages_received.add_one();
                 let received = MessagesEvent::Received(node, bytes);
                 self.events.push_back(ToSwarm::GenerateEvent(received));
+            }
+            FromHandler::Finished => {
+                self.finishing.remove(&id);
+                self.events
+                    .push_back(ToSwarm::GenerateEvent(MessagesEvent::Finished));
             }
             FromHandler::Broken(error) => {
                 if error.kind() == std::io::ErrorKind::InvalidData {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use futures::AsyncWriteExt;
+use futures::{AsyncReadExt, AsyncWriteExt};
 use libp2p::Stream;
 use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::timeout;
@@ -43,6 +43,9 @@ impl Budget {
 
 /// Writes what the queue brings until it ends or the stream breaks. With `breathe`, an empty frame
 /// after every [`BREATH`] without a message.
+///
+/// After the queue's end it returns only when the other side has read everything: that one then
+/// drops its end of the stream.
 pub(super) async fn write_all(
     mut stream: Stream,
     mut queue: queue::Receiver,
@@ -56,7 +59,10 @@ pub(super) async fn write_all(
         };
         let mut message = match next {
             Ok(Some(message)) => Some(message),
-            Ok(None) => return stream.close().await,
+            Ok(None) => {
+                stream.close().await?;
+                return stream.read(&mut [0]).await.map(drop);
+            }
             Err(_elapsed) => {
                 frames::write(&mut stream, &[], MAX_MESSAGE).await?;
                 None
