@@ -1,0 +1,365 @@
+//! `deploy`, and the older keys of the service that mean the same.
+
+use std::collections::BTreeMap;
+
+use dunlin_state::model::{
+    Constraint, ConstraintOp, Mode, Placement, Resources, RestartCondition, RestartPolicy,
+    ServiceSpec,
+};
+
+use super::fault::Position;
+use super::read::View;
+use super::report::Report;
+use super::suggest::closest;
+use super::support::{
+    DEPLOY, LIMITS, PLACEMENT, RESERVATIONS, RESOURCES, RESTART_POLICY, UPDATE_CONFIG,
+};
+use super::units::{bytes, cpu_millis, duration_ms};
+
+/// Most replicas of a service: the largest cluster that is simulated runs so many in all.
+const MAX_REPLICAS: u32 = 10_000;
+
+/// Most placement constraints of a service; each is checked on every node for every bid.
+const MAX_CONSTRAINTS: usize = 64;
+
+const MODES: &[(&str, Mode)] = &[("replicated", Mode::Replicated), ("global", Mode::Global)];
+
+const CONDITIONS: &[(&str, RestartCondition)] = &[
+    ("none", RestartCondition::Never),
+    ("on-failure", RestartCondition::OnFailure),
+    ("any", RestartCondition::Any),
+];
+
+/// What constraints may be about, besides `node.labels.<key>`.
+const CONSTRAINT_KEYS: &[&str] = &[
+    "node.id",
+    "node.hostname",
+    "node.platform.os",
+    "node.platform.arch",
+    "node.kernel",
+];
+
+/// A value that the file may give in two places, which must then agree.
+#[derive(Debug)]
+pub(super) struct Once<T> {
+    value: Option<(T, Position, String)>,
+}
+
+impl<T> Default for Once<T> {
+    fn default() -> Self {
+        Self { value: None }
+    }
+}
+
+impl<T: PartialEq + Copy> Once<T> {
+    /// Takes the value, or reports that it contradicts the one from elsewhere.
+    pub(super) fn set(&mut self, report: &mut Report, view: &View<'_>, value: Option<T>) {
+        let Some(value) = value else {
+            return;
+        };
+        match &self.value {
+            None => self.value = Some((value, view.at(), view.path.clone())),
+            Some((first, _, _)) if *first == value => {}
+            Some((_, at, path)) => {
+                let text = format!("{} and {path} differ", view.path);
+                let related = (*at, "the other one is");
+                report.error_related(view.at(), &view.path, text, related);
+            }
+        }
+    }
+
+    pub(super) fn get(&self) -> Option<T> {
+        self.value.as_ref().map(|(value, _, _)| *value)
+    }
+
+    fn place(&self) -> Option<(Position, &str)> {
+        self.value
+            .as_ref()
+            .map(|(_, at, path)| (*at, path.as_str()))
+    }
+}
+
+/// Everything that `deploy` and its older forms say.
+#[derive(Debug, Default)]
+pub(super) struct Deployment {
+    pub(super) mode: Mode,
+    pub(super) replicas: Once<u32>,
+    pub(super) limit_cpu: Once<u64>,
+    pub(super) limit_memory: Once<u64>,
+    pub(super) reserved_cpu: Once<u64>,
+    pub(super) reserved_memory: Once<u64>,
+    pub(super) placement: Placement,
+    pub(super) restart: Option<RestartPolicy>,
+    pub(super) parallelism: Option<u32>,
+    pub(super) labels: BTreeMap<String, String>,
+}
+
+impl Deployment {
+    /// Reads `deploy`.
+    pub(super) fn read(&mut self, report: &mut Report, view: &View<'_>) {
+        for (key, field) in report.section(view, &DEPLOY) {
+            match key {
+                "mode" => self.mode = report.choice(&field, MODES).unwrap_or_default(),
+                "replicas" => self.replicas(report, &field),
+                "resources" => self.resources(report, &field),
+                "placement" => self.placement(report, &field),
+                "restart_policy" => self.restart = Some(restart_policy(report, &field)),
+                "update_config" => self.update_config(report, &field),
+                "labels" => self.labels = labels(report, &field),
+                _ => report.unhandled(&field),
+            }
+        }
+    }
+
+    /// Reads a number of replicas.
+    pub(super) fn replicas(&mut self, report: &mut Report, view: &View<'_>) {
+        let replicas = report.number(view, 0, MAX_REPLICAS);
+        self.replicas.set(report, view, replicas);
+    }
+
+    fn resources(&mut self, report: &mut Report, view: &View<'_>) {
+        for (key, field) in report.section(view, &RESOURCES) {
+            match key {
+                "limits" => {
+                    for (key, field) in report.section(&field, &LIMITS) {
+                        match key {
+                            "cpus" => cpus(&mut self.limit_cpu, report, &field),
+                            "memory" => memory(&mut self.limit_memory, report, &field),
+                            _ => report.unhandled(&field),
+                        }
+                    }
+                }
+                "reservations" => {
+                    for (key, field) in report.section(&field, &RESERVATIONS) {
+                        match key {
+                            "cpus" => cpus(&mut self.reserved_cpu, report, &field),
+                            "memory" => memory(&mut self.reserved_memory, report, &field),
+                            _ => report.unhandled(&field),
+                        }
+                    }
+                }
+                _ => report.unhandled(&field),
+            }
+        }
+    }
+
+    fn placement(&mut self, report: &mut Report, view: &View<'_>) {
+        for (key, field) in report.section(view, &PLACEMENT) {
+            match key {
+                "constraints" => {
+                    for item in report.list(&field) {
+                        if self.placement.constraints.len() == MAX_CONSTRAINTS {
+                            let text =
+                                format!("a service has at most {MAX_CONSTRAINTS} constraints");
+                            report.fault(&item, text);
+                            break;
+                        }
+                        let constraint = constraint(report, &item);
+                        self.placement.constraints.extend(constraint);
+                    }
+                }
+                "max_replicas_per_node" => {
+                    // Docker takes 0 for no limit.
+                    let most = report.number(&field, 0, MAX_REPLICAS);
+                    self.placement.max_per_node = most.filter(|n| *n > 0);
+                }
+                _ => report.unhandled(&field),
+            }
+        }
+    }
+
+    fn update_config(&mut self, report: &mut Report, view: &View<'_>) {
+        for (key, field) in report.section(view, &UPDATE_CONFIG) {
+            match key {
+                "parallelism" => {
+                    let number = report.number(&field, 0, MAX_REPLICAS);
+                    self.parallelism = number.map(|n| if n == 0 { MAX_REPLICAS } else { n });
+                }
+                _ => report.unhandled(&field),
+            }
+        }
+    }
+
+    /// Puts it all into the specification, and returns the number of replicas.
+    pub(super) fn apply(self, report: &mut Report, spec: &mut ServiceSpec) -> Option<u32> {
+        let replicas = self.replicas.get();
+        if let (Mode::Global, Some((at, path))) = (self.mode, self.replicas.place()) {
+            let text = "a global service has one replica on every node";
+            report.error_hint(at, path, text, "remove the number, or 'mode: global'");
+        }
+        spec.mode = self.mode;
+        spec.limit = Resources {
+            cpu_millis: self.limit_cpu.get().unwrap_or(0),
+            memory: self.limit_memory.get().unwrap_or(0),
+            disk: 0,
+        };
+        spec.reservation.cpu_millis = self.reserved_cpu.get().unwrap_or(0);
+        spec.reservation.memory = self.reserved_memory.get().unwrap_or(0);
+        within(report, "CPU", &self.reserved_cpu, &self.limit_cpu);
+        within(report, "memory", &self.reserved_memory, &self.limit_memory);
+        spec.placement
+            .constraints
+            .extend(self.placement.constraints);
+        spec.placement.max_per_node = self.placement.max_per_node;
+        if let Some(restart) = self.restart {
+            spec.restart = restart;
+        }
+        if let Some(parallelism) = self.parallelism {
+            spec.update.parallelism = parallelism;
+        }
+        for (key, value) in self.labels {
+            spec.labels.entry(key).or_insert(value);
+        }
+        replicas
+    }
+}
+
+/// Reads a number of cores.
+pub(super) fn cpus(slot: &mut Once<u64>, report: &mut Report, view: &View<'_>) {
+    let value = report.parsed(view, cpu_millis);
+    slot.set(report, view, value);
+}
+
+/// Reads an amount of memory.
+pub(super) fn memory(slot: &mut Once<u64>, report: &mut Report, view: &View<'_>) {
+    let value = report.parsed(view, bytes);
+    slot.set(report, view, value);
+}
+
+/// Reads labels.
+pub(super) fn labels(report: &mut Report, view: &View<'_>) -> BTreeMap<String, String> {
+    let mut labels = BTreeMap::new();
+    for (key, value, item) in report.assignments(view) {
+        if labels
+            .insert(key.clone(), value.unwrap_or_default())
+            .is_some()
+        {
+            report.fault(&item, format!("the label {key} is given twice"));
+        }
+    }
+    labels
+}
+
+/// Zero is no limit.
+fn within(report: &mut Report, what: &str, reserved: &Once<u64>, limit: &Once<u64>) {
+    let (Some(reservation), Some(most)) = (reserved.get(), limit.get()) else {
+        return;
+    };
+    if most == 0 || reservation <= most {
+        return;
+    }
+    if let (Some((at, path)), Some((other, _))) = (reserved.place(), limit.place()) {
+        let text = format!("more {what} is reserved than a replica may use");
+        report.error_related(at, path, text, (other, "the limit stands"));
+    }
+}
+
+fn restart_policy(report: &mut Report, view: &View<'_>) -> RestartPolicy {
+    let mut policy = RestartPolicy::default();
+    for (key, field) in report.section(view, &RESTART_POLICY) {
+        match key {
+            "condition" => {
+                policy.condition = report.choice(&field, CONDITIONS).unwrap_or_default();
+            }
+            "delay" => {
+                if let Some(ms) = report.parsed(&field, duration_ms) {
+                    policy.delay_ms = ms;
+                }
+            }
+            "max_attempts" => {
+                // Docker takes 0 for no limit.
+                policy.max_attempts = report.number(&field, 0, u32::MAX).filter(|n| *n > 0);
+            }
+            "window" => {
+                if let Some(ms) = report.parsed(&field, duration_ms) {
+                    policy.window_ms = ms;
+                }
+            }
+            _ => report.unhandled(&field),
+        }
+    }
+    policy
+}
+
+/// Reads `restart`.
+pub(super) fn restart(report: &mut Report, view: &View<'_>) -> Option<RestartPolicy> {
+    let text = report.filled(view)?;
+    let (word, attempts) = match text.split_once(':') {
+        Some((word, attempts)) => (word, Some(attempts)),
+        None => (text, None),
+    };
+    let condition = match (word, attempts) {
+        ("no", None) => Some(RestartCondition::Never),
+        ("always" | "unless-stopped", None) => Some(RestartCondition::Any),
+        ("on-failure", _) => Some(RestartCondition::OnFailure),
+        _ => None,
+    };
+    let Some(condition) = condition else {
+        let words = ["no", "always", "on-failure", "unless-stopped"];
+        let hint = match closest(word, words.into_iter()) {
+            Some(near) if near != word => format!("did you mean '{near}'?"),
+            Some(_) | None => "use no, always, on-failure[:attempts] or unless-stopped".to_owned(),
+        };
+        report.fault_hint(view, format!("unknown restart policy '{text}'"), hint);
+        return None;
+    };
+    let mut policy = RestartPolicy {
+        condition,
+        ..RestartPolicy::default()
+    };
+    if let Some(attempts) = attempts {
+        match attempts.parse::<u32>() {
+            Ok(attempts) => policy.max_attempts = Some(attempts).filter(|n| *n > 0),
+            Err(_) => report.fault(view, format!("'{attempts}' is not a number of attempts")),
+        }
+    }
+    Some(policy)
+}
+
+fn constraint(report: &mut Report, view: &View<'_>) -> Option<Constraint> {
+    let text = report.filled(view)?;
+    let operators = [("!=", ConstraintOp::NotEqual), ("==", ConstraintOp::Equal)];
+    let split = operators.iter().find_map(|(sign, op)| {
+        let (key, value) = text.split_once(sign)?;
+        Some((key.trim(), *op, value.trim()))
+    });
+    let Some((key, op, value)) = split else {
+        let hint = "write 'node.labels.zone == north' or 'node.hostname != old'";
+        report.fault_hint(view, format!("'{text}' compares nothing"), hint);
+        return None;
+    };
+    if let Some(hint) = constraint_key_hint(key) {
+        report.fault_hint(view, format!("'{key}' is nothing that nodes have"), hint);
+        return None;
+    }
+    if value.is_empty() || value.contains(['=', '!']) {
+        report.fault(view, format!("'{text}' has no value to compare with"));
+        return None;
+    }
+    Some(Constraint {
+        key: key.to_owned(),
+        op,
+        value: value.to_owned(),
+    })
+}
+
+/// What to write instead of `key`; nothing when it is right.
+fn constraint_key_hint(key: &str) -> Option<String> {
+    let label = key.strip_prefix("node.labels.");
+    if CONSTRAINT_KEYS.contains(&key) || label.is_some_and(|l| !l.is_empty()) {
+        return None;
+    }
+    if key == "node.role" {
+        let hint = "all nodes are equal, there are no managers: remove it, or give nodes labels";
+        return Some(hint.to_owned());
+    }
+    if let Some(label) = key.strip_prefix("engine.labels.") {
+        return Some(format!(
+            "give the node a label and write 'node.labels.{label}'"
+        ));
+    }
+    Some(match closest(key, CONSTRAINT_KEYS.iter().copied()) {
+        Some(near) => format!("did you mean '{near}'?"),
+        None => format!("use {} or node.labels.<key>", CONSTRAINT_KEYS.join(", ")),
+    })
+}

@@ -1,0 +1,72 @@
+//! Files as people write them.
+
+use super::good;
+
+/// Name and text.
+pub(super) const FILES: &[(&str, &str)] = &[
+    ("blog", include_str!("real/blog.yaml")),
+    ("shop", include_str!("real/shop.yaml")),
+    ("metrics", include_str!("real/metrics.yaml")),
+    ("edge", include_str!("real/edge.yaml")),
+    ("swarm", include_str!("real/swarm.yaml")),
+    (
+        "hello",
+        include_str!("../../../../examples/hello/compose.yaml"),
+    ),
+    (
+        "docker",
+        include_str!("../../../../examples/docker/compose.yaml"),
+    ),
+];
+
+fn text(name: &str) -> &'static str {
+    let file = FILES.iter().find(|(n, _)| *n == name);
+    file.map(|(_, text)| *text).expect("a file of that name")
+}
+
+#[test]
+fn all_can_be_deployed() {
+    for (name, text) in FILES {
+        let project = good(text);
+        assert!(!project.services.is_empty(), "{name}");
+    }
+}
+
+#[test]
+fn a_blog() {
+    let project = good(text("blog"));
+    assert_eq!(project.services.len(), 2);
+    assert_eq!(project.services[1].spec.volumes[0].source, "blog_content");
+    let ignored: Vec<&str> = project.warnings.iter().map(|w| w.path.as_str()).collect();
+    assert_eq!(
+        ignored,
+        [
+            "services.blog.depends_on",
+            "services.blog.networks",
+            "networks"
+        ]
+    );
+}
+
+#[test]
+fn a_swarm_stack() {
+    let project = good(text("swarm"));
+    let api = project
+        .services
+        .iter()
+        .find(|s| s.key.name() == "api")
+        .expect("api");
+    assert_eq!(api.replicas, Some(6));
+    assert_eq!(api.spec.update.parallelism, 2);
+    assert_eq!(api.spec.placement.constraints.len(), 1);
+}
+
+#[test]
+fn the_examples_give_no_warning() {
+    for name in ["hello", "docker"] {
+        assert_eq!(good(text(name)).warnings, [], "{name}");
+    }
+    let hello = good(text("hello"));
+    assert_eq!(hello.services[0].replicas, Some(3));
+    assert_eq!(hello.services[0].spec.ports[0].target, 80);
+}
