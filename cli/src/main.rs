@@ -1,1 +1,5 @@
-fn main() {}
+//! The `dunlin` binary.
+
+fn main() -> std::process::ExitCode {
+    dunlin_cli::main()
+}

@@ -164,6 +164,8 @@ pub enum Exit {
     NotFound = 5,
     /// Understood and refused: a conflict, an ambiguous name, an invalid specification.
     Refused = 6,
+    /// Ctrl-C ended the waiting; what was asked for goes on. As shells count: 128 + SIGINT.
+    Interrupted = 130,
 }
 
 impl Exit {

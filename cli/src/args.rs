@@ -1,0 +1,117 @@
+//! The words of the command line. Each command's own words stand with the command.
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::commands::{
+    completions, cordon, doctor, drain, events, explain, history, inspect, label, leave, logs, ls,
+    nodes, ps, rm, scale, start, stop, ticket, version,
+};
+
+const EXIT_CODES: &str = "\
+Exit codes:
+  0    it worked
+  1    something went wrong that has no code of its own
+  2    the words on the command line, or the file they name, make no sense
+  3    the daemon, or a node that had to be asked, does not answer
+  4    what was asked for is under way and was not reached in time (--timeout)
+  5    no such service, node or slot
+  6    understood and refused: a conflict, an ambiguous name, an invalid specification
+  130  Ctrl-C ended the waiting; what was asked for goes on
+
+A service is named NAME or NAMESPACE/NAME; a node by its name, its id, or a unique beginning of
+its id.";
+
+/// Runs containers and processes on a flock of hosts with no master.
+#[derive(Debug, Parser)]
+#[command(
+    name = "dunlin",
+    version,
+    after_help = EXIT_CODES,
+    max_term_width = 100,
+    disable_help_subcommand = false,
+    propagate_version = false
+)]
+pub struct Cli {
+    /// What all commands understand.
+    #[command(flatten)]
+    pub global: Global,
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// What all commands understand.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Global options")]
+pub struct Global {
+    /// The daemon to talk to, such as unix:///run/dunlin/api.sock
+    #[arg(
+        short = 'H',
+        long,
+        global = true,
+        env = "DUNLIN_HOST",
+        value_name = "URL"
+    )]
+    pub host: Option<String>,
+    /// Answer in JSON
+    #[arg(long, global = true)]
+    pub json: bool,
+    /// The namespace of services that name none
+    #[arg(
+        short,
+        long,
+        global = true,
+        env = "DUNLIN_NAMESPACE",
+        value_name = "NAME"
+    )]
+    pub namespace: Option<String>,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Print a ticket with which another host can join
+    Ticket(ticket::TicketArgs),
+    /// List the nodes
+    #[command(visible_alias = "node")]
+    Nodes(nodes::NodesArgs),
+    /// List the services
+    #[command(visible_alias = "services")]
+    Ls(ls::LsArgs),
+    /// List the replicas
+    Ps(ps::PsArgs),
+    /// Show services in full
+    Inspect(inspect::InspectArgs),
+    /// Change how many replicas services have
+    Scale(scale::ScaleArgs),
+    /// Stop services and keep them
+    Stop(stop::StopArgs),
+    /// Start stopped services
+    Start(start::StartArgs),
+    /// Remove services
+    Rm(rm::RmArgs),
+    /// Show what replicas write
+    Logs(logs::LogsArgs),
+    /// Say why a service is as it is, and what each node says to it
+    Explain(explain::ExplainArgs),
+    /// Show who changed what about a service, also edits that lost
+    History(history::HistoryArgs),
+    /// Show what the node saw happen
+    Events(events::EventsArgs),
+    /// Hand a node's replicas to others and give it no new ones
+    Drain(drain::DrainArgs),
+    /// Give a node no new replicas; it keeps what it has
+    Cordon(cordon::CordonArgs),
+    /// Let a cordoned or drained node take replicas again
+    Uncordon(cordon::UncordonArgs),
+    /// Change the labels that the cluster gives a node
+    Label(label::LabelArgs),
+    /// Take this node out of its cluster for good and end its daemon
+    Leave(leave::LeaveArgs),
+    /// Check how well this node is set up
+    Doctor(doctor::DoctorArgs),
+    /// Print a completion script for a shell
+    Completions(completions::CompletionsArgs),
+    /// Show the versions of this program and of the daemon
+    Version(version::VersionArgs),
+}

@@ -1,0 +1,148 @@
+//! `dunlin inspect`
+
+use clap::Args;
+use dunlin_api::{Exit, ServiceDetail};
+
+use super::{ps, show};
+use crate::context::Context;
+use crate::failure::Failure;
+use crate::output::{Cell, Table, cores, size};
+
+/// Words of `dunlin inspect`.
+#[derive(Debug, Args)]
+pub struct InspectArgs {
+    /// The services
+    #[arg(required = true, value_name = "SERVICE")]
+    pub services: Vec<String>,
+}
+
+/// Shows services in full; `--json` gives a list, as Docker does.
+pub async fn run(args: &InspectArgs, context: &mut Context) -> Result<Exit, Failure> {
+    let mut details = Vec::with_capacity(args.services.len());
+    for text in &args.services {
+        let key = context.service(text)?;
+        details.push(context.client.inspect(&key).await?);
+    }
+    if context.json {
+        context.out.json(&details)?;
+        return Ok(Exit::Ok);
+    }
+    for (index, detail) in details.iter().enumerate() {
+        if index > 0 {
+            context.out.line("")?;
+        }
+        for (name, value) in facts(detail) {
+            context
+                .out
+                .line(format!("{:<14}{value}", format!("{name}:")))?;
+        }
+        if !detail.replicas.is_empty() {
+            context.out.line("")?;
+            let table = replicas(detail, context);
+            context.out.table(&table)?;
+        }
+    }
+    Ok(Exit::Ok)
+}
+
+/// What there is to say, without what was left at its default.
+fn facts(detail: &ServiceDetail) -> Vec<(&'static str, String)> {
+    let spec = &detail.spec;
+    let amount = |r: dunlin_state::model::Resources| {
+        let mut parts = Vec::new();
+        if r.cpu_millis > 0 {
+            parts.push(format!("{} cores", cores(r.cpu_millis)));
+        }
+        if r.memory > 0 {
+            parts.push(format!("{} memory", size(r.memory)));
+        }
+        if r.disk > 0 {
+            parts.push(format!("{} disk", size(r.disk)));
+        }
+        parts.join(", ")
+    };
+    let constraints = spec.placement.constraints.iter().map(|c| {
+        let op = match c.op {
+            dunlin_state::model::ConstraintOp::Equal => "==",
+            dunlin_state::model::ConstraintOp::NotEqual => "!=",
+        };
+        format!("{} {op} {}", c.key, c.value)
+    });
+    let pairs = |map: &std::collections::BTreeMap<String, String>| {
+        let each: Vec<String> = map.iter().map(|(k, v)| format!("{k}={v}")).collect();
+        each.join(" ")
+    };
+    let running = if detail.running { "" } else { ", stopped" };
+    let volumes = spec.volumes.iter().map(|v| {
+        let only = if v.read_only { ":ro" } else { "" };
+        format!("{}:{}{only}", v.source, v.target)
+    });
+    let all = vec![
+        ("Service", detail.service.to_string()),
+        ("Revision", detail.revision.clone()),
+        (
+            "Replicas",
+            format!("{} ready of {}{running}", detail.ready, detail.wanted),
+        ),
+        ("Mode", show::mode(spec.mode).to_owned()),
+        ("Runtime", show::runtime(spec.runtime).to_owned()),
+        ("Image", spec.image.clone()),
+        ("Entrypoint", spec.entrypoint.join(" ")),
+        ("Command", spec.command.join(" ")),
+        ("Environment", pairs(&spec.environment)),
+        (
+            "Address",
+            detail.address.map(|a| a.to_string()).unwrap_or_default(),
+        ),
+        ("Ports", show::ports(&spec.ports)),
+        ("Reserves", amount(spec.reservation)),
+        ("Limits", amount(spec.limit)),
+        ("Constraints", constraints.collect::<Vec<_>>().join(", ")),
+        ("Volumes", volumes.collect::<Vec<_>>().join(" ")),
+        ("Labels", pairs(&spec.labels)),
+        (
+            "Vacant slots",
+            detail
+                .vacant
+                .iter()
+                .map(ToString::to_string)
+                .collect::<Vec<_>>()
+                .join(", "),
+        ),
+    ];
+    all.into_iter()
+        .filter(|(_, value)| !value.is_empty())
+        .collect()
+}
+
+fn replicas(detail: &ServiceDetail, context: &Context) -> Table {
+    let mut table = Table::new([
+        "SLOT",
+        "NODE",
+        "STATUS",
+        "EPOCH",
+        "AGE",
+        "ENDPOINTS",
+        "WORKLOAD",
+        "MESSAGE",
+    ]);
+    for replica in &detail.replicas {
+        table.row([
+            Cell::from(replica.slot.to_string()),
+            Cell::from(&replica.node_name),
+            show::status(replica),
+            Cell::from(replica.epoch.to_string()),
+            Cell::from(context.out.age(replica.started_at.unwrap_or(replica.since))),
+            Cell::from(show::endpoints(&replica.endpoints)),
+            Cell::from(
+                replica
+                    .workload
+                    .as_deref()
+                    .map(show::short)
+                    .unwrap_or_default(),
+            ),
+            Cell::from(ps::message(replica)),
+        ]);
+    }
+    table
+}

@@ -1,0 +1,56 @@
+//! The commands, one file each.
+
+pub mod completions;
+pub mod cordon;
+pub mod doctor;
+pub mod drain;
+pub mod events;
+pub mod explain;
+pub mod history;
+pub mod inspect;
+pub mod label;
+pub mod leave;
+pub mod logs;
+pub mod ls;
+pub mod nodes;
+pub mod ps;
+pub mod rm;
+pub mod scale;
+mod show;
+pub mod start;
+pub mod stop;
+pub mod ticket;
+pub mod version;
+
+use dunlin_api::Exit;
+
+use crate::args::Command;
+use crate::context::Context;
+use crate::failure::Failure;
+
+/// Runs a command that asks a daemon.
+pub async fn dispatch(command: Command, context: &mut Context) -> Result<Exit, Failure> {
+    match command {
+        Command::Ticket(args) => ticket::run(&args, context).await,
+        Command::Nodes(args) => nodes::run(&args, context).await,
+        Command::Ls(args) => ls::run(&args, context).await,
+        Command::Ps(args) => ps::run(&args, context).await,
+        Command::Inspect(args) => inspect::run(&args, context).await,
+        Command::Scale(args) => scale::run(&args, context).await,
+        Command::Stop(args) => stop::run(&args, context).await,
+        Command::Start(args) => start::run(&args, context).await,
+        Command::Rm(args) => rm::run(&args, context).await,
+        Command::Logs(args) => logs::run(&args, context).await,
+        Command::Explain(args) => explain::run(&args, context).await,
+        Command::History(args) => history::run(&args, context).await,
+        Command::Events(args) => events::run(&args, context).await,
+        Command::Drain(args) => drain::run(&args, context).await,
+        Command::Cordon(args) => cordon::cordon(&args, context).await,
+        Command::Uncordon(args) => cordon::uncordon(&args, context).await,
+        Command::Label(args) => label::run(&args, context).await,
+        Command::Leave(args) => leave::run(&args, context).await,
+        Command::Doctor(args) => doctor::run(&args, context).await,
+        Command::Version(args) => version::run(&args, context).await,
+        Command::Completions(_) => Err(Failure::usage("this command asks no daemon")),
+    }
+}

@@ -1,0 +1,99 @@
+//! `dunlin ps`
+
+use clap::Args;
+use dunlin_api::{Exit, Replica, ReplicaList, ReplicaQuery};
+
+use super::show;
+use crate::context::Context;
+use crate::failure::Failure;
+use crate::output::{Cell, Table, Tone};
+
+/// Words of `dunlin ps`.
+#[derive(Debug, Args)]
+pub struct PsArgs {
+    /// Only replicas of this service
+    pub service: Option<String>,
+    /// Only replicas on this node
+    #[arg(long, value_name = "NODE")]
+    pub node: Option<String>,
+    /// Print names only
+    #[arg(short, long)]
+    pub quiet: bool,
+}
+
+/// Lists replicas, and after them the slots that nobody holds.
+pub async fn run(args: &PsArgs, context: &mut Context) -> Result<Exit, Failure> {
+    let service = args.service.as_deref();
+    let query = ReplicaQuery {
+        service: service.map(|text| context.service(text)).transpose()?,
+        namespace: match service {
+            Some(_) => None,
+            None => context.namespace.clone(),
+        },
+        node: args.node.clone(),
+    };
+    let list = context.client.replicas(&query).await?;
+    if context.json {
+        context.out.json(&list.replicas)?;
+    } else if args.quiet {
+        for replica in &list.replicas {
+            let name = show::slot_name(&context.display(&replica.service), replica.slot);
+            context.out.line(name)?;
+        }
+    } else {
+        let table = table(&list, context);
+        context.out.table(&table)?;
+    }
+    Ok(Exit::Ok)
+}
+
+fn table(list: &ReplicaList, context: &Context) -> Table {
+    let mut table = Table::new([
+        "NAME",
+        "NODE",
+        "STATUS",
+        "AGE",
+        "RESTARTS",
+        "ENDPOINTS",
+        "REVISION",
+        "MESSAGE",
+    ]);
+    for replica in &list.replicas {
+        let name = show::slot_name(&context.display(&replica.service), replica.slot);
+        let since = replica.started_at.unwrap_or(replica.since);
+        table.row([
+            Cell::from(name),
+            Cell::from(&replica.node_name),
+            show::status(replica),
+            Cell::from(context.out.age(since)),
+            Cell::from(replica.restarts.to_string()),
+            Cell::from(show::endpoints(&replica.endpoints)),
+            Cell::from(show::short(&replica.revision)),
+            Cell::from(message(replica)),
+        ]);
+    }
+    for vacant in &list.vacant {
+        let name = context.display(&vacant.service);
+        let advice = format!("see `dunlin explain {name}`");
+        table.row([
+            Cell::from(show::slot_name(&name, vacant.slot)),
+            Cell::from(""),
+            Cell::toned("vacant", Tone::Bad),
+            Cell::from(""),
+            Cell::from(""),
+            Cell::from(""),
+            Cell::from(""),
+            Cell::from(advice),
+        ]);
+    }
+    table
+}
+
+/// Why it is not running; how it last ended, where that is all that is known.
+pub(super) fn message(replica: &Replica) -> String {
+    match (&replica.message, &replica.last_exit) {
+        (Some(message), _) => message.clone(),
+        (None, Some(exit)) if !replica.ready => show::exit(exit),
+        (None, _) => String::new(),
+    }
+}
