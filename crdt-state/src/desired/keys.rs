@@ -23,9 +23,6 @@ pub(super) const MAX_KEY_BYTES: usize = 512;
 /// The key that every document has.
 pub(super) const FORMAT_KEY: &str = "meta/format";
 
-/// Prefix of the keys that are the document's own business and hold no registers.
-pub(super) const META_PREFIX: &str = "meta/";
-
 /// An independently editable part of a service: concurrent edits of different aspects both win.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]

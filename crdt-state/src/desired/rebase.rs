@@ -11,7 +11,7 @@ use bytes::Bytes;
 use super::change::DesiredChange;
 use super::document::{COMPACT_AT, Document, DocumentId, MAX_CHANGE_BYTES, MAX_REVISIONS};
 use super::engine::Engine;
-use super::keys::{Aspect, Key, META_PREFIX};
+use super::keys::{Aspect, FORMAT_KEY, Key};
 use super::refused::Refused;
 use super::register::{Register, Stamp, newest};
 use super::remote::MAX_COUNTER_LEAP;
@@ -150,7 +150,7 @@ impl Chosen {
 /// The newest register of every key.
 fn registers(engine: &Engine) -> BTreeMap<String, Chosen> {
     let keys = engine.keys().into_iter();
-    keys.filter(|key| !key.starts_with(META_PREFIX))
+    keys.filter(|key| key != FORMAT_KEY)
         .filter_map(|key| {
             let (bytes, register) = newest(engine.values(&key))?;
             let register = register.ok();

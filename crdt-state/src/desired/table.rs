@@ -10,7 +10,7 @@ use bytes::Bytes;
 
 use super::change::DesiredChange;
 use super::engine::Engine;
-use super::keys::{Aspect, Key, META_PREFIX, NodeAspect};
+use super::keys::{Aspect, FORMAT_KEY, Key, NodeAspect};
 use super::register::{Register, Stamp, newest};
 use super::snapshot::{Desired, NodeIntent, Service};
 use super::value::{Cell, ImageValue, ScaleValue, SpecValue, Value};
@@ -168,7 +168,7 @@ impl Table {
 
     /// Keys of newer versions are only looked at for their stamps, so that ours stay greater.
     fn refresh_foreign(&mut self, engine: &Engine, key: String) {
-        if key.starts_with(META_PREFIX) {
+        if key == FORMAT_KEY {
             return;
         }
         for value in engine.values(&key) {

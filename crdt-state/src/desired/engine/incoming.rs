@@ -5,8 +5,9 @@ use automerge::{Change, ScalarValue};
 use bytes::Bytes;
 use thiserror::Error;
 
-use super::super::keys::{MAX_KEY_BYTES, META_PREFIX};
+use super::super::keys::{FORMAT_KEY, MAX_KEY_BYTES};
 use super::super::validate::MAX_REGISTER_BYTES;
+use super::chunk::check_change;
 use super::{EngineFault, Hash, contained};
 
 /// Operations in one change. The largest honest one is a carry-over after a partition.
@@ -51,6 +52,7 @@ impl Incoming {
     /// Decodes and checks a change without applying it.
     pub(in super::super) fn inspect(bytes: Bytes) -> Result<Self, InspectError> {
         let result = contained(|| {
+            check_change(&bytes)?;
             let change =
                 Change::try_from(&bytes[..]).map_err(|e| EngineFault::Refused(e.to_string()))?;
             Ok(Self::read(change, bytes))
@@ -89,7 +91,7 @@ impl Incoming {
             if op.obj != ObjectId::Root || op.insert {
                 return Err(InspectError::Shape("it writes into a nested object"));
             }
-            if key.len() > MAX_KEY_BYTES || key.starts_with(META_PREFIX) {
+            if key.len() > MAX_KEY_BYTES || key == FORMAT_KEY {
                 return Err(InspectError::Shape(
                     "it writes a key that is too long or reserved",
                 ));

@@ -9,6 +9,7 @@ use automerge::sync::{ChunkList, Message, State, SyncDoc};
 use automerge::{Change, ChangeHash};
 use bytes::Bytes;
 
+use super::chunk::read_uleb;
 use super::{Engine, EngineFault, Hash, contained, refused};
 
 /// Hashes in each list of a message. A cluster with more concurrent heads than this has never
@@ -74,20 +75,6 @@ fn check_filter(bytes: &[u8]) -> Result<(), EngineFault> {
     Ok(())
 }
 
-/// Reads an unsigned number in LEB128.
-pub(super) fn read_uleb(bytes: &mut &[u8]) -> Option<u64> {
-    let mut value = 0_u64;
-    for shift in (0..64).step_by(7) {
-        let (first, rest) = bytes.split_first()?;
-        *bytes = rest;
-        value |= u64::from(first & 0x7f).checked_shl(shift)?;
-        if first & 0x80 == 0 {
-            return Some(value);
-        }
-    }
-    None
-}
-
 impl Engine {
     /// The next step to send, if there is anything to say. `wanted` are changes that others wait
     /// for. Changes beyond `max_bytes` are left for a later step.
@@ -134,6 +121,7 @@ impl Engine {
             matches!(contained(|| Change::try_from(&bytes[..]).map_err(refused)),
                 Ok(change) if self.has(&change.hash().0))
         });
+        let touched = known.is_some();
         if let Some(known) = known {
             message.changes = vec![known.to_vec()].into();
         }
@@ -144,7 +132,9 @@ impl Engine {
         });
         if noted.is_err() {
             *state = SyncState::default();
-            self.restore();
+            if touched {
+                self.restore();
+            }
         }
         noted
     }

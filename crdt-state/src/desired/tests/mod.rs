@@ -1,7 +1,10 @@
 //! Tests of the document, by theme. Helpers first.
 
 mod commands;
+mod converge;
 mod disk;
+mod hostile;
+mod rebasing;
 mod visible;
 
 use std::sync::Arc;
