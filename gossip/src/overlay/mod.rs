@@ -6,8 +6,8 @@
 //! rings coincide or neighbours do not answer, a member tops up to [`MIN`] with the peers whose
 //! edges rank first; above [`MAX`] it drops the worst edges that it does not want, slowly.
 //!
-//! To avoid that both ends dial at once, the smaller key dials first and the other waits
-//! [`GRACE_MS`] for it. Who is alive is membership's word; this machine only chooses.
+//! To avoid that both ends dial at once, the smaller key dials first and the other gives
+//! it two seconds. Who is alive is membership's word; this machine only chooses.
 
 mod rings;
 #[cfg(test)]

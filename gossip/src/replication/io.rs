@@ -28,7 +28,7 @@ pub enum Input {
         author: String,
     },
     /// This node's own report has changed.
-    Report(NodeReport),
+    Report(Box<NodeReport>),
     /// A control connection with a peer is up.
     Connected(NodeId),
     /// The control connection with a peer is gone.
@@ -104,10 +104,26 @@ pub enum Message {
         /// Encoded changes.
         changes: Vec<Bytes>,
     },
+    /// Anti-entropy: what the sender has, in a few bytes. Whoever finds a difference acts on it.
+    Summary {
+        /// The sender's document.
+        document: dunlin_state::desired::DocumentId,
+        /// Fingerprint of its history: equal ones mean equal documents.
+        heads: [u8; 32],
+        /// Hash of the versions of all registers; absent in an answer, so that registers are
+        /// compared once per exchange.
+        table: Option<[u8; 16]>,
+        /// Whether the receiver should answer with a summary of its own when the sender is the
+        /// one who must act.
+        reply: bool,
+    },
     /// Anti-entropy of the document: one step of automerge's sync protocol.
     Sync {
         /// The sender's document.
         document: dunlin_state::desired::DocumentId,
+        /// The exchange that this step belongs to. The smaller of two nodes opens exchanges and
+        /// numbers them upwards; a step of another one is stale.
+        round: u64,
         /// The encoded step.
         step: Bytes,
     },
@@ -120,11 +136,17 @@ pub enum Message {
     },
     /// Push: registers.
     Registers(Vec<Arc<NodeRegister>>),
+    /// Anti-entropy of registers in a large cluster: a hash for each of 64 groups of nodes, so
+    /// that only the groups that differ are compared register by register.
+    Buckets(Vec<u64>),
     /// Anti-entropy of registers: the versions the sender knows; it wants what is newer, and
     /// `reply` asks for the receiver's digest when that one lacks something.
     Digest {
         /// Known versions.
         versions: Vec<(NodeId, Version)>,
+        /// The groups of nodes that this is about, one bit for each. Of a node in one of them that
+        /// is not listed, the sender knows nothing.
+        buckets: u64,
         /// Whether the receiver should answer with a digest of its own.
         reply: bool,
     },
