@@ -64,6 +64,14 @@ async fn run(connections: u16) -> Result<(), Box<dyn Error>> {
     let per_connection = (rss_mb()? - unconnected) * 1024.0 / f64::from(connections) / 2.0;
     println!("per idle node           {per_node:7.0} kB");
     println!("per connection and end  {per_connection:7.0} kB");
+    let ends = f64::from(connections) * 2.0;
+    let before = cpu_ms()?;
+    tokio::time::sleep(LONG).await;
+    let permille = (cpu_ms()? - before) / LONG.as_secs_f64() / ends;
+    println!(
+        "idle, per end           {:7.4} % of a core",
+        permille / 10.0
+    );
     Ok(())
 }
 
@@ -187,6 +195,17 @@ fn report(what: &str, mut times: Vec<Duration>) {
 
 fn ms(time: Duration) -> f64 {
     time.as_secs_f64() * 1_000.0
+}
+
+/// Processor time of this process, from the kernel, in its ticks of 10 ms.
+fn cpu_ms() -> Result<f64, Box<dyn Error>> {
+    let stat = std::fs::read_to_string("/proc/self/stat")?;
+    // The second field, in parentheses, may hold anything; user and system time are the 14th and
+    // the 15th.
+    let (_, rest) = stat.rsplit_once(')').ok_or("no command in stat")?;
+    let times = rest.split_whitespace().skip(11).take(2);
+    let ticks: Result<Vec<f64>, _> = times.map(str::parse).collect();
+    Ok(ticks?.iter().sum::<f64>() * 10.0)
 }
 
 /// Resident memory of this process, from the kernel.
