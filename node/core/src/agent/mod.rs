@@ -383,6 +383,16 @@ impl Agent {
         committed.fits_in(self.host.capacity) || self.opening.may_exceed(committed)
     }
 
+    /// The claims could not be written: they are to be written again at `at`.
+    pub fn persist_again(&mut self, at: u64) {
+        self.persist_due.get_or_insert(at);
+    }
+
+    /// Slots that this node holds.
+    pub fn claim_count(&self) -> usize {
+        self.reconciler.claims().count()
+    }
+
     /// What this node has committed, for tests and metrics.
     pub fn committed(&self) -> Resources {
         self.reconciler.committed()

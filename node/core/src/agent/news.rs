@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use dunlin_gossip::membership::MemberEvent;
 use dunlin_state::Now;
-use dunlin_state::desired::Desired;
+use dunlin_state::desired::{Desired, Service};
 use dunlin_state::model::{Mode, NodeId, NodeRegister, ServiceKey};
 
 use super::{Agent, Output, push_reconciled};
@@ -26,14 +26,17 @@ impl Agent {
         let old = std::mem::replace(&mut self.desired, desired);
         let new = Arc::clone(&self.desired);
         for service in changed_services(&old, &new) {
-            self.cluster.set_service(&service, &new);
-            let known = new.services.get(&service);
+            let mut mine = self.cluster.set_service(service, &new);
+            let known = new.services.get(service);
             if known.is_some_and(|s| s.spec.mode == Mode::Global) {
                 self.globals.insert(service.clone());
+                mine = true;
             } else {
-                self.globals.remove(&service);
+                self.globals.remove(service);
             }
-            self.dirty.insert(service);
+            if mine {
+                self.dirty.insert(service.clone());
+            }
         }
         if old.nodes != new.nodes {
             self.auctioneer.nudge(now.mono);
@@ -180,25 +183,27 @@ impl Agent {
     }
 }
 
-/// Services that differ between two snapshots.
-fn changed_services(old: &Desired, new: &Desired) -> Vec<ServiceKey> {
-    let differs = |key: &ServiceKey| match (old.services.get(key), new.services.get(key)) {
-        (Some(a), Some(b)) => {
-            // Snapshots share the specifications that have not changed.
-            let same_spec = Arc::ptr_eq(&a.spec, &b.spec) || a.revision == b.revision;
-            !same_spec || (a.replicas, a.running) != (b.replicas, b.running)
+/// Services that differ between two snapshots, found in one walk along both.
+fn changed_services<'a>(old: &'a Desired, new: &'a Desired) -> Vec<&'a ServiceKey> {
+    let mut changed = Vec::new();
+    let mut olds = old.services.iter().peekable();
+    for (key, service) in &new.services {
+        while let Some((removed, _)) = olds.next_if(|(k, _)| *k < key) {
+            changed.push(removed);
         }
-        (None, None) => false,
-        (Some(_), None) | (None, Some(_)) => true,
-    };
-    let removed = old
-        .services
-        .keys()
-        .filter(|k| !new.services.contains_key(*k));
-    let kept = new.services.keys();
-    removed
-        .chain(kept)
-        .filter(|key| differs(key))
-        .cloned()
-        .collect()
+        let same = olds
+            .next_if(|(k, _)| *k == key)
+            .is_some_and(|(_, known)| is_same(known, service));
+        if !same {
+            changed.push(key);
+        }
+    }
+    changed.extend(olds.map(|(key, _)| key));
+    changed
+}
+
+fn is_same(a: &Service, b: &Service) -> bool {
+    // Snapshots share the specifications that have not changed.
+    let same_spec = Arc::ptr_eq(&a.spec, &b.spec) || a.revision == b.revision;
+    same_spec && (a.replicas, a.running) == (b.replicas, b.running)
 }

@@ -17,7 +17,7 @@ use std::sync::Arc;
 use dunlin_state::desired::{Desired, Service};
 use dunlin_state::model::{Claim, Mode, NodeId, NodeRegister, NodeReport, ServiceKey, Slot};
 
-use ranks::Ranks;
+use ranks::{Rank, TOP_RANKS};
 pub(crate) use watch::Watch;
 
 use crate::hashing::node_hash;
@@ -30,9 +30,11 @@ pub(crate) struct Cluster {
     nodes: BTreeMap<NodeId, Node>,
     /// Every node that is alive, with its hash.
     alive: BTreeMap<NodeId, u64>,
+    /// The hashes of the living nodes but this one, in no order, for counting.
+    others: Vec<u64>,
     /// Living nodes whose registers have not arrived.
     missing: BTreeSet<NodeId>,
-    ranks: BTreeMap<ServiceKey, Ranks>,
+    ranks: BTreeMap<ServiceKey, Rank>,
     watched: BTreeMap<ServiceKey, Watch>,
     held: BTreeSet<ServiceKey>,
 }
@@ -66,6 +68,7 @@ impl Cluster {
             me,
             nodes: BTreeMap::from([(me, myself)]),
             alive: BTreeMap::from([(me, hash)]),
+            others: Vec::new(),
             missing: BTreeSet::new(),
             ranks: BTreeMap::new(),
             watched: BTreeMap::new(),
@@ -114,12 +117,24 @@ impl Cluster {
 
     /// This node's place in the order of those who auction the service, if it is among the first.
     pub(crate) fn my_rank(&self, service: &ServiceKey) -> Option<usize> {
-        self.ranks.get(service)?.rank_of(self.me)
+        self.ranks.get(service)?.top()
     }
 
     /// The nodes that rank first for a service, best first.
-    pub(crate) fn auctioneers(&self, service: &ServiceKey) -> impl Iterator<Item = NodeId> + '_ {
-        self.ranks.get(service).into_iter().flat_map(Ranks::nodes)
+    pub(crate) fn auctioneers(&self, service: &ServiceKey) -> Vec<NodeId> {
+        let Some(rank) = self.ranks.get(service) else {
+            return Vec::new();
+        };
+        let mut top: Vec<(u64, NodeId)> = Vec::with_capacity(TOP_RANKS + 1);
+        for (node, hash) in &self.alive {
+            let entry = (rank.weight(*hash), *node);
+            let place = top.partition_point(|known| *known > entry);
+            if place < TOP_RANKS {
+                top.insert(place, entry);
+                top.truncate(TOP_RANKS);
+            }
+        }
+        top.into_iter().map(|(_, node)| node).collect()
     }
 
     /// Takes note of a node's standing. Returns the watched services that it concerns.
@@ -146,10 +161,12 @@ impl Cluster {
         let mut touched = BTreeSet::new();
         if is_alive && !was_alive {
             self.alive.insert(node, hash);
-            touched.extend(self.rank_in(node, hash));
+            self.others.push(hash);
+            touched.extend(self.rerank(|rank| rank.join(hash)));
         } else if !is_alive && was_alive && node != self.me {
             self.alive.remove(&node);
-            touched.extend(self.rank_out(node));
+            self.others.retain(|other| *other != hash);
+            touched.extend(self.rerank(|rank| rank.leave(hash)));
         }
         for service in &touched {
             self.review_watch(service, desired);
@@ -163,25 +180,12 @@ impl Cluster {
         touched
     }
 
-    fn rank_in(&mut self, node: NodeId, hash: u64) -> Vec<ServiceKey> {
-        let mut touched = Vec::new();
-        for (service, ranks) in &mut self.ranks {
-            if ranks.insert(node, hash) {
-                touched.push(service.clone());
-            }
-        }
-        touched
-    }
-
-    fn rank_out(&mut self, node: NodeId) -> Vec<ServiceKey> {
-        let mut touched = Vec::new();
-        for (service, ranks) in &mut self.ranks {
-            if ranks.rank_of(node).is_some() {
-                ranks.recompute(self.alive.iter().map(|(n, h)| (*n, *h)));
-                touched.push(service.clone());
-            }
-        }
-        touched
+    /// Changes this node's rank for every service; returns those for which it matters.
+    fn rerank(&mut self, change: impl Fn(&mut Rank) -> bool) -> Vec<ServiceKey> {
+        let ranks = self.ranks.iter_mut();
+        ranks
+            .filter_map(|(service, rank)| change(rank).then(|| service.clone()))
+            .collect()
     }
 
     /// Takes in a register.
@@ -264,24 +268,24 @@ impl Cluster {
         change.services
     }
 
-    /// Takes note of a service that is new, changed or removed.
-    pub(crate) fn set_service(&mut self, service: &ServiceKey, desired: &Desired) {
-        if desired.services.contains_key(service) {
-            let alive = &self.alive;
-            self.ranks.entry(service.clone()).or_insert_with(|| {
-                let mut ranks = Ranks::new(service);
-                ranks.recompute(alive.iter().map(|(n, h)| (*n, *h)));
-                ranks
-            });
-        } else {
+    /// Takes note of a service that is new, changed or removed. Returns whether this node has
+    /// anything to do with it.
+    pub(crate) fn set_service(&mut self, service: &ServiceKey, desired: &Desired) -> bool {
+        let before = self.watched.contains_key(service);
+        if !desired.services.contains_key(service) {
             self.ranks.remove(service);
+        } else if !self.ranks.contains_key(service) {
+            let rank = Rank::count(service, node_hash(self.me), &self.others);
+            self.ranks.insert(service.clone(), rank);
         }
         self.review_watch(service, desired);
         let nodes = &self.nodes;
-        if let Some(watch) = self.watched.get_mut(service) {
-            let wanted = wanted_slots(desired.services.get(service));
-            watch.set_wanted(wanted, &|n| standing_in(nodes, n));
-        }
+        let Some(watch) = self.watched.get_mut(service) else {
+            return before;
+        };
+        let wanted = wanted_slots(desired.services.get(service));
+        watch.set_wanted(wanted, &|n| standing_in(nodes, n));
+        true
     }
 
     /// Takes note whether this node holds slots of the service.

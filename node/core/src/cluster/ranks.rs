@@ -1,54 +1,66 @@
 //! Who auctions a service: rendezvous hashing (Thaler, Ravishankar: "A name-based mapping scheme
-//! for rendezvous", 1996), cut to the first few ranks.
+//! for rendezvous", 1996).
+//!
+//! A node needs to know only its own place in the order of each service, which is the number of
+//! living nodes that weigh more. That number is counted once per service and then follows the
+//! comings and goings of nodes at one multiplication each.
 
-use dunlin_state::model::{NodeId, ServiceKey};
+use dunlin_state::model::ServiceKey;
 
 use crate::hashing::{mix, service_hash};
 
 /// Nodes that stand ready to auction a service. The second and third take over when the ones
-/// before them do nothing; that all three fail before membership notices is not worth memory.
+/// before them do nothing; that all three fail before membership notices is not worth the work.
 pub(crate) const TOP_RANKS: usize = 3;
 
-/// The first nodes in a service's order.
+/// This node's place in a service's order.
 #[derive(Debug)]
-pub(super) struct Ranks {
+pub(super) struct Rank {
     service: u64,
-    /// Weight and node, greatest first.
-    top: Vec<(u64, NodeId)>,
+    /// This node's weight.
+    mine: u64,
+    /// Living nodes that weigh more.
+    ahead: usize,
 }
 
-impl Ranks {
-    pub(super) fn new(service: &ServiceKey) -> Self {
+impl Rank {
+    /// Counts among all other living nodes, given by their hashes.
+    pub(super) fn count(service: &ServiceKey, me: u64, others: &[u64]) -> Self {
+        let service = service_hash(service);
+        let mine = mix(service, me);
+        let ahead = others.iter().filter(|o| mix(service, **o) > mine).count();
         Self {
-            service: service_hash(service),
-            top: Vec::with_capacity(TOP_RANKS + 1),
+            service,
+            mine,
+            ahead,
         }
     }
 
-    pub(super) fn rank_of(&self, node: NodeId) -> Option<usize> {
-        self.top.iter().position(|(_, n)| *n == node)
+    /// The weight of a node for this service.
+    pub(super) fn weight(&self, node: u64) -> u64 {
+        mix(self.service, node)
     }
 
-    pub(super) fn nodes(&self) -> impl Iterator<Item = NodeId> + '_ {
-        self.top.iter().map(|(_, node)| *node)
+    /// This node's rank, if it is among the first.
+    pub(super) fn top(&self) -> Option<usize> {
+        (self.ahead < TOP_RANKS).then_some(self.ahead)
     }
 
-    /// Adds a node. Returns whether it is among the first.
-    pub(super) fn insert(&mut self, node: NodeId, hash: u64) -> bool {
-        let entry = (mix(self.service, hash), node);
-        let place = self.top.partition_point(|known| *known > entry);
-        if place >= TOP_RANKS || self.top.get(place) == Some(&entry) {
-            return false;
+    /// Another node came to life. Returns whether that matters here.
+    pub(super) fn join(&mut self, node: u64) -> bool {
+        let before = self.top();
+        if self.weight(node) > self.mine {
+            self.ahead += 1;
         }
-        self.top.insert(place, entry);
-        self.top.truncate(TOP_RANKS);
-        true
+        before != self.top()
     }
 
-    pub(super) fn recompute(&mut self, alive: impl Iterator<Item = (NodeId, u64)>) {
-        self.top.clear();
-        for (node, hash) in alive {
-            self.insert(node, hash);
+    /// Another node ceased to live. Returns whether that matters here.
+    pub(super) fn leave(&mut self, node: u64) -> bool {
+        let before = self.top();
+        if self.weight(node) > self.mine {
+            self.ahead = self.ahead.saturating_sub(1);
         }
+        before != self.top()
     }
 }

@@ -1,1 +1,275 @@
+use std::collections::{BTreeMap, BTreeSet};
 
+use dunlin_state::model::{
+    Availability, Constraint, ConstraintOp, Facts, HostPort, NodeId, PortSpec, Protocol,
+    PublishMode, Resources, RuntimeKind, ServiceKey, ServiceSpec, Strategy as Spread,
+};
+use proptest::prelude::*;
+
+use super::*;
+use crate::liveness::Standing;
+
+fn key(name: &str) -> ServiceKey {
+    name.parse().unwrap()
+}
+
+fn node(index: u8) -> NodeView {
+    NodeView {
+        id: NodeId::from_bytes([index; 32]),
+        name: format!("n{index}"),
+        facts: Facts {
+            os: "linux".to_owned(),
+            arch: "x86_64".to_owned(),
+            cpus: 4,
+            ..Facts::default()
+        },
+        labels: BTreeMap::from([("zone".to_owned(), "North".to_owned())]),
+        capacity: Resources {
+            cpu_millis: 4_000,
+            memory: 4 << 30,
+            disk: 10 << 30,
+        },
+        committed: Resources::ZERO,
+        offered: Resources::ZERO,
+        host_ports: BTreeSet::new(),
+        services: BTreeMap::new(),
+        repelled: BTreeMap::new(),
+        availability: Availability::Active,
+        runtimes: vec!["process".to_owned(), "docker".to_owned()],
+        disk_ok: true,
+        standing: Standing::Alive,
+    }
+}
+
+fn spec() -> ServiceSpec {
+    ServiceSpec {
+        command: vec!["serve".to_owned()],
+        ..ServiceSpec::default()
+    }
+}
+
+fn constrained(key: &str, op: ConstraintOp, value: &str) -> ServiceSpec {
+    let mut spec = spec();
+    spec.placement.constraints = vec![Constraint {
+        key: key.to_owned(),
+        op,
+        value: value.to_owned(),
+    }];
+    spec
+}
+
+fn fits(spec: &ServiceSpec, node: &NodeView) -> bool {
+    matches!(judge(spec, &key("web"), node), Verdict::Fit { .. })
+}
+
+#[test]
+fn constraints_compare_labels_and_facts() {
+    use ConstraintOp::{Equal, NotEqual};
+    let id = NodeId::from_bytes([1; 32]).to_string();
+    let table = [
+        ("node.labels.zone", Equal, "north", true),
+        ("node.labels.zone", Equal, "south", false),
+        ("node.labels.zone", NotEqual, "south", true),
+        ("node.labels.zone", NotEqual, "North", false),
+        ("node.labels.Zone", Equal, "north", false),
+        ("node.labels.ssd", Equal, "", false),
+        ("node.labels.ssd", NotEqual, "yes", true),
+        ("node.hostname", Equal, "n1", true),
+        ("Node.Hostname", Equal, "N1", true),
+        ("node.id", Equal, id.as_str(), true),
+        ("node.platform.os", Equal, "linux", true),
+        ("node.platform.arch", Equal, "amd64", true),
+        ("node.platform.arch", Equal, "arm64", false),
+        ("node.platform.arch", NotEqual, "amd64", false),
+        ("node.favourite.colour", Equal, "red", false),
+        ("node.favourite.colour", NotEqual, "red", true),
+    ];
+    for (name, op, value, expected) in table {
+        let spec = constrained(name, op, value);
+        assert_eq!(fits(&spec, &node(1)), expected, "{name} {op:?} {value}");
+    }
+}
+
+#[test]
+fn runtimes_are_resolved_by_what_the_service_names_and_the_node_offers() {
+    let with = |kind, image: &str, command: &[&str]| ServiceSpec {
+        runtime: kind,
+        image: image.to_owned(),
+        command: command.iter().map(|c| (*c).to_owned()).collect(),
+        ..ServiceSpec::default()
+    };
+    let both = ["process", "docker"].map(str::to_owned);
+    let process = ["process".to_owned()];
+    let docker = ["docker".to_owned()];
+    let no = |name: &str| Err(Reason::Runtime(name.to_owned()));
+    use RuntimeKind::{Auto, Docker, Process};
+    let table = [
+        (with(Auto, "nginx", &[]), &both[..], Ok(Docker)),
+        (
+            with(Auto, "nginx", &[]),
+            &process[..],
+            Err(Reason::NoCommand),
+        ),
+        (with(Auto, "nginx", &["x"]), &process[..], Ok(Process)),
+        (with(Auto, "", &["x"]), &both[..], Ok(Process)),
+        (with(Auto, "", &["x"]), &docker[..], no("process")),
+        (with(Docker, "nginx", &[]), &process[..], no("docker")),
+        (with(Docker, "nginx", &[]), &docker[..], Ok(Docker)),
+        (with(Process, "nginx", &["x"]), &both[..], Ok(Process)),
+        (
+            with(Process, "nginx", &[]),
+            &both[..],
+            Err(Reason::NoCommand),
+        ),
+    ];
+    for (spec, runtimes, expected) in table {
+        assert_eq!(
+            resolve_runtime(&spec, runtimes),
+            expected,
+            "{spec:?} {runtimes:?}"
+        );
+    }
+}
+
+#[test]
+fn every_reason_is_told_with_a_way_out() {
+    let mut spec = constrained("node.labels.zone", ConstraintOp::Equal, "south");
+    spec.runtime = RuntimeKind::Docker;
+    spec.reservation = Resources {
+        cpu_millis: 2_000,
+        memory: 3 << 30,
+        disk: 20 << 30,
+    };
+    spec.ports = vec![PortSpec {
+        target: 80,
+        published: Some(8080),
+        publish_mode: PublishMode::Host,
+        ..PortSpec::default()
+    }];
+    spec.placement.max_per_node = Some(1);
+    spec.placement.anti_affinity = vec![key("db")];
+    let mut node = node(1);
+    node.runtimes = vec!["process".to_owned()];
+    node.committed.cpu_millis = 3_500;
+    node.committed.memory = 2 << 30;
+    node.host_ports.insert(HostPort {
+        port: 8080,
+        protocol: Protocol::Tcp,
+    });
+    node.services = BTreeMap::from([(key("web"), 1), (key("db"), 1)]);
+    node.repelled = BTreeMap::from([(key("web"), key("hermit"))]);
+    node.availability = Availability::Drained;
+    node.disk_ok = false;
+    node.standing = Standing::Suspect;
+    let Verdict::Refused(reasons) = judge(&spec, &key("web"), &node) else {
+        panic!("it fits");
+    };
+    let texts: Vec<String> = reasons.iter().map(ToString::to_string).collect();
+    assert_eq!(
+        texts,
+        [
+            "misses its probes",
+            "is drained",
+            "its disk does not accept writes",
+            "needs node.labels.zone == south, has 'North'",
+            "does not offer the docker runtime",
+            "already runs its maximum of 1 per node",
+            "must not share a node with default/db",
+            "must not share a node with default/hermit",
+            "needs 2.0 CPUs, 0.5 of 4.0 free",
+            "needs 3 GiB of memory, 2 GiB of 4 GiB free",
+            "needs 20 GiB of disk, 10 GiB of 10 GiB free",
+            "host port 8080/tcp is taken",
+        ]
+    );
+    assert!(reasons.iter().all(|r| !r.fix().is_empty()));
+    assert_eq!(
+        reasons[8].fix(),
+        "free 1.5 CPUs or lower deploy.resources.reservations.cpus"
+    );
+    assert_eq!(
+        reasons[3].fix(),
+        "set the label zone=south on the node or drop the constraint"
+    );
+}
+
+#[test]
+fn what_is_only_on_offer_is_a_passing_reason() {
+    let mut spec = spec();
+    spec.reservation.cpu_millis = 1_000;
+    let mut node = node(1);
+    node.offered.cpu_millis = 3_500;
+    let verdict = judge(&spec, &key("web"), &node);
+    assert_eq!(verdict, Verdict::Refused(vec![Reason::Busy]));
+    assert!(Reason::Busy.is_passing());
+}
+
+#[test]
+fn spreading_prefers_company_of_others_and_packing_the_fullest() {
+    let score = |spec: &ServiceSpec, node: &NodeView| match judge(spec, &key("web"), node) {
+        Verdict::Fit { score } => score,
+        Verdict::Refused(reasons) => panic!("{reasons:?}"),
+    };
+    let empty = node(1);
+    let mut busy = node(2);
+    busy.committed.cpu_millis = 3_000;
+    busy.services.insert(key("db"), 10);
+    let mut same = node(3);
+    same.services.insert(key("web"), 1);
+    let spread = spec();
+    assert!(score(&spread, &empty) > score(&spread, &busy));
+    assert!(score(&spread, &busy) > score(&spread, &same));
+    let mut pack = spec();
+    pack.placement.strategy = Spread::Pack;
+    assert!(score(&pack, &busy) > score(&pack, &empty));
+}
+
+#[test]
+fn marginal_scores_stop_where_the_room_ends() {
+    let mut spec = spec();
+    spec.reservation.cpu_millis = 1_500;
+    let scores = marginal_scores(&spec, &key("web"), &node(1), 10).unwrap();
+    assert_eq!(scores.len(), 2);
+    assert!(scores[0] > scores[1]);
+    spec.placement.max_per_node = Some(0);
+    let refused = marginal_scores(&spec, &key("web"), &node(1), 10);
+    assert_eq!(refused, Err(vec![Reason::MaxPerNode(0)]));
+    // A host port is taken by the first replica.
+    let mut spec = self::spec();
+    spec.ports = vec![PortSpec {
+        published: Some(80),
+        publish_mode: PublishMode::Host,
+        ..PortSpec::default()
+    }];
+    let scores = marginal_scores(&spec, &key("web"), &node(1), 10).unwrap();
+    assert_eq!(scores.len(), 1);
+}
+
+proptest! {
+    /// Whatever a node is asked for, what it offers fits; and one more would not.
+    #[test]
+    fn offers_fit(
+        capacity in any::<(u64, u64, u64)>(),
+        committed in any::<(u64, u64, u64)>(),
+        need in (0..5_000u64, 0..1u64 << 34, 0..1u64 << 34),
+        slots in 0..40u32,
+    ) {
+        let resources = |(cpu_millis, memory, disk)| Resources { cpu_millis, memory, disk };
+        let mut node = node(1);
+        node.capacity = resources(capacity);
+        node.committed = resources(committed);
+        let mut spec = spec();
+        spec.reservation = resources(need);
+        if let Ok(scores) = marginal_scores(&spec, &key("web"), &node, slots) {
+            let mut total = Resources::ZERO;
+            for _ in &scores {
+                total = total.plus(spec.reservation);
+            }
+            let room = node.capacity.minus(node.committed);
+            prop_assert!(total.fits_in(room));
+            if scores.len() < slots as usize {
+                prop_assert!(!total.plus(spec.reservation).fits_in(room));
+            }
+        }
+    }
+}

@@ -1,0 +1,198 @@
+//! What comes in.
+
+use dunlin_gossip::{membership, overlay, replication};
+use dunlin_state::Now;
+use dunlin_state::model::NodeId;
+
+use super::{Engine, FORGET_GONE_MS, FORGET_LEFT_MS, OWN_PERSIST, STALL_MS, note};
+use crate::io::{Effect, Input, Write};
+use crate::liveness::Standing;
+use crate::wire::{PeerMessage, decode};
+
+/// Milliseconds between complaints about messages that cannot be read.
+const COMPLAINT_INTERVAL_MS: u64 = 10_000;
+
+/// Milliseconds before a failed write of the claims is tried again.
+const CLAIMS_RETRY_MS: u64 = 5_000;
+
+impl Engine {
+    /// Takes one input; early timeouts are harmless.
+    pub fn handle(&mut self, input: Input, now: Now) -> Vec<Effect> {
+        let mut out = Vec::new();
+        let due = self.poll_timeout();
+        self.now = now;
+        if due.is_some_and(|due| now.mono > due.saturating_add(STALL_MS)) {
+            let outputs = self.agent.stalled(now);
+            self.carry_out(outputs, &mut out);
+        }
+        self.dispatch(input, &mut out);
+        self.finish(&mut out);
+        out
+    }
+
+    fn dispatch(&mut self, input: Input, out: &mut Vec<Effect>) {
+        let now = self.now;
+        match input {
+            Input::Datagram { from, bytes } => {
+                self.tell_membership(membership::Input::Datagram { from, bytes }, out);
+            }
+            Input::Connected(node) => {
+                self.heard(node, out);
+                self.tell_overlay(overlay::Input::Connected(node), out);
+                self.tell_replication(replication::Input::Connected(node), out);
+            }
+            Input::Disconnected(node) => {
+                self.tell_overlay(overlay::Input::Disconnected(node), out);
+                self.tell_replication(replication::Input::Disconnected(node), out);
+            }
+            Input::Message { from, bytes } => {
+                self.heard(from, out);
+                self.on_message(from, &bytes, out);
+            }
+            Input::ProbeDone { node, reachable } => {
+                if reachable {
+                    self.heard(node, out);
+                }
+                let heard = |n| self.membership.last_heard(n);
+                let outputs = self.agent.probed(node, reachable, &heard, now);
+                self.carry_out(outputs, out);
+            }
+            Input::Propose {
+                id,
+                commands,
+                author,
+            } => {
+                let input = replication::Input::Propose {
+                    id,
+                    commands,
+                    author,
+                };
+                self.tell_replication(input, out);
+            }
+            Input::Persisted(id) => {
+                if id.0 < OWN_PERSIST {
+                    self.tell_replication(replication::Input::Persisted(id), out);
+                }
+            }
+            Input::PersistFailed { id, reason } => self.on_persist_failed(id, reason, out),
+            Input::Runtime(event) => {
+                let outputs = self.agent.runtime(event, now);
+                self.carry_out(outputs, out);
+            }
+            Input::Join(address) => self.tell_membership(membership::Input::Join { address }, out),
+            Input::Leave => {
+                self.agent.leave();
+                self.tell_membership(membership::Input::Leave, out);
+            }
+            Input::Host {
+                runtimes,
+                disk_ok,
+                engine,
+            } => {
+                let outputs = self.agent.host_changed(runtimes, disk_ok, engine, now);
+                self.carry_out(outputs, out);
+            }
+            Input::Timeout => self.on_timeout(out),
+        }
+    }
+
+    fn on_timeout(&mut self, out: &mut Vec<Effect>) {
+        let now = self.now;
+        let effects = self.membership.handle_timeout(now);
+        self.on_membership(effects, out);
+        let effects = self.overlay.handle_timeout(now);
+        self.on_overlay(effects, out);
+        let effects = self.replication.handle_timeout(now);
+        self.on_replication(effects, out);
+        let heard = |n| self.membership.last_heard(n);
+        let outputs = self.agent.handle_timeout(&heard, now);
+        self.carry_out(outputs, out);
+        if self.peers.due.is_some_and(|due| due <= now.mono) {
+            self.peers.due = None;
+            self.peers.last = Some(now.mono);
+            let addresses = self.peers.addresses.iter().copied().collect();
+            self.persist(vec![Write::Peers(addresses)], out);
+        }
+        self.forget_departed(out);
+    }
+
+    fn on_message(&mut self, from: NodeId, bytes: &[u8], out: &mut Vec<Effect>) {
+        let now = self.now;
+        match decode(bytes) {
+            Ok(PeerMessage::Swim(bytes)) => {
+                self.tell_membership(membership::Input::Reliable { from, bytes }, out);
+            }
+            Ok(PeerMessage::Replication(message)) => {
+                self.tell_replication(replication::Input::Message { from, message }, out);
+            }
+            Ok(PeerMessage::Bidding(message)) => {
+                let outputs = self.agent.message(from, message, now);
+                self.carry_out(outputs, out);
+            }
+            Err(error) => {
+                if now.mono >= self.next_complaint {
+                    self.next_complaint = now.mono.saturating_add(COMPLAINT_INTERVAL_MS);
+                    let text = format!("{} sends what cannot be read: {error}", from.short());
+                    out.push(note(from, true, text));
+                }
+            }
+        }
+    }
+
+    fn on_persist_failed(
+        &mut self,
+        id: replication::PersistId,
+        reason: String,
+        out: &mut Vec<Effect>,
+    ) {
+        if id.0 < OWN_PERSIST {
+            self.tell_replication(replication::Input::PersistFailed { id, reason }, out);
+        } else if self.claims_request == Some(id) {
+            let retry = self.now.mono.saturating_add(CLAIMS_RETRY_MS);
+            self.agent.persist_again(retry);
+        } else if id.0 == OWN_PERSIST {
+            let text = format!("the cluster state could not be written to disk: {reason}");
+            out.push(note(self.config.member.node, true, text));
+        }
+    }
+
+    /// An authenticated sign of life outside membership's datagrams.
+    fn heard(&mut self, node: NodeId, out: &mut Vec<Effect>) {
+        self.tell_membership(membership::Input::Heard { node }, out);
+        let outputs = self.agent.heard(node, self.now);
+        self.carry_out(outputs, out);
+    }
+
+    /// Remembers when to forget a node that has departed, and not to when it is back.
+    pub(super) fn note_standing(&mut self, node: NodeId, standing: Standing) {
+        let after = match standing {
+            Standing::Alive | Standing::Suspect => {
+                self.forget.remove(&node);
+                return;
+            }
+            Standing::Gone => FORGET_GONE_MS,
+            Standing::Left => FORGET_LEFT_MS,
+        };
+        let at = self.now.mono.saturating_add(after);
+        self.forget.insert(node, at);
+    }
+
+    fn forget_departed(&mut self, out: &mut Vec<Effect>) {
+        let now = self.now.mono;
+        let due: Vec<NodeId> = self
+            .forget
+            .iter()
+            .filter(|(_, at)| **at <= now)
+            .map(|(node, _)| *node)
+            .collect();
+        for node in due {
+            self.forget.remove(&node);
+            self.addresses.remove(&node);
+            self.tell_replication(replication::Input::Forget(node), out);
+            let outputs = self.agent.forget(node, self.now);
+            self.carry_out(outputs, out);
+            self.changed.members = true;
+            self.changed.observed = true;
+        }
+    }
+}

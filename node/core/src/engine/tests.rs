@@ -1,0 +1,554 @@
+//! Whole engines on a network that delivers everything between nodes that can reach each other.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
+
+use bytes::Bytes;
+use dunlin_gossip::membership::{MemberId, Profile};
+use dunlin_gossip::replication::ProposalId;
+use dunlin_state::Now;
+use dunlin_state::desired::{Command, Rejection};
+use dunlin_state::model::{
+    Facts, NodeId, Phase, Resources, RuntimeKind, ServiceKey, ServiceSpec, Slot,
+};
+
+use super::Engine;
+use crate::io::{
+    Adopted, Effect, Input, NodeConfig, Recovered, Running, RuntimeCommand, RuntimeEvent,
+    WorkloadId, Write,
+};
+
+const LATENCY: u64 = 2;
+const DISK: u64 = 3;
+const RUNTIME: u64 = 5;
+
+struct Host {
+    engine: Option<Engine>,
+    boot: u64,
+    side: u32,
+    running: BTreeMap<WorkloadId, String>,
+    connected: BTreeSet<NodeId>,
+    document: Option<(Bytes, Vec<Bytes>)>,
+    recovered: Recovered,
+    answers: Vec<Result<bool, Rejection>>,
+}
+
+struct Net {
+    now: u64,
+    hosts: BTreeMap<NodeId, Host>,
+    queue: BTreeMap<(u64, u64), (NodeId, Input)>,
+    seq: u64,
+    events: Vec<String>,
+    log: blake3::Hasher,
+}
+
+fn node_id(index: u8) -> NodeId {
+    NodeId::from_bytes([index + 1; 32])
+}
+
+fn address(index: u8) -> SocketAddr {
+    ([10, 0, 0, index + 1], 7_000).into()
+}
+
+fn index_of(node: NodeId) -> u8 {
+    node.as_bytes()[0] - 1
+}
+
+fn key() -> ServiceKey {
+    "web".parse().unwrap()
+}
+
+fn deploy(replicas: u32, version: &str) -> Command {
+    let spec = ServiceSpec {
+        runtime: RuntimeKind::Process,
+        command: vec!["serve".to_owned(), version.to_owned()],
+        ..ServiceSpec::default()
+    };
+    Command::Deploy {
+        service: key(),
+        spec: Box::new(spec),
+        replicas: Some(replicas),
+    }
+}
+
+impl Net {
+    fn new(count: u8) -> Self {
+        let mut net = Self {
+            now: 1_000,
+            hosts: BTreeMap::new(),
+            queue: BTreeMap::new(),
+            seq: 0,
+            events: Vec::new(),
+            log: blake3::Hasher::new(),
+        };
+        for index in 0..count {
+            let host = Host {
+                engine: None,
+                boot: 0,
+                side: 0,
+                running: BTreeMap::new(),
+                connected: BTreeSet::new(),
+                document: None,
+                recovered: Recovered::default(),
+                answers: Vec::new(),
+            };
+            net.hosts.insert(node_id(index), host);
+            net.boot(index);
+            if index > 0 {
+                net.input(node_id(index), Input::Join(address(0)));
+            }
+        }
+        let all = usize::from(count) - 1;
+        let joined = |net: &Self| {
+            let mut engines = net.engines();
+            engines.all(|e| e.members().len() == all && e.observed().count() == all + 1)
+        };
+        net.run_until(10_000, joined)
+            .expect("the nodes find each other");
+        net
+    }
+
+    fn time(&self) -> Now {
+        Now {
+            mono: self.now,
+            wall: 1_700_000_000_000 + self.now,
+        }
+    }
+
+    fn engines(&self) -> impl Iterator<Item = &Engine> {
+        self.hosts.values().filter_map(|h| h.engine.as_ref())
+    }
+
+    fn host(&mut self, index: u8) -> &mut Host {
+        self.hosts.get_mut(&node_id(index)).unwrap()
+    }
+
+    fn boot(&mut self, index: u8) {
+        let now = self.time();
+        let host = self.host(index);
+        host.boot += 1;
+        let config = NodeConfig {
+            member: MemberId {
+                node: node_id(index),
+                boot: host.boot,
+                address: address(index),
+            },
+            name: format!("n{index}"),
+            profile: Profile::Lan,
+            seed: u64::from(index) * 1_000 + host.boot,
+            labels: BTreeMap::new(),
+            facts: Facts {
+                os: "linux".to_owned(),
+                cpus: 4,
+                ..Facts::default()
+            },
+            capacity: Resources {
+                cpu_millis: 4_000,
+                memory: 8 << 30,
+                disk: 100 << 30,
+            },
+            runtimes: vec!["process".to_owned()],
+            dunlin_version: "test".to_owned(),
+        };
+        host.recovered.document.clone_from(&host.document);
+        let recovered = host.recovered.clone();
+        let (engine, effects) = Engine::new(config, recovered, now).unwrap();
+        self.host(index).engine = Some(engine);
+        self.perform(node_id(index), effects);
+    }
+
+    /// The host loses power.
+    fn kill(&mut self, index: u8) {
+        let host = self.host(index);
+        host.engine = None;
+        host.running.clear();
+        self.cut(node_id(index));
+    }
+
+    fn cut(&mut self, node: NodeId) {
+        let peers = std::mem::take(&mut self.hosts.get_mut(&node).unwrap().connected);
+        for peer in peers {
+            self.hosts.get_mut(&peer).unwrap().connected.remove(&node);
+            // A dead host closes nothing; the peer's transport notices the silence.
+            self.push(1_500, peer, Input::Disconnected(node));
+        }
+    }
+
+    fn split(&mut self, side_b: &[u8]) {
+        for index in side_b {
+            self.host(*index).side = 1;
+        }
+        let pairs: Vec<(NodeId, NodeId)> = self
+            .hosts
+            .iter()
+            .flat_map(|(id, host)| host.connected.iter().map(|peer| (*id, *peer)))
+            .filter(|(a, b)| self.hosts[a].side != self.hosts[b].side)
+            .collect();
+        for (a, b) in pairs {
+            self.hosts.get_mut(&a).unwrap().connected.remove(&b);
+            self.push(1_500, a, Input::Disconnected(b));
+        }
+    }
+
+    fn heal(&mut self) {
+        for host in self.hosts.values_mut() {
+            host.side = 0;
+        }
+    }
+
+    fn reaches(&self, from: NodeId, to: NodeId) -> bool {
+        let (Some(a), Some(b)) = (self.hosts.get(&from), self.hosts.get(&to)) else {
+            return false;
+        };
+        a.side == b.side && a.engine.is_some() && b.engine.is_some()
+    }
+
+    fn push(&mut self, delay: u64, to: NodeId, input: Input) {
+        self.seq += 1;
+        let at = (self.now + delay, self.seq);
+        self.queue.insert(at, (to, input));
+    }
+
+    fn propose(&mut self, index: u8, command: Command) {
+        let input = Input::Propose {
+            id: ProposalId(self.seq),
+            commands: vec![command],
+            author: "test".to_owned(),
+        };
+        self.input(node_id(index), input);
+    }
+
+    fn input(&mut self, to: NodeId, input: Input) {
+        let now = self.time();
+        let Some(engine) = self.hosts.get_mut(&to).and_then(|h| h.engine.as_mut()) else {
+            return;
+        };
+        self.log
+            .update(format!("{now:?} {to} {input:?}").as_bytes());
+        let effects = engine.handle(input, now);
+        self.perform(to, effects);
+    }
+
+    fn run(&mut self, duration: u64) {
+        let end = self.now + duration;
+        while self.step(end) {}
+        self.now = end;
+    }
+
+    fn run_until(&mut self, limit: u64, done: impl Fn(&Self) -> bool) -> Option<u64> {
+        let start = self.now;
+        while !done(self) {
+            if !self.step(start + limit) {
+                return None;
+            }
+        }
+        Some(self.now - start)
+    }
+
+    fn step(&mut self, end: u64) -> bool {
+        let delivery = self.queue.first_key_value().map(|((at, _), _)| *at);
+        let timers = self.hosts.iter().filter_map(|(id, host)| {
+            let due = host.engine.as_ref()?.poll_timeout()?;
+            Some((due, *id))
+        });
+        let timer = timers.min();
+        match (delivery, timer) {
+            (Some(at), timer) if at <= end && timer.is_none_or(|(t, _)| at <= t) => {
+                self.now = self.now.max(at);
+                if let Some((_, (to, input))) = self.queue.pop_first() {
+                    self.input(to, input);
+                }
+                true
+            }
+            (_, Some((at, id))) if at <= end => {
+                self.now = self.now.max(at);
+                self.input(id, Input::Timeout);
+                true
+            }
+            _ => false,
+        }
+    }
+
+    fn perform(&mut self, id: NodeId, effects: Vec<Effect>) {
+        for effect in effects {
+            match effect {
+                Effect::SendDatagram { to, bytes } => {
+                    let SocketAddr::V4(v4) = to else { continue };
+                    let to = node_id(v4.ip().octets()[3] - 1);
+                    if self.reaches(id, to) {
+                        let from = address(index_of(id));
+                        self.push(LATENCY, to, Input::Datagram { from, bytes });
+                    }
+                }
+                Effect::SendMessage { to, bytes, .. } => {
+                    self.connect(id, to);
+                    if self.hosts[&id].connected.contains(&to) {
+                        self.push(LATENCY, to, Input::Message { from: id, bytes });
+                    }
+                }
+                Effect::Connect { node, .. } => self.connect(id, node),
+                Effect::Disconnect(node) => {
+                    if self.hosts.get_mut(&id).unwrap().connected.remove(&node) {
+                        self.hosts.get_mut(&node).unwrap().connected.remove(&id);
+                        self.push(0, id, Input::Disconnected(node));
+                        self.push(LATENCY, node, Input::Disconnected(id));
+                    }
+                }
+                Effect::Probe { node, .. } => {
+                    let reachable = self.reaches(id, node);
+                    let delay = if reachable { LATENCY * 2 } else { 1_000 };
+                    self.push(delay, id, Input::ProbeDone { node, reachable });
+                }
+                Effect::Persist {
+                    id: request,
+                    writes,
+                } => {
+                    self.write(id, writes);
+                    self.push(DISK, id, Input::Persisted(request));
+                }
+                Effect::Proposed { result, .. } => {
+                    self.hosts.get_mut(&id).unwrap().answers.push(result);
+                }
+                Effect::Runtime(command) => self.run_command(id, command),
+                Effect::Changed(_) => {}
+                Effect::Event(event) => self.events.push(event.text),
+            }
+        }
+    }
+
+    fn connect(&mut self, a: NodeId, b: NodeId) {
+        if self.reaches(a, b) && self.hosts.get_mut(&a).unwrap().connected.insert(b) {
+            self.hosts.get_mut(&b).unwrap().connected.insert(a);
+            self.push(LATENCY, a, Input::Connected(b));
+            self.push(LATENCY, b, Input::Connected(a));
+        }
+    }
+
+    fn write(&mut self, id: NodeId, writes: Vec<Write>) {
+        let host = self.hosts.get_mut(&id).unwrap();
+        for write in writes {
+            match write {
+                Write::Document(saved) => host.document = Some((saved, Vec::new())),
+                Write::Change(change) => host.document.as_mut().unwrap().1.push(change),
+                Write::Claims(claims) => host.recovered.claims = claims,
+                Write::Peers(peers) => host.recovered.peers = peers,
+            }
+        }
+    }
+
+    fn run_command(&mut self, id: NodeId, command: RuntimeCommand) {
+        let host = self.hosts.get_mut(&id).unwrap();
+        let event = match command {
+            RuntimeCommand::Adopt => {
+                let found = host.running.iter().map(|(workload, revision)| Adopted {
+                    running: running(workload),
+                    revision: revision.clone(),
+                    exited: None,
+                });
+                RuntimeEvent::Adopted(found.collect())
+            }
+            RuntimeCommand::Start(workload) => {
+                host.running.insert(workload.id.clone(), workload.revision);
+                RuntimeEvent::Started(running(&workload.id))
+            }
+            RuntimeCommand::Stop { id: workload, .. } => {
+                host.running.remove(&workload);
+                RuntimeEvent::Lost(workload)
+            }
+            RuntimeCommand::Remove { .. } => return,
+            RuntimeCommand::CheckPort { id, .. } => RuntimeEvent::PortChecked { id, open: true },
+        };
+        self.push(RUNTIME, id, Input::Runtime(event));
+    }
+
+    /// Whether every living node sees each slot of the service ready exactly once.
+    fn is_settled(&self) -> bool {
+        let mut engines = self.engines();
+        engines.all(|engine| {
+            let Some(service) = engine.desired().services.get(&key()) else {
+                return false;
+            };
+            let claims = engine
+                .observed()
+                .filter(|r| engine.standing(r.node).holds_claims())
+                .flat_map(|r| &r.report.claims);
+            let claims: Vec<_> = claims.collect();
+            let ready: BTreeSet<Slot> = claims
+                .iter()
+                .filter(|c| c.ready && c.phase == Phase::Running && !c.leaving)
+                .filter(|c| c.revision == service.revision)
+                .map(|c| c.slot.slot)
+                .collect();
+            let wanted = service.wanted_replicas() as usize;
+            claims.len() == wanted
+                && ready.len() == wanted
+                && engine.route_table().services[&key()].backends.len() == wanted
+        })
+    }
+
+    fn running_count(&self) -> usize {
+        self.hosts.values().map(|h| h.running.len()).sum()
+    }
+}
+
+fn running(id: &WorkloadId) -> Running {
+    Running {
+        id: id.clone(),
+        workload: "w".to_owned(),
+        endpoints: Vec::new(),
+    }
+}
+
+#[test]
+fn thirty_replicas_on_three_nodes_run_within_a_third_of_a_second() {
+    let mut net = Net::new(3);
+    net.propose(1, deploy(30, "1"));
+    let took = net.run_until(5_000, Net::is_settled).unwrap();
+    assert!(took <= 300, "took {took} ms");
+    assert_eq!(net.host(1).answers.as_slice(), [Ok(true)]);
+    assert!(net.hosts.values().all(|h| h.running.len() == 10));
+}
+
+#[test]
+fn a_dead_nodes_work_is_taken_over() {
+    let mut net = Net::new(3);
+    net.propose(0, deploy(30, "1"));
+    net.run_until(5_000, Net::is_settled).unwrap();
+    net.run(2_000);
+    net.kill(2);
+    let replaced = |net: &Net| net.running_count() == 30 && net.is_settled();
+    let took = net.run_until(20_000, replaced).unwrap();
+    assert!((1_500..=2_500).contains(&took), "took {took} ms");
+}
+
+#[test]
+fn both_sides_of_a_partition_work_and_heal_to_one() {
+    let mut net = Net::new(5);
+    net.propose(0, deploy(10, "1"));
+    net.run_until(5_000, Net::is_settled).unwrap();
+    net.run(1_000);
+    net.split(&[3, 4]);
+    net.run(10_000);
+    assert_eq!(net.running_count(), 20);
+    // Both sides go on editing.
+    net.propose(4, deploy(12, "1"));
+    net.run(2_000);
+    net.heal();
+    net.run_until(60_000, Net::is_settled).expect("it heals");
+    net.run(5_000);
+    assert!(net.is_settled());
+    assert_eq!(net.running_count(), 12);
+    let prints: BTreeSet<_> = net.engines().map(Engine::fingerprint).collect();
+    assert_eq!(prints.len(), 1);
+}
+
+#[test]
+fn after_a_power_loss_all_work_comes_back_once() {
+    let mut net = Net::new(3);
+    net.propose(0, deploy(9, "1"));
+    net.run_until(5_000, Net::is_settled).unwrap();
+    net.run(10_000);
+    for index in 0..3 {
+        net.kill(index);
+    }
+    net.run(10_000);
+    for index in 0..3 {
+        net.boot(index);
+    }
+    let took = net.run_until(30_000, Net::is_settled).unwrap();
+    assert!(took <= 10_000, "took {took} ms");
+    net.run(10_000);
+    assert!(net.is_settled());
+    assert_eq!(net.running_count(), 9);
+}
+
+#[test]
+fn a_node_that_leaves_is_replaced_at_once() {
+    let mut net = Net::new(3);
+    net.propose(0, deploy(9, "1"));
+    net.run_until(5_000, Net::is_settled).unwrap();
+    net.run(1_000);
+    net.input(node_id(2), Input::Leave);
+    net.run(300);
+    net.kill(2);
+    let replaced = |net: &Net| net.running_count() == 9 && net.is_settled();
+    let took = net.run_until(5_000, replaced).unwrap();
+    assert!(took <= 1_000, "took {took} ms");
+}
+
+#[test]
+fn the_same_seed_gives_the_same_log() {
+    let run = || {
+        let mut net = Net::new(4);
+        net.propose(0, deploy(8, "1"));
+        net.run(3_000);
+        net.kill(1);
+        net.propose(2, deploy(10, "2"));
+        net.run(10_000);
+        net.boot(1);
+        net.run(5_000);
+        net.log.finalize()
+    };
+    assert_eq!(run(), run());
+}
+
+#[test]
+fn a_damaged_document_is_an_error_and_a_damaged_end_a_warning() {
+    let mut net = Net::new(1);
+    net.propose(0, deploy(1, "1"));
+    net.run_until(5_000, Net::is_settled).unwrap();
+    net.propose(0, deploy(2, "1"));
+    net.run(1_000);
+    let engine = net.engines().next().unwrap();
+    let config = engine.config().clone();
+    let now = net.time();
+    let (saved, changes) = net.host(0).document.clone().unwrap();
+    let mut broken = saved.to_vec();
+    let middle = broken.len() / 2;
+    broken[middle] ^= 0xff;
+    let start = |document| {
+        let recovered = Recovered {
+            document: Some(document),
+            ..Recovered::default()
+        };
+        Engine::new(config.clone(), recovered, now)
+    };
+    let error = start((broken.into(), Vec::new())).err().unwrap();
+    assert!(error.to_string().contains("cannot be read"), "{error}");
+    let mut cut = changes;
+    let last = cut.pop().unwrap();
+    cut.push(last.slice(..last.len() / 2));
+    let (engine, effects) = start((saved, cut)).unwrap();
+    assert!(!engine.desired().services.is_empty());
+    let warned = effects
+        .iter()
+        .any(|e| matches!(e, Effect::Event(e) if e.warning));
+    let saved = effects.iter().any(|e| match e {
+        Effect::Persist { writes, .. } => matches!(writes.as_slice(), [Write::Document(_)]),
+        _ => false,
+    });
+    assert!(warned && saved);
+}
+
+#[test]
+fn rubbish_from_a_peer_is_told_once_and_harmless() {
+    let mut net = Net::new(2);
+    for length in 0..50u8 {
+        let bytes = Bytes::from(vec![length; usize::from(length)]);
+        net.input(
+            node_id(0),
+            Input::Message {
+                from: node_id(1),
+                bytes,
+            },
+        );
+    }
+    let told = net
+        .events
+        .iter()
+        .filter(|e| e.contains("cannot be read"))
+        .count();
+    assert_eq!(told, 1);
+    net.propose(0, deploy(2, "1"));
+    assert!(net.run_until(5_000, Net::is_settled).is_some());
+}

@@ -1,0 +1,123 @@
+//! What readers see.
+
+use std::sync::Arc;
+
+use dunlin_gossip::membership::{MemberId, MemberState};
+use dunlin_gossip::replication::Metrics;
+use dunlin_state::desired::{Conflict, Desired, DocumentId, HistoryEntry};
+use dunlin_state::model::{NodeId, NodeRegister, NodeReport, ServiceKey};
+use dunlin_state::route::RouteTable;
+
+use super::Engine;
+use crate::explain::Explanation;
+use crate::io::NodeConfig;
+use crate::liveness::Standing;
+
+/// A member of the cluster as this node sees it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Member {
+    /// Who.
+    pub id: MemberId,
+    /// What membership says.
+    pub state: MemberState,
+    /// What this node acts on.
+    pub standing: Standing,
+    /// When it was last heard, in milliseconds of the monotonic clock.
+    pub last_heard: u64,
+}
+
+impl Engine {
+    /// What this node was started with.
+    pub fn config(&self) -> &NodeConfig {
+        &self.config
+    }
+
+    /// Desired state.
+    pub fn desired(&self) -> &Arc<Desired> {
+        self.agent.desired()
+    }
+
+    /// The newest register of every node as replicated, ordered by node; this node's among them.
+    pub fn observed(&self) -> impl Iterator<Item = &Arc<NodeRegister>> {
+        self.replication.observed().iter()
+    }
+
+    /// This node's report at this moment; the replicated one may be some milliseconds older.
+    pub fn report(&self) -> NodeReport {
+        self.agent.report()
+    }
+
+    /// All members but this node, ordered.
+    pub fn members(&self) -> Vec<Member> {
+        let views = self.membership.members();
+        views
+            .map(|view| Member {
+                id: view.id,
+                state: view.state,
+                standing: self.agent.standing(view.id.node),
+                last_heard: view.last_heard,
+            })
+            .collect()
+    }
+
+    /// What this node acts on regarding another one.
+    pub fn standing(&self, node: NodeId) -> Standing {
+        self.agent.standing(node)
+    }
+
+    /// Who answers for each service right now.
+    pub fn route_table(&self) -> RouteTable {
+        self.agent.route_table()
+    }
+
+    /// Why a service is as it is; `None` when there is no such service.
+    pub fn explain(&self, service: &ServiceKey) -> Option<Explanation> {
+        self.agent.explain(service, self.now.mono)
+    }
+
+    /// The kept versions of a service, newest first; also of a removed one.
+    pub fn history(&self, service: &ServiceKey) -> Vec<HistoryEntry> {
+        self.replication.history(service)
+    }
+
+    /// Concurrent edits that disagree and have not been settled.
+    pub fn conflicts(&self) -> Vec<Conflict> {
+        self.replication.conflicts()
+    }
+
+    /// Which document of desired state this node holds.
+    pub fn document_id(&self) -> DocumentId {
+        self.replication.document_id()
+    }
+
+    /// Hash of desired state and its history: equal on nodes that agree.
+    pub fn fingerprint(&self) -> [u8; 32] {
+        self.replication.fingerprint()
+    }
+
+    /// Changes in the document's history.
+    pub fn change_count(&self) -> usize {
+        self.replication.change_count()
+    }
+
+    /// What replication has counted.
+    pub fn replication_metrics(&self) -> Metrics {
+        self.replication.metrics()
+    }
+
+    /// Peers with a control connection, ordered.
+    pub fn connected(&self) -> Vec<NodeId> {
+        self.overlay.connected().collect()
+    }
+
+    /// How ill this node believes itself to be, from 0 (healthy) to 4.
+    pub fn local_health(&self) -> u8 {
+        self.membership.local_health()
+    }
+
+    /// The boot count of a later life of this node, if one was seen: this process is the remains
+    /// of an earlier one and should end.
+    pub fn superseded(&self) -> Option<u64> {
+        self.membership.superseded()
+    }
+}
