@@ -80,7 +80,7 @@ impl Draft {
             return self.create(key, spec, replicas.unwrap_or(1));
         };
         if !same_but_image(&service.spec, spec) {
-            let value = json(spec);
+            let value = spec_json(spec);
             self.writes
                 .insert(Key::Service(key.clone(), Aspect::Spec), value);
         }
@@ -108,7 +108,7 @@ impl Draft {
             return Err(Rejection::TooManyServices { max: MAX_SERVICES });
         }
         let values = [
-            (Aspect::Spec, json(spec)),
+            (Aspect::Spec, spec_json(spec)),
             (Aspect::Image, json(&spec.image)),
             (Aspect::Scale, json(&replicas)),
             (Aspect::Run, json(&true)),
@@ -267,6 +267,18 @@ pub(super) fn same_but_image(a: &ServiceSpec, b: &ServiceSpec) -> bool {
     let mut with_image = a.clone();
     b.image.clone_into(&mut with_image.image);
     with_image == *b
+}
+
+/// A specification without the fields that have their default value: registers stay small, and a
+/// field that a newer version adds does not change the text, and with it the revision, of
+/// specifications that do not use it.
+fn spec_json(spec: &ServiceSpec) -> serde_json::Value {
+    let mut value = json(spec);
+    let default = json(&ServiceSpec::default());
+    if let Some(fields) = value.as_object_mut() {
+        fields.retain(|name, value| default.get(name) != Some(value));
+    }
+    value
 }
 
 /// Our own values are structs, strings, numbers and maps with text keys, which always serialize.

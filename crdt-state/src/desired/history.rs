@@ -179,10 +179,15 @@ fn summary(aspect: Aspect, register: &Register, base: Option<&Register>) -> Stri
             let Some(Value::Object(old)) = base.map(|b| &b.value) else {
                 return "deployed".to_owned();
             };
-            let mut changed: Vec<&str> = fields
-                .iter()
-                .filter(|(name, value)| *name != "image" && old.get(*name) != Some(value))
-                .map(|(name, _)| name.as_str())
+            // Fields with their default value are not stored, so both sides may lack some.
+            let names: BTreeSet<&str> = fields
+                .keys()
+                .chain(old.keys())
+                .map(String::as_str)
+                .collect();
+            let mut changed: Vec<&str> = names
+                .into_iter()
+                .filter(|name| *name != "image" && old.get(*name) != fields.get(*name))
                 .collect();
             let more = changed.len().saturating_sub(MAX_SUMMARY_FIELDS);
             changed.truncate(MAX_SUMMARY_FIELDS);

@@ -169,3 +169,50 @@ impl FromStr for Constraint {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn constraints_are_read_and_written() {
+        let cases = [
+            ("node.labels.zone==north", "node.labels.zone == north"),
+            (" node.id != abc ", "node.id != abc"),
+            ("node.labels.expr == a!=b", "node.labels.expr == a!=b"),
+            ("node.labels.expr != a==b", "node.labels.expr != a==b"),
+        ];
+        for (text, written) in cases {
+            let constraint: Constraint = text.parse().unwrap();
+            assert_eq!(constraint.to_string(), written);
+            assert_eq!(written.parse(), Ok(constraint));
+        }
+        for text in ["", "node.id", "== x", "node.id ==", "node.id = x"] {
+            let error = text.parse::<Constraint>().unwrap_err();
+            assert!(error.to_string().contains("<key> == <value>"), "{error}");
+        }
+    }
+
+    #[test]
+    fn words_are_read_as_written() {
+        for kind in [RuntimeKind::Auto, RuntimeKind::Process, RuntimeKind::Docker] {
+            assert_eq!(kind.to_string().parse(), Ok(kind));
+        }
+        for protocol in [Protocol::Tcp, Protocol::Udp] {
+            assert_eq!(protocol.to_string().parse(), Ok(protocol));
+        }
+        let error = "podman".parse::<RuntimeKind>().unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "'podman' is not a runtime; expected auto, process or docker"
+        );
+    }
+
+    #[test]
+    fn only_facts_and_labels_can_be_constrained() {
+        assert!(Constraint::is_known_key("node.hostname"));
+        assert!(Constraint::is_known_key("node.labels.zone"));
+        assert!(!Constraint::is_known_key("node.labels."));
+        assert!(!Constraint::is_known_key("node.role"));
+    }
+}

@@ -288,6 +288,53 @@ fn faults_of_placement_and_life_are_named() {
 }
 
 #[test]
+fn the_largest_proposals_make_changes_that_peers_take() {
+    // Many small registers, and few large ones, each as many as are accepted.
+    for (size, step) in [(0, 80), (50_000, 1)] {
+        let mut document = Document::new(actor(1));
+        let mut peer = Document::new(actor(2));
+        let mut largest = 0;
+        for round in 1.. {
+            let big = ServiceSpec {
+                command: vec!["x".repeat(size)],
+                ..spec("x")
+            };
+            let count = round * step;
+            let commands: Vec<_> = (0..count)
+                .map(|n| deploy(&format!("s{round}-{n}"), big.clone()))
+                .collect();
+            match document.propose(&commands, "ada", at(1)) {
+                Ok(change) => {
+                    let change = change.unwrap();
+                    assert!(change.len() <= MAX_CHANGE_BYTES);
+                    largest = change.len();
+                    feed(&mut peer, &[change]);
+                }
+                Err(Rejection::ChangeTooLarge { .. }) => break,
+                Err(other) => panic!("{other}"),
+            }
+        }
+        assert!(
+            largest > MAX_CHANGE_BYTES / 2,
+            "{largest} bytes: the bound is too low"
+        );
+    }
+}
+
+#[test]
+fn a_specification_is_stored_without_its_defaults() {
+    let mut document = Document::new(actor(1));
+    write(&mut document, deploy("web", spec("nginx")), 1);
+    let history = document.history(&key("web"));
+    let stored = history.iter().find(|e| e.aspect == Aspect::Spec).unwrap();
+    assert_eq!(stored.value, Some(serde_json::json!({ "image": "nginx" })));
+    write(&mut document, deploy("web", publishing("nginx", 80)), 2);
+    assert_eq!(document.history(&key("web"))[0].summary, "changed ports");
+    write(&mut document, deploy("web", spec("nginx")), 3);
+    assert_eq!(document.history(&key("web"))[0].summary, "changed ports");
+}
+
+#[test]
 fn labels_and_availability_of_nodes() {
     let mut document = Document::new(actor(1));
     let drain = Command::SetAvailability {
