@@ -6,6 +6,9 @@
 //! snapshot, remote changes need not wait while the disk works, and a refused write is undone by
 //! dropping the copy.
 //!
+//! The same holds for a peer's document when we have to write into it what it lacks of ours. One
+//! that lacks nothing is used at once and saved later, as the changes of others are.
+//!
 //! One request is with the disk at a time; what comes meanwhile is gathered and goes together
 //! with the next. After a refusal nobody knows what the disk holds, so the next request
 //! replaces everything in one transaction. That makes it safe to use the sequence number of the
@@ -63,11 +66,10 @@ enum Content {
         changes: Vec<Bytes>,
         answers: Answers,
     },
-    /// Another document, which takes the place of ours.
+    /// Another document, with our own changes in it; it takes the place of ours.
     Successor {
         document: Box<Document>,
         carried: Vec<Bytes>,
-        compacted: bool,
     },
 }
 
@@ -77,6 +79,8 @@ struct Offer {
     from: NodeId,
     id: DocumentId,
     saved: Bytes,
+    /// Whether it has to wait for the disk: it lacks something of ours.
+    waits: bool,
 }
 
 /// What is on its way to the disk.
@@ -117,6 +121,11 @@ impl Default for Disk {
 }
 
 impl Disk {
+    /// Proposals that wait for the disk.
+    pub(super) fn waiting(&self) -> usize {
+        self.queue.len()
+    }
+
     /// When a refused write is tried again, in mono milliseconds.
     pub(super) fn retry_at(&self) -> Option<u64> {
         self.retry_at
@@ -157,7 +166,13 @@ impl Disk {
     /// Keeps a peer's document for the next write; the greatest one wins.
     pub(super) fn offer(&mut self, from: NodeId, id: DocumentId, saved: Bytes) {
         if self.offer.as_ref().is_none_or(|offer| id > offer.id) {
-            self.offer = Some(Offer { from, id, saved });
+            let waits = false;
+            self.offer = Some(Offer {
+                from,
+                id,
+                saved,
+                waits,
+            });
         }
     }
 
@@ -184,8 +199,12 @@ impl Replication {
 
     /// Gives the disk its next request, if it is free and there is one.
     pub(super) fn pump(&mut self, now: Now) {
+        let mut successor = self.next_successor(now.mono);
         while self.disk.request.is_none() {
-            let what = self.next_content(now);
+            let what = match successor.take() {
+                Some(successor) => successor,
+                None => self.next_batch(now),
+            };
             let early = self.disk.retry_at.is_some_and(|at| now.mono < at);
             let due = self.disk.dirty && !early;
             if due || !matches!(what, Content::Nothing) {
@@ -196,18 +215,40 @@ impl Replication {
         }
     }
 
-    fn next_content(&mut self, now: Now) -> Content {
-        if let Some(offer) = self.disk.offer.take()
-            && let Some(content) = self.adopt(offer, now.mono)
-        {
-            return content;
+    /// Replaces the document if that is due and needs no disk; otherwise returns what has to be
+    /// on disk first. Waits for local changes that are with the disk: they were made on ours.
+    fn next_successor(&mut self, mono: u64) -> Option<Content> {
+        match self.disk.request.as_ref().map(|request| &request.what) {
+            Some(Content::Batch { .. } | Content::Successor { .. }) => return None,
+            Some(Content::Nothing) | None => {}
         }
-        if std::mem::take(&mut self.disk.compact)
-            && let Some(content) = self.compacted(now.mono)
-        {
-            return content;
+        if std::mem::take(&mut self.disk.compact) {
+            self.compact(mono);
         }
-        self.next_batch(now)
+        let busy = self.disk.request.is_some();
+        let mut offer = self.disk.offer.take_if(|offer| !(busy && offer.waits))?;
+        let (document, carried) = self.adopt(&offer, mono)?;
+        if carried.is_empty() {
+            self.metrics.documents_adopted += 1;
+            self.succeed_unsaved(document);
+            return None;
+        }
+        if busy {
+            offer.waits = true;
+            self.disk.offer = Some(offer);
+            return None;
+        }
+        Some(Content::Successor {
+            document: Box::new(document),
+            carried,
+        })
+    }
+
+    fn succeed_unsaved(&mut self, document: Document) {
+        self.disk.rewrite = true;
+        self.disk.dirty = true;
+        self.disk.unsaved.clear();
+        self.succeed(document, &[]);
     }
 
     /// Makes the waiting proposals on a copy of the document. Answers at once those that write
@@ -240,17 +281,13 @@ impl Replication {
         Content::Batch { changes, answers }
     }
 
-    fn adopt(&mut self, offer: Offer, mono: u64) -> Option<Content> {
+    fn adopt(&mut self, offer: &Offer, mono: u64) -> Option<(Document, Vec<Bytes>)> {
         if offer.id <= self.document.id() {
             return None;
         }
-        let mut document = Box::new(self.document.clone());
+        let mut document = self.document.clone();
         match document.adopt(&offer.saved, offer.id) {
-            Ok(adopted) => Some(Content::Successor {
-                document,
-                carried: adopted.carried,
-                compacted: false,
-            }),
+            Ok(adopted) => Some((document, adopted.carried)),
             Err(refused) => {
                 self.offence(offer.from, &refused.to_string(), mono);
                 None
@@ -258,18 +295,16 @@ impl Replication {
         }
     }
 
-    fn compacted(&mut self, mono: u64) -> Option<Content> {
-        let mut document = Box::new(self.document.clone());
+    fn compact(&mut self, mono: u64) {
+        let mut document = self.document.clone();
         match document.compact() {
-            Ok(_) => Some(Content::Successor {
-                document,
-                carried: Vec::new(),
-                compacted: true,
-            }),
+            Ok(_) => {
+                self.metrics.compactions += 1;
+                self.succeed_unsaved(document);
+            }
             Err(refused) => {
                 let text = format!("cluster state could not be compacted: {refused}");
                 self.warn(Topic::Compaction, &text, mono);
-                None
             }
         }
     }
@@ -324,11 +359,10 @@ impl Replication {
                 }
                 Err(refused) => self.undo(answers, &refused.to_string()),
             },
-            Content::Successor {
-                document,
-                carried,
-                compacted,
-            } => self.succeed(*document, &carried, compacted),
+            Content::Successor { document, carried } => {
+                self.metrics.documents_adopted += 1;
+                self.succeed(*document, &carried);
+            }
         }
     }
 
@@ -372,7 +406,7 @@ impl Replication {
                 let reason = reason.clone();
                 self.refuse(answers, &Rejection::DiskRefused { reason });
             }
-            // The peer offers it again, or the next round finds the compaction due again.
+            // The peer offers it again.
             Content::Successor { .. } => {}
         }
         let text = format!(

@@ -72,7 +72,7 @@ impl Replication {
     ) {
         match self.document.id().cmp(&document) {
             Ordering::Greater => self.send_document(from, mono),
-            Ordering::Less if reply && !self.disk.awaits(document) => {
+            Ordering::Less if reply && self.wants(document, mono) => {
                 self.send_summary(from, false);
             }
             Ordering::Less => {}
@@ -184,15 +184,11 @@ impl Replication {
         }
     }
 
-    /// Another document, which is on disk now, takes the place of ours.
-    pub(super) fn succeed(&mut self, document: Document, carried: &[Bytes], compacted: bool) {
+    /// Another document takes the place of ours.
+    pub(super) fn succeed(&mut self, document: Document, carried: &[Bytes]) {
         let before = self.document.snapshot();
         self.document = document;
         self.seen.clear();
-        match compacted {
-            true => self.metrics.compactions += 1,
-            false => self.metrics.documents_adopted += 1,
-        }
         for peer in self.peers.values_mut() {
             peer.session = None;
         }
@@ -260,10 +256,23 @@ impl Replication {
         match self.document.id().cmp(&document) {
             Ordering::Equal => return !self.disk.is_succeeding(),
             Ordering::Greater => self.send_document(from, mono),
-            Ordering::Less if !self.disk.awaits(document) => self.ask(from, mono),
+            Ordering::Less if self.wants(document, mono) => self.ask(from, mono),
             Ordering::Less => {}
         }
         false
+    }
+
+    /// Whether to ask for a greater document: not when it is on its way already. Several peers
+    /// announce it at the same time, and each would send all of it.
+    fn wants(&mut self, document: DocumentId, mono: u64) -> bool {
+        let recent = |(asked, at): (DocumentId, u64)| {
+            asked >= document && mono < at.saturating_add(DOCUMENT_GAP_MS)
+        };
+        if self.disk.awaits(document) || self.document_asked.is_some_and(recent) {
+            return false;
+        }
+        self.document_asked = Some((document, mono));
+        true
     }
 
     /// Sends a summary out of turn, because the peer is known to have something for us or we for

@@ -1,6 +1,6 @@
 //! What the machine counts.
 
-/// Totals since the start of this life.
+/// Totals since the start of this life, and two depths as they are now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Metrics {
     /// Proposals answered with success.
@@ -9,6 +9,10 @@ pub struct Metrics {
     pub proposals_refused: u64,
     /// Proposals refused because too many waited.
     pub proposals_busy: u64,
+    /// Proposals that wait for the disk, now.
+    pub proposals_waiting: usize,
+    /// Changes that wait for earlier ones to arrive, now.
+    pub changes_waiting: usize,
     /// Writes that the disk refused.
     pub disk_refusals: u64,
     /// Changes of other nodes taken.

@@ -98,6 +98,8 @@ pub struct Replication {
     next_sync: u64,
     /// Mono milliseconds of the next round of anti-entropy.
     next_round: u64,
+    /// The greater document that was asked for last, and when in mono milliseconds.
+    document_asked: Option<(DocumentId, u64)>,
     /// Since when a compaction is due, in mono milliseconds.
     compaction_due: Option<u64>,
     effects: Vec<Effect>,
@@ -122,6 +124,7 @@ impl Replication {
             warnings: Warnings::default(),
             next_sync: boot << 32,
             next_round: 0,
+            document_asked: None,
             compaction_due: None,
             effects: Vec::new(),
             metrics: Metrics::default(),
@@ -219,9 +222,13 @@ impl Replication {
         self.document.change_count()
     }
 
-    /// Totals since the start of this life.
+    /// Totals since the start of this life, and how much waits now.
     pub fn metrics(&self) -> Metrics {
-        self.metrics
+        Metrics {
+            proposals_waiting: self.disk.waiting(),
+            changes_waiting: self.document.waiting(),
+            ..self.metrics
+        }
     }
 
     fn finish(&mut self, now: Now) -> Vec<Effect> {

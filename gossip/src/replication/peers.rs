@@ -89,6 +89,8 @@ pub(super) enum Topic {
     Impostor,
     /// The document does not fit into a message.
     DocumentSize,
+    /// This node's own report breaks a bound.
+    OwnReport,
     /// Compaction fails.
     Compaction,
 }

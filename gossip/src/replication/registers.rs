@@ -38,8 +38,15 @@ pub(super) struct RegisterTimers {
 
 impl Replication {
     pub(super) fn report(&mut self, report: NodeReport, mono: u64) {
-        if self.registers.report(report) {
-            self.publish_own(mono);
+        match self.registers.report(report) {
+            Ok(true) => self.publish_own(mono),
+            Ok(false) => {}
+            Err(bad) => {
+                let text = format!(
+                    "this node's report is not published, since no peer would take it: {bad}"
+                );
+                self.warn(Topic::OwnReport, &text, mono);
+            }
         }
     }
 
@@ -169,7 +176,7 @@ impl Replication {
     pub(super) fn republish(&mut self, mono: u64) {
         if self.timers.republish_at.is_some_and(|at| mono >= at) {
             self.timers.republish_at = None;
-            if self.registers.republish() {
+            if self.registers.republish().is_ok_and(|new| new) {
                 self.publish_own(mono);
             }
         }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use dunlin_state::model::{NodeId, NodeRegister, NodeReport, Version};
-use dunlin_state::observed::{ObservedTable, check};
+use dunlin_state::observed::{BadRegister, ObservedTable, check};
 
 use super::limits::MAX_NODES;
 
@@ -76,24 +76,30 @@ impl Registers {
     }
 
     /// Writes this node's own register. Returns whether the report says anything new.
-    pub(super) fn report(&mut self, report: NodeReport) -> bool {
+    pub(super) fn report(&mut self, report: NodeReport) -> Result<bool, BadRegister> {
         let current = self.table.get(self.me);
         if current.is_some_and(|r| r.report == report && r.version == self.own) {
-            return false;
+            return Ok(false);
         }
-        self.own.seq = self.own.seq.saturating_add(1);
-        self.hashes = None;
-        self.table.merge(Arc::new(NodeRegister {
+        let mut version = self.own;
+        version.seq = version.seq.saturating_add(1);
+        let register = NodeRegister {
             node: self.me,
-            version: self.own,
+            version,
             report,
-        }))
+        };
+        check(&register)?;
+        self.own = version;
+        self.hashes = None;
+        Ok(self.table.merge(Arc::new(register)))
     }
 
     /// Writes the current report again, under a higher number than anyone has seen.
-    pub(super) fn republish(&mut self) -> bool {
-        let current = self.table.get(self.me).map(|r| r.report.clone());
-        current.is_some_and(|report| self.report(report))
+    pub(super) fn republish(&mut self) -> Result<bool, BadRegister> {
+        match self.table.get(self.me).map(|r| r.report.clone()) {
+            Some(report) => self.report(report),
+            None => Ok(false),
+        }
     }
 
     pub(super) fn take(&mut self, register: &Arc<NodeRegister>, mono: u64) -> Taken {

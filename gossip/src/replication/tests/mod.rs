@@ -2,6 +2,7 @@
 
 mod cluster;
 mod durable;
+mod hostile;
 mod observed;
 mod scale;
 mod world;

@@ -132,6 +132,8 @@ pub(super) struct World {
     pub(super) messages: u64,
     pub(super) lost: u64,
     pub(super) repeated: u64,
+    /// Of all lives: documents adopted, writes refused, syncs opened.
+    pub(super) ended: [u64; 3],
     links: BTreeSet<(usize, usize)>,
     tuning: Tuning,
     events: BTreeMap<(u64, u64), Event>,
@@ -161,6 +163,7 @@ impl World {
             messages: 0,
             lost: 0,
             repeated: 0,
+            ended: [0; 3],
             links: BTreeSet::new(),
             tuning,
             events: BTreeMap::new(),
@@ -230,7 +233,14 @@ impl World {
 
     /// Power fails: what had not synced is gone, or has just made it.
     pub(super) fn crash(&mut self, host: usize) {
-        self.hosts[host].machine = None;
+        if let Some(machine) = self.hosts[host].machine.take() {
+            let m = machine.metrics();
+            let counts = [m.documents_adopted, m.disk_refusals, m.syncs_opened];
+            self.ended
+                .iter_mut()
+                .zip(counts)
+                .for_each(|(sum, count)| *sum += count);
+        }
         let made_it = self.random(self.hosts[host].disk.waiting.len() + 1);
         let waiting: Vec<_> = self.hosts[host].disk.waiting.drain(..).collect();
         for (_, writes) in waiting.into_iter().take(made_it) {
@@ -414,6 +424,19 @@ impl World {
         up.all(|other| {
             first.fingerprint() == other.fingerprint() && first.observed() == other.observed()
         })
+    }
+
+    /// Documents adopted, writes refused and syncs opened, of all lives.
+    pub(super) fn totals(&self) -> [u64; 3] {
+        let up = self.hosts.iter().filter_map(|host| host.machine.as_ref());
+        up.map(Replication::metrics)
+            .fold(self.ended, |[a, r, s], m| {
+                [
+                    a + m.documents_adopted,
+                    r + m.disk_refusals,
+                    s + m.syncs_opened,
+                ]
+            })
     }
 
     pub(super) fn offences(&self) -> u64 {
