@@ -82,7 +82,11 @@ impl Attempt {
         };
         let cancel = CancellationToken::new();
         let mut stop = None;
-        let context = StartContext { cancel: &cancel };
+        let events = self.events.clone();
+        let context = StartContext {
+            events: &events,
+            cancel: &cancel,
+        };
         let mut starting = runtime.start(workload, context);
         let result = loop {
             tokio::select! {
@@ -169,10 +173,12 @@ async fn wait_for(stopping: &mut Option<BoxFuture<'_, ()>>) {
 
 impl Shared {
     fn runtime_for(&self, workload: &Workload) -> Result<Arc<dyn Runtime>, StartError> {
-        let choice = select::choose(&workload.spec, self.config.allowed, false)?;
+        let docker = self.docker.as_ref();
+        let engine_up = docker.is_some_and(|docker| docker.version().is_some());
+        let choice = select::choose(&workload.spec, self.config.allowed, engine_up)?;
         let runtime = match choice {
             Choice::Process => self.process.clone().map(|r| r as Arc<dyn Runtime>),
-            Choice::Docker => None,
+            Choice::Docker => self.docker.clone().map(|r| r as Arc<dyn Runtime>),
         };
         runtime.ok_or_else(|| StartError::passing("the runtime it needs has just gone"))
     }

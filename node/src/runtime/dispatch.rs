@@ -59,6 +59,7 @@ impl Runtimes {
             entries: BTreeMap::new(),
             ended: VecDeque::new(),
         };
+        dispatch.follow_engine();
         loop {
             tokio::select! {
                 command = commands.recv() => match command {
@@ -86,6 +87,26 @@ impl Dispatch {
             RuntimeCommand::Remove { id } => self.order(id, Order::Remove),
             RuntimeCommand::CheckPort { id, address } => self.check_port(id, address),
         }
+    }
+
+    fn follow_engine(&mut self) {
+        let Some(docker) = self.shared.docker.clone() else {
+            return;
+        };
+        let following = docker.follow();
+        self.tasks.spawn(async move {
+            following.await;
+            Finished::Side
+        });
+        let shared = self.shared.clone();
+        self.tasks.spawn(async move {
+            loop {
+                let change = docker.changes();
+                // Subscribed before this look: no change falls in between.
+                shared.refresh_offer();
+                change.await;
+            }
+        });
     }
 
     fn order(&mut self, id: WorkloadId, order: Order) {

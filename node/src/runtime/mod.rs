@@ -23,11 +23,12 @@ use dunlin_core::io::{Adopted, Running, RuntimeEvent, Workload, WorkloadId};
 use dunlin_state::model::{NodeId, RuntimeKind};
 use futures::future::BoxFuture;
 use thiserror::Error;
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
 mod attempt;
 mod dispatch;
+mod docker;
 mod environment;
 mod logs;
 mod process;
@@ -36,6 +37,7 @@ mod signal;
 
 pub use logs::{LogChunk, LogError, LogLine, LogQuery, LogStream};
 
+use docker::DockerRuntime;
 use process::ProcessRuntime;
 
 /// Bytes at which a replica's log file is put aside; two are kept, so that a chatty replica takes
@@ -162,8 +164,9 @@ impl StartError {
     }
 }
 
-/// What a start must heed on its way.
+/// What a start may report and must heed on its way.
 struct StartContext<'a> {
+    events: &'a mpsc::Sender<RuntimeEvent>,
     /// Set when the attempt is to stop before it has started.
     cancel: &'a CancellationToken,
 }
@@ -201,6 +204,7 @@ trait Runtime: Send + Sync {
 struct Shared {
     config: RuntimesConfig,
     process: Option<Arc<ProcessRuntime>>,
+    docker: Option<Arc<DockerRuntime>>,
     offer: watch::Sender<Offer>,
 }
 
@@ -218,21 +222,25 @@ pub struct RuntimesHandle {
 impl Runtimes {
     /// Finds out what this node can run. Starts nothing.
     pub async fn open(config: RuntimesConfig) -> Result<(Self, RuntimesHandle), OpenError> {
-        let mut offer = Offer::default();
         let process = match config.allowed {
             RuntimeKind::Auto | RuntimeKind::Process => {
-                let process = ProcessRuntime::open(&config).await?;
-                offer.runtimes.push("process".to_owned());
-                offer.notes.extend(process.notes());
-                Some(Arc::new(process))
+                Some(Arc::new(ProcessRuntime::open(&config).await?))
             }
             RuntimeKind::Docker => None,
+        };
+        let docker = match config.allowed {
+            RuntimeKind::Auto | RuntimeKind::Docker => {
+                Some(Arc::new(DockerRuntime::open(&config).await))
+            }
+            RuntimeKind::Process => None,
         };
         let shared = Arc::new(Shared {
             config,
             process,
-            offer: watch::Sender::new(offer),
+            docker,
+            offer: watch::Sender::new(Offer::default()),
         });
+        shared.refresh_offer();
         let handle = RuntimesHandle {
             shared: shared.clone(),
         };
@@ -271,6 +279,26 @@ impl RuntimesHandle {
 impl Shared {
     fn all(&self) -> Vec<Arc<dyn Runtime>> {
         let process = self.process.clone().map(|r| r as Arc<dyn Runtime>);
-        process.into_iter().collect()
+        let docker = self.docker.clone().map(|r| r as Arc<dyn Runtime>);
+        process.into_iter().chain(docker).collect()
+    }
+
+    /// Publishes what is on offer, if it has changed.
+    fn refresh_offer(&self) {
+        let engine = self.docker.as_ref().and_then(|docker| docker.version());
+        let mut offer = Offer::default();
+        if let Some(process) = &self.process {
+            offer.runtimes.push("process".to_owned());
+            offer.notes.extend(process.notes());
+        }
+        if engine.is_some() {
+            offer.runtimes.push("docker".to_owned());
+        }
+        offer.engine = engine;
+        self.offer.send_if_modified(|current| {
+            let changed = *current != offer;
+            *current = offer;
+            changed
+        });
     }
 }

@@ -1,0 +1,303 @@
+//! From a specification to what the engine is asked to create.
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+
+use bollard::models::{
+    ContainerCreateBody, HealthConfig, HostConfig, HostConfigLogConfig, Mount, MountType,
+    PortBinding, PortMap,
+};
+use dunlin_core::io::Workload;
+use dunlin_state::model::{
+    HealthCheck, HealthTest, PortSpec, Protocol, PublishMode, Resources, VolumeMount,
+};
+
+use super::super::{LOG_FILE_BYTES, environment};
+use super::naming::Owner;
+
+/// Nanoseconds of a millisecond.
+const NANOS: i64 = 1_000_000;
+/// The least CPU limit that the engine accepts, a hundredth of a core.
+const MIN_CPU_MILLIS: u64 = 10;
+
+/// The container of an attempt. `publish_on` is set where containers have no address that the
+/// host can reach: then every port is published there, on a port that the engine chooses.
+pub(super) fn container(
+    owner: &Owner,
+    workload: &Workload,
+    publish_on: Option<IpAddr>,
+) -> ContainerCreateBody {
+    let spec = &workload.spec;
+    let some = |list: &Vec<String>| (!list.is_empty()).then(|| list.clone());
+    let exposed: Vec<String> = spec.ports.iter().map(port_name).collect();
+    ContainerCreateBody {
+        image: Some(spec.image.clone()),
+        entrypoint: some(&spec.entrypoint),
+        cmd: some(&spec.command),
+        env: Some(environment(workload)),
+        working_dir: spec.working_dir.clone(),
+        user: spec.user.clone(),
+        hostname: spec.hostname.clone(),
+        labels: Some(owner.labels(workload)),
+        exposed_ports: some(&exposed),
+        stop_signal: spec.stop_signal.clone(),
+        healthcheck: spec.health.as_ref().map(health),
+        host_config: Some(HostConfig {
+            log_config: Some(log_config()),
+            port_bindings: Some(bindings(&spec.ports, publish_on)),
+            mounts: Some(
+                spec.volumes
+                    .iter()
+                    .map(|volume| mount(workload, volume))
+                    .collect(),
+            ),
+            ..limits(spec.limit)
+        }),
+        ..ContainerCreateBody::default()
+    }
+}
+
+/// A port as the engine writes it.
+pub(super) fn port_name(port: &PortSpec) -> String {
+    let protocol = match port.protocol {
+        Protocol::Tcp => "tcp",
+        Protocol::Udp => "udp",
+    };
+    format!("{}/{protocol}", port.target)
+}
+
+/// Reads a port as the engine writes it.
+pub(super) fn parse_port(name: &str) -> Option<PortSpec> {
+    let (target, protocol) = name.split_once('/')?;
+    Some(PortSpec {
+        target: target.parse().ok()?,
+        protocol: match protocol {
+            "tcp" => Protocol::Tcp,
+            "udp" => Protocol::Udp,
+            _ => return None,
+        },
+        ..PortSpec::default()
+    })
+}
+
+fn environment(workload: &Workload) -> Vec<String> {
+    let mut environment = environment::of_replica(workload);
+    let ports = &workload.spec.ports;
+    for port in ports {
+        environment.insert(
+            format!("DUNLIN_PORT_{}", port.target),
+            port.target.to_string(),
+        );
+    }
+    if let Some(first) = ports.first() {
+        let first = first.target.to_string();
+        environment.entry("PORT".to_owned()).or_insert(first);
+    }
+    environment
+        .into_iter()
+        .map(|(name, value)| format!("{name}={value}"))
+        .collect()
+}
+
+fn limits(limit: Resources) -> HostConfig {
+    let cpus = std::thread::available_parallelism().map_or(u64::MAX, |n| n.get() as u64);
+    // The engine refuses a limit above what the host has, which would limit nothing anyway.
+    let cpu = (limit.cpu_millis > 0 && limit.cpu_millis < cpus.saturating_mul(1000))
+        .then(|| clamp(limit.cpu_millis.max(MIN_CPU_MILLIS)).saturating_mul(NANOS));
+    let memory = (limit.memory > 0).then(|| clamp(limit.memory));
+    HostConfig {
+        nano_cpus: cpu,
+        memory,
+        // Memory and swap together: a replica that swaps is over its limit all the same.
+        memory_swap: memory,
+        ..HostConfig::default()
+    }
+}
+
+fn clamp(value: u64) -> i64 {
+    i64::try_from(value).unwrap_or(i64::MAX)
+}
+
+fn log_config() -> HostConfigLogConfig {
+    HostConfigLogConfig {
+        typ: Some("json-file".to_owned()),
+        config: Some(HashMap::from([
+            ("max-size".to_owned(), LOG_FILE_BYTES.to_string()),
+            ("max-file".to_owned(), "2".to_owned()),
+        ])),
+    }
+}
+
+fn bindings(ports: &[PortSpec], publish_on: Option<IpAddr>) -> PortMap {
+    let mut map = PortMap::new();
+    for port in ports {
+        let fixed = match port.publish_mode {
+            PublishMode::Host => port.published.map(|number| PortBinding {
+                host_ip: port.host_ip.clone(),
+                host_port: Some(number.to_string()),
+            }),
+            PublishMode::Ingress => None,
+        };
+        let chosen = publish_on.map(|address| PortBinding {
+            host_ip: Some(address.to_string()),
+            host_port: None,
+        });
+        if let Some(binding) = fixed.or(chosen) {
+            map.entry(port_name(port))
+                .or_insert_with(|| Some(Vec::new()))
+                .get_or_insert_default()
+                .push(binding);
+        }
+    }
+    map
+}
+
+fn mount(workload: &Workload, volume: &VolumeMount) -> Mount {
+    let bind = volume.source.starts_with('/');
+    let source = match bind {
+        true => volume.source.clone(),
+        false => format!("{}_{}", workload.id.slot.service.namespace(), volume.source),
+    };
+    Mount {
+        typ: Some(match bind {
+            true => MountType::BIND,
+            false => MountType::VOLUME,
+        }),
+        source: Some(source),
+        target: Some(volume.target.clone()),
+        read_only: Some(volume.read_only),
+        ..Mount::default()
+    }
+}
+
+fn health(check: &HealthCheck) -> HealthConfig {
+    let nanos = |ms: u64| (ms > 0).then(|| clamp(ms).saturating_mul(NANOS));
+    let test = match &check.test {
+        HealthTest::None => vec!["NONE".to_owned()],
+        HealthTest::Exec(command) => [&["CMD".to_owned()], &command[..]].concat(),
+        HealthTest::Shell(line) => vec!["CMD-SHELL".to_owned(), line.clone()],
+    };
+    HealthConfig {
+        test: Some(test),
+        interval: nanos(check.interval_ms),
+        timeout: nanos(check.timeout_ms),
+        retries: Some(check.retries.into()),
+        start_period: nanos(check.start_period_ms),
+        ..HealthConfig::default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use dunlin_core::io::WorkloadId;
+    use dunlin_state::model::{NodeId, ServiceSpec, Slot, SlotId};
+
+    use super::*;
+
+    fn body(spec: ServiceSpec, publish_on: Option<IpAddr>) -> ContainerCreateBody {
+        let node = NodeId::from_bytes([1; 32]);
+        let workload = Workload {
+            id: WorkloadId {
+                slot: SlotId {
+                    service: "shop/web".parse().unwrap(),
+                    slot: Slot::Replica(0),
+                },
+                epoch: 7,
+                attempt: 0,
+            },
+            revision: "r".into(),
+            spec: Arc::new(spec),
+            node_name: "n".into(),
+            node,
+        };
+        container(&Owner::new("c", node), &workload, publish_on)
+    }
+
+    fn port(target: u16, published: Option<u16>, mode: PublishMode) -> PortSpec {
+        PortSpec {
+            target,
+            published,
+            publish_mode: mode,
+            ..PortSpec::default()
+        }
+    }
+
+    #[test]
+    fn the_image_keeps_its_own_command_unless_told_otherwise() {
+        let body = body(ServiceSpec::default(), None);
+        assert_eq!(
+            (body.cmd, body.entrypoint, body.exposed_ports),
+            (None, None, None)
+        );
+        let host = body.host_config.unwrap();
+        assert_eq!((host.memory, host.nano_cpus), (None, None));
+        assert_eq!(host.restart_policy, None);
+    }
+
+    #[test]
+    fn limits_are_in_the_engines_units() {
+        let limit = |cpu_millis, memory| {
+            let spec = ServiceSpec {
+                limit: Resources {
+                    cpu_millis,
+                    memory,
+                    disk: 0,
+                },
+                ..ServiceSpec::default()
+            };
+            let host = body(spec, None).host_config.unwrap();
+            (host.nano_cpus, host.memory, host.memory_swap)
+        };
+        assert_eq!(
+            limit(500, 1 << 20),
+            (Some(500_000_000), Some(1 << 20), Some(1 << 20))
+        );
+        assert_eq!(limit(1, 0), (Some(10_000_000), None, None));
+        assert_eq!(limit(u64::MAX, u64::MAX).0, None);
+    }
+
+    #[test]
+    fn only_host_ports_are_bound_unless_containers_cannot_be_reached() {
+        let spec = ServiceSpec {
+            ports: vec![
+                port(80, Some(8080), PublishMode::Ingress),
+                port(443, Some(8443), PublishMode::Host),
+            ],
+            ..ServiceSpec::default()
+        };
+        let bound = |on| {
+            let map = body(spec.clone(), on).host_config.unwrap().port_bindings;
+            let mut list: Vec<(String, Option<String>)> = map
+                .unwrap()
+                .into_iter()
+                .map(|(name, list)| (name, list.unwrap()[0].host_port.clone()))
+                .collect();
+            list.sort();
+            list
+        };
+        let fixed = ("443/tcp".to_owned(), Some("8443".to_owned()));
+        assert_eq!(bound(None), std::slice::from_ref(&fixed));
+        let address = "10.0.0.1".parse().ok();
+        assert_eq!(bound(address), [fixed, ("80/tcp".to_owned(), None)]);
+    }
+
+    #[test]
+    fn volumes_of_two_namespaces_are_two_volumes() {
+        let volume = |source: &str| VolumeMount {
+            source: source.into(),
+            target: "/data".into(),
+            read_only: true,
+        };
+        let spec = ServiceSpec {
+            volumes: vec![volume("data"), volume("/srv/data")],
+            ..ServiceSpec::default()
+        };
+        let mounts = body(spec, None).host_config.unwrap().mounts.unwrap();
+        assert_eq!(mounts[0].source.as_deref(), Some("shop_data"));
+        assert_eq!(mounts[0].typ, Some(MountType::VOLUME));
+        assert_eq!(mounts[1].source.as_deref(), Some("/srv/data"));
+        assert_eq!(mounts[1].typ, Some(MountType::BIND));
+    }
+}

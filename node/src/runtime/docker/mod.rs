@@ -1,0 +1,146 @@
+//! Replicas as containers of Docker (20.10 or newer) or Podman, through the Docker API.
+//!
+//! The engine keeps the truth: each container carries labels that say which cluster, node and
+//! attempt it belongs to, so nothing is stored here, and only containers with both our cluster's
+//! and our node's label are ever touched. The engine restarts nothing (restart policy `no`):
+//! when and where to restart is decided elsewhere.
+//!
+//! Ends are learnt from the engine's event stream. Whenever the stream is lost, all containers
+//! are listed again once a new one is open, so that no end is missed. While the engine does not
+//! answer, nothing is concluded: containers may well run on without it.
+//!
+//! What a replica sees: `PORT` and `DUNLIN_PORT_<port>` as with the process runtime (here they
+//! are the ports of the specification themselves), and volumes mounted where it says. A named
+//! volume is the engine's volume `<namespace>_<name>`.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use bollard::Docker;
+use dunlin_core::io::{Workload, WorkloadId};
+use futures::future::{BoxFuture, FutureExt as _};
+use tokio::sync::{Semaphore, watch};
+
+use super::logs::{LogChunk, LogError, LogQuery};
+use super::{Found, Live, Runtime, RuntimesConfig, StartContext, StartError};
+
+mod adopt;
+mod connect;
+mod create;
+mod follow;
+mod naming;
+mod read_log;
+mod start;
+mod stop;
+mod waiters;
+
+use naming::Owner;
+use waiters::Waiters;
+
+/// Containers that are created and started at the same time. The engine takes locks of its own;
+/// more in parallel only lets each take longer.
+const PARALLEL_STARTS: usize = 8;
+
+/// A container engine that answers.
+#[derive(Debug, Clone)]
+struct Engine {
+    client: Docker,
+    /// Such as `20.10.24`.
+    version: String,
+    /// Whether containers have no address that this host can reach.
+    rootless: bool,
+}
+
+/// The docker runtime of a node; the engine itself may come and go.
+pub(super) struct DockerRuntime {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    owner: Owner,
+    socket: Option<String>,
+    advertise: IpAddr,
+    engine: watch::Sender<Option<Engine>>,
+    waiters: Waiters,
+    starts: Semaphore,
+    pulls: start::Pulls,
+}
+
+impl DockerRuntime {
+    /// Looks for an engine once.
+    pub(super) async fn open(config: &RuntimesConfig) -> Self {
+        let engine = connect::connect(config.docker_socket.as_deref()).await;
+        Self {
+            inner: Arc::new(Inner {
+                owner: Owner::new(&config.cluster, config.node),
+                socket: config.docker_socket.clone(),
+                advertise: config.advertise,
+                engine: watch::Sender::new(engine),
+                waiters: Waiters::default(),
+                starts: Semaphore::new(PARALLEL_STARTS),
+                pulls: start::Pulls::default(),
+            }),
+        }
+    }
+
+    /// Version of the engine that answers now.
+    pub(super) fn version(&self) -> Option<String> {
+        let engine = self.inner.engine.borrow();
+        engine.as_ref().map(|engine| engine.version.clone())
+    }
+
+    /// Returns when an engine has come or gone.
+    pub(super) fn changes(&self) -> impl Future<Output = ()> + Send + 'static {
+        let mut engine = self.inner.engine.subscribe();
+        async move {
+            // The sender lives as long as the runtime does.
+            let _ = engine.changed().await;
+        }
+    }
+
+    /// Follows the engine for ever: its events, its going and coming back.
+    pub(super) fn follow(&self) -> impl Future<Output = ()> + Send + 'static {
+        self.inner.clone().follow()
+    }
+}
+
+impl Inner {
+    /// The client of the engine that answers now.
+    fn client(&self) -> Option<Engine> {
+        self.engine.borrow().clone()
+    }
+}
+
+impl Runtime for DockerRuntime {
+    fn adopt(&self) -> BoxFuture<'_, Vec<Found>> {
+        self.inner.clone().adopt().boxed()
+    }
+
+    fn start<'a>(
+        &'a self,
+        workload: &'a Workload,
+        context: StartContext<'a>,
+    ) -> BoxFuture<'a, Result<Live, StartError>> {
+        self.inner.clone().start(workload, context).boxed()
+    }
+
+    fn stop<'a>(
+        &'a self,
+        id: &'a WorkloadId,
+        signal: Option<String>,
+        grace_ms: u64,
+    ) -> BoxFuture<'a, ()> {
+        self.inner.clone().stop(id, signal, grace_ms).boxed()
+    }
+
+    fn remove<'a>(&'a self, id: &'a WorkloadId) -> BoxFuture<'a, ()> {
+        self.inner.clone().remove(id).boxed()
+    }
+
+    fn logs<'a>(
+        &'a self,
+        query: &'a LogQuery,
+    ) -> BoxFuture<'a, Result<Option<LogChunk>, LogError>> {
+        self.inner.clone().read_log(query).boxed()
+    }
+}
