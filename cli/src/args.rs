@@ -3,8 +3,8 @@
 use clap::{Args, Parser, Subcommand};
 
 use crate::commands::{
-    completions, cordon, doctor, drain, events, explain, history, inspect, label, leave, logs, ls,
-    nodes, ps, rm, scale, start, stop, ticket, version,
+    completions, cordon, deploy, doctor, drain, events, explain, history, inspect, label, leave,
+    logs, ls, nodes, ps, rm, run, scale, start, stop, ticket, version,
 };
 
 const EXIT_CODES: &str = "\
@@ -75,6 +75,10 @@ pub enum Command {
     /// List the nodes
     #[command(visible_alias = "node")]
     Nodes(nodes::NodesArgs),
+    /// Create or change the services of a Compose file
+    Deploy(deploy::DeployArgs),
+    /// Create one service without a file
+    Run(Box<run::RunArgs>),
     /// List the services
     #[command(visible_alias = "services")]
     Ls(ls::LsArgs),

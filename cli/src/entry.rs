@@ -1,6 +1,7 @@
 //! From the process's arguments to its exit code.
 
 use std::ffi::OsString;
+use std::path::Path;
 use std::process::ExitCode;
 
 use clap::Parser;
@@ -16,6 +17,13 @@ use crate::output::Output;
 /// Runs the command that the process's arguments name.
 pub fn main() -> ExitCode {
     let words: Vec<OsString> = std::env::args_os().collect();
+    // Before anything else: the supervisor of a process must start with a single thread, and must
+    // not depend on how the command line is spelt.
+    if let [_, first, directory] = words.as_slice()
+        && first == dunlin_node::supervisor::SUBCOMMAND
+    {
+        return dunlin_node::supervisor::main(Path::new(directory));
+    }
     let cli = match Cli::try_parse_from(words) {
         Ok(cli) => cli,
         Err(error) => {

@@ -15,6 +15,8 @@ mod entry;
 pub mod failure;
 pub mod output;
 mod progress;
+#[cfg(test)]
+mod testing;
 pub mod whoami;
 mod words;
 

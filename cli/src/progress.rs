@@ -5,6 +5,8 @@
 //! the cluster: whoever stops waiting leaves the work going on.
 
 mod display;
+#[cfg(test)]
+mod tests;
 
 use std::collections::BTreeMap;
 use std::time::Duration;

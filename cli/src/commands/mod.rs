@@ -2,6 +2,7 @@
 
 pub mod completions;
 pub mod cordon;
+pub mod deploy;
 pub mod doctor;
 pub mod drain;
 pub mod events;
@@ -15,10 +16,13 @@ pub mod ls;
 pub mod nodes;
 pub mod ps;
 pub mod rm;
+pub mod run;
 pub mod scale;
 mod show;
 pub mod start;
 pub mod stop;
+#[cfg(test)]
+mod tests;
 pub mod ticket;
 pub mod version;
 
@@ -33,6 +37,8 @@ pub async fn dispatch(command: Command, context: &mut Context) -> Result<Exit, F
     match command {
         Command::Ticket(args) => ticket::run(&args, context).await,
         Command::Nodes(args) => nodes::run(&args, context).await,
+        Command::Deploy(args) => deploy::run(&args, context).await,
+        Command::Run(args) => run::run(&args, context).await,
         Command::Ls(args) => ls::run(&args, context).await,
         Command::Ps(args) => ps::run(&args, context).await,
         Command::Inspect(args) => inspect::run(&args, context).await,

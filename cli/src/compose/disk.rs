@@ -87,16 +87,30 @@ fn with_dot_env(
     environment: &BTreeMap<String, String>,
 ) -> Result<BTreeMap<String, String>, Vec<ComposeError>> {
     let path = directory.join(".env");
+    match Disk.read(&path) {
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(environment.clone()),
+        read => variables(&path, read, environment),
+    }
+}
+
+/// The environment, and below it what a file of `NAME=VALUE` lines sets.
+pub fn read_variables(
+    path: &Path,
+    environment: &BTreeMap<String, String>,
+) -> Result<BTreeMap<String, String>, Vec<ComposeError>> {
+    variables(path, Disk.read(path), environment)
+}
+
+fn variables(
+    path: &Path,
+    read: std::io::Result<String>,
+    environment: &BTreeMap<String, String>,
+) -> Result<BTreeMap<String, String>, Vec<ComposeError>> {
     let name = path.display().to_string();
-    let text = match Disk.read(&path) {
-        Ok(text) => text,
-        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(environment.clone()),
-        Err(error) => {
-            let source = Source::new(&name, "");
-            let text = format!("cannot read {name}: {error}");
-            return Err(vec![source.error(Position::default(), "", text)]);
-        }
-    };
+    let text = read.map_err(|error| {
+        let text = format!("cannot read {name}: {error}");
+        vec![Source::new(&name, "").error(Position::default(), "", text)]
+    })?;
     let source = Source::new(&name, &text);
     let mut report = Report::new(&source);
     let mut variables = BTreeMap::new();

@@ -37,7 +37,7 @@ mod words;
 #[cfg(test)]
 mod tests;
 
-pub use disk::{Disk, find_file, load};
+pub use disk::{Disk, find_file, load, read_variables};
 pub use docs::documentation;
 pub use fault::{ComposeError, Position, Warning};
 pub use project::parse;

@@ -1,0 +1,117 @@
+//! `dunlin deploy`
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use clap::Args;
+use dunlin_api::{DeployRequest, DeployService, Exit};
+
+use crate::compose::{self, ComposeError, Project};
+use crate::context::Context;
+use crate::failure::Failure;
+use crate::progress::{self, Target, WaitArgs};
+
+/// Words of `dunlin deploy`.
+#[derive(Debug, Args)]
+pub struct DeployArgs {
+    /// The Compose file, '-' for standard input; by default compose.yaml, compose.yml,
+    /// docker-compose.yaml or docker-compose.yml here
+    #[arg(value_name = "FILE", conflicts_with = "file")]
+    pub path: Option<PathBuf>,
+    /// The same
+    #[arg(short, long, value_name = "FILE")]
+    pub file: Option<PathBuf>,
+    /// Take variables from this file too; they go before those of .env beside the Compose file
+    #[arg(long, value_name = "FILE")]
+    pub env_file: Option<PathBuf>,
+    /// Name of the project, before which the file's own name gives way
+    #[arg(short, long, value_name = "NAME")]
+    pub project_name: Option<String>,
+    /// Show what the file means, in JSON, and change nothing
+    #[arg(long)]
+    pub dry_run: bool,
+    /// Waiting.
+    #[command(flatten)]
+    pub wait: WaitArgs,
+}
+
+/// Reads the file, sends what it asks for in one change, and waits until it is there.
+pub async fn run(args: &DeployArgs, context: &mut Context) -> Result<Exit, Failure> {
+    let project = read(args, context)?;
+    for warning in &project.warnings {
+        context.out.note(warning.to_string())?;
+    }
+    let services = project.services.into_iter().map(|service| DeployService {
+        service: service.key,
+        spec: service.spec,
+        replicas: service.replicas,
+    });
+    let request = DeployRequest {
+        services: services.collect(),
+    };
+    if args.dry_run {
+        context.out.json(&request.services)?;
+        return Ok(Exit::Ok);
+    }
+    send(&request, &args.wait, context).await
+}
+
+/// Sends services and waits until they are there.
+pub(super) async fn send(
+    request: &DeployRequest,
+    wait: &WaitArgs,
+    context: &mut Context,
+) -> Result<Exit, Failure> {
+    let answer = context.client.deploy(request).await?;
+    let targets: Vec<Target> = answer
+        .services
+        .into_iter()
+        .map(|s| Target::new(s.service).of_revision(s.revision))
+        .collect();
+    progress::wait(&targets, wait, context).await
+}
+
+fn read(args: &DeployArgs, context: &mut Context) -> Result<Project, Failure> {
+    let path = match args.path.as_ref().or(args.file.as_ref()) {
+        Some(path) => path.clone(),
+        None => compose::find_file(Path::new(".")).ok_or_else(|| Failure::Usage {
+            message: "there is no Compose file here".to_owned(),
+            hint: Some("name one: dunlin deploy FILE".to_owned()),
+        })?,
+    };
+    // Variables that are no UTF-8 cannot stand in a specification.
+    let mut variables: BTreeMap<String, String> = std::env::vars_os()
+        .filter_map(|(k, v)| Some((k.into_string().ok()?, v.into_string().ok()?)))
+        .collect();
+    let namespace = context.namespace.clone();
+    let read = match &args.env_file {
+        None => Ok(()),
+        Some(file) => compose::read_variables(file, &variables).map(|more| variables = more),
+    };
+    read.and_then(|()| {
+        let project = args.project_name.as_deref();
+        compose::load(&path, project, namespace.as_deref(), &variables)
+    })
+    .map_err(|faults| refuse(&path, &faults, context))
+}
+
+/// All faults of a file, each with its line.
+fn refuse(path: &Path, faults: &[ComposeError], context: &mut Context) -> Failure {
+    let each: Vec<String> = faults.iter().map(ToString::to_string).collect();
+    if context.json {
+        return Failure::usage(each.join("\n"));
+    }
+    for fault in each {
+        if let Err(error) = context.out.note(fault + "\n") {
+            return error.into();
+        }
+    }
+    let count = match faults.len() {
+        1 => "a fault".to_owned(),
+        more => format!("{more} faults"),
+    };
+    Failure::usage(format!(
+        "{} has {count}; nothing was changed",
+        path.display()
+    ))
+}
