@@ -73,6 +73,29 @@ fn a_node_that_joins_gets_everything_at_once() {
 }
 
 #[test]
+fn more_than_a_push_can_carry_travels_on_by_comparison() {
+    let mut world = World::new(4, 6);
+    world.link(0, 1);
+    world.link(2, 3);
+    for number in 0u32..60 {
+        let mut command = deploy(&format!("s{number}"));
+        if let Command::Deploy { spec, .. } = &mut command {
+            let value = (0..200).map(|part| blake3::hash(&[number as u8, part]).to_string());
+            spec.environment.insert("BLOB".to_owned(), value.collect());
+        }
+        world.propose(0, vec![command]);
+        world.run(20);
+    }
+    let start = world.now;
+    world.link(1, 2);
+    assert!(world.run_until(start + 500, World::agrees));
+    assert_eq!(world.machine(3).desired().services.len(), 60);
+    let syncs = (0..4).map(|h| world.machine(h).metrics().syncs_opened);
+    assert!(syncs.sum::<u64>() >= 2, "one on each hop");
+    assert_eq!(world.offences(), 0);
+}
+
+#[test]
 fn two_sides_that_compacted_apart_keep_the_writes_of_both() {
     let tuning = Tuning {
         compact_at: 30,
