@@ -1,5 +1,21 @@
-//! The daemon: builds, wires, supervises and stops the parts of a node, and performs the effects
-//! that its engine asks for.
+//! The daemon: builds, wires, supervises and stops everything a node is made of.
+//!
+//! [`daemon::run`] is the composition root. It alone reads the environment, files and signals;
+//! it binds every socket before it starts anything, then hands listeners and stores to the parts.
+//! The decisions are made by [`dunlin_core::engine::Engine`]; what stands here performs them.
 
+pub mod api;
+mod cluster;
+mod config;
+pub mod daemon;
+mod host;
+mod identity;
 pub mod runtime;
+mod store;
 pub mod supervisor;
+mod ticket;
+
+pub use config::UpConfig;
+pub use daemon::{UpError, run};
+pub use dunlin_gossip::membership::Profile;
+pub use ticket::{BadTicket, Ticket};

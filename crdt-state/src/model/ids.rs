@@ -145,8 +145,8 @@ impl ServiceKey {
     }
 }
 
-/// Checks that `name` is a DNS label; `what` names its use in the error.
-pub(crate) fn check_label(what: &'static str, name: &str) -> Result<(), BadName> {
+/// Checks that `name` is a DNS label (RFC 1123); `what` names its use in the error.
+pub fn check_label(what: &'static str, name: &str) -> Result<(), BadName> {
     let inner = |c: u8| c.is_ascii_lowercase() || c.is_ascii_digit() || c == b'-';
     let edge = |c: Option<&u8>| c.is_some_and(|c| *c != b'-');
     let bytes = name.as_bytes();

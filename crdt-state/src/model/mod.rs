@@ -9,7 +9,7 @@ mod resources;
 mod spec;
 mod text;
 
-pub use ids::{BadName, BadNodeId, NodeId, ServiceKey, Slot, SlotId};
+pub use ids::{BadName, BadNodeId, NodeId, ServiceKey, Slot, SlotId, check_label};
 pub use order::beats;
 pub use report::{Claim, Endpoint, ExitReport, Facts, NodeRegister, NodeReport, Phase, Version};
 pub use resources::Resources;

@@ -1,0 +1,76 @@
+//! The API server: HTTP with JSON on a Unix socket.
+//!
+//! Handlers are short: they turn a request into commands or a question for the engine, and the
+//! answer into the types of `dunlin-api`. What a person may do is decided by who can open the
+//! socket (its file mode); who they are, for the history, by the kernel's word on the peer.
+
+mod events;
+mod failure;
+mod logs;
+mod node;
+mod nodes;
+mod server;
+mod services;
+mod views;
+
+pub(crate) use events::EventLog;
+pub(crate) use logs::{LogSource, answer_log_request};
+pub(crate) use node::NodeInfo;
+pub(crate) use server::{ApiServer, BindError};
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::routing::{delete, get, post};
+use dunlin_api::routes;
+use tokio_util::sync::CancellationToken;
+
+use crate::daemon::handle::EngineHandle;
+
+/// What every handler can reach.
+#[derive(Clone)]
+pub(crate) struct Context {
+    pub(crate) engine: EngineHandle,
+    pub(crate) info: Arc<NodeInfo>,
+    pub(crate) logs: LogSource,
+    pub(crate) events: EventLog,
+    /// Cancelled when the node has left its cluster and shall end.
+    pub(crate) left: CancellationToken,
+}
+
+/// Who asks, as the kernel says.
+#[derive(Debug, Clone)]
+pub(crate) struct Caller(pub(crate) String);
+
+/// Bodies above this are refused. A Compose file of a megabyte becomes less than this.
+const MAX_BODY: usize = 4 << 20;
+
+fn router(context: Context) -> Router {
+    Router::new()
+        .route(routes::VERSION, get(node::version))
+        .route(routes::OPENAPI, get(node::openapi))
+        .route(routes::NODE, get(node::status))
+        .route(routes::NODES, get(nodes::list))
+        .route(routes::NODE_AVAILABILITY, post(nodes::set_availability))
+        .route(routes::NODE_LABELS, post(nodes::set_labels))
+        .route(routes::DEPLOY, post(services::deploy))
+        .route(routes::SERVICES, get(services::list))
+        .route(routes::SERVICE, get(services::inspect))
+        .route(routes::SERVICE, delete(services::remove))
+        .route(routes::SERVICE_SCALE, post(services::scale))
+        .route(routes::SERVICE_STOP, post(services::stop))
+        .route(routes::SERVICE_START, post(services::start))
+        .route(routes::SERVICE_EXPLAIN, get(services::explain))
+        .route(routes::SERVICE_HISTORY, get(services::history))
+        .route(routes::SERVICE_LOGS, get(logs::stream))
+        .route(routes::REPLICAS, get(services::replicas))
+        .route(routes::CONVERGENCE, get(services::convergence))
+        .route(routes::TICKET, post(node::ticket))
+        .route(routes::LEAVE, post(node::leave))
+        .route(routes::DOCTOR, get(node::doctor))
+        .route(routes::EVENTS, get(events::stream))
+        .fallback(failure::no_such_route)
+        .method_not_allowed_fallback(failure::no_such_method)
+        .layer(axum::extract::DefaultBodyLimit::max(MAX_BODY))
+        .with_state(context)
+}

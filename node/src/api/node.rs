@@ -1,0 +1,228 @@
+//! This node: what it is, how it is doing, tickets, leaving.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Instant;
+
+use axum::Json;
+use axum::extract::State;
+use dunlin_api::{
+    ChangeResponse, Check, CheckStatus, Counts, DoctorReport, DocumentStatus, ErrorCode, NodeState, NodeStatus,
+    Ticket as TicketAnswer, TicketRequest, VersionInfo,
+};
+use dunlin_core::engine::Engine;
+
+use super::failure::{Answer, Body, Failure};
+use super::{Context, views};
+use crate::cluster::Cluster;
+use crate::host;
+use crate::runtime::RuntimesHandle;
+use crate::ticket::{MAX_ADDRESSES, Ticket};
+
+/// What does not change while the daemon runs.
+pub(crate) struct NodeInfo {
+    pub(crate) version: String,
+    pub(crate) cluster: Cluster,
+    pub(crate) address: SocketAddr,
+    pub(crate) api: PathBuf,
+    pub(crate) profile: String,
+    pub(crate) data_dir: PathBuf,
+    pub(crate) started: Instant,
+    /// What was wrong and got mended at the start, in words.
+    pub(crate) notes: Vec<String>,
+    pub(crate) runtimes: RuntimesHandle,
+}
+
+pub(super) async fn version(State(context): State<Context>) -> Json<VersionInfo> {
+    Json(VersionInfo {
+        version: context.info.version.clone(),
+        api: VersionInfo::API.to_owned(),
+        os: std::env::consts::OS.to_owned(),
+        arch: std::env::consts::ARCH.to_owned(),
+    })
+}
+
+pub(super) async fn openapi() -> impl axum::response::IntoResponse {
+    ([(axum::http::header::CONTENT_TYPE, "application/json")], dunlin_api::openapi_json())
+}
+
+pub(super) async fn status(State(context): State<Context>) -> Answer<NodeStatus> {
+    let (node, document, counts) = context
+        .engine
+        .ask(|engine| (views::this_node(engine), document(engine), counts(engine)))
+        .await?;
+    let info = &context.info;
+    Ok(Json(NodeStatus {
+        node,
+        cluster: info.cluster.name(),
+        api: format!("unix://{}", info.api.display()),
+        profile: info.profile.clone(),
+        data_dir: info.data_dir.display().to_string(),
+        pid: std::process::id(),
+        uptime_ms: u64::try_from(info.started.elapsed().as_millis()).unwrap_or(u64::MAX),
+        rss: host::resident_bytes(),
+        document,
+        counts,
+    }))
+}
+
+fn document(engine: &Engine) -> DocumentStatus {
+    let id = engine.document_id();
+    DocumentStatus {
+        id: format!("{}-{}", id.epoch, data_encoding::HEXLOWER.encode(&id.root[..6])),
+        heads: data_encoding::HEXLOWER.encode(&engine.fingerprint()[..6]),
+        changes: engine.change_count() as u64,
+    }
+}
+
+fn counts(engine: &Engine) -> Counts {
+    let states = views::states(engine);
+    let count = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
+    let me = engine.me().node;
+    Counts {
+        alive: count(states.values().filter(|s| **s == NodeState::Alive).count()),
+        nodes: count(states.len()),
+        services: count(engine.desired().services.len()),
+        replicas: count(engine.observed().map(|r| r.report.claims.len()).sum()),
+        replicas_here: count(engine.register(me).map_or(0, |r| r.report.claims.len())),
+        connections: count(engine.connected().len()),
+    }
+}
+
+pub(super) async fn ticket(
+    State(context): State<Context>,
+    Body(request): Body<TicketRequest>,
+) -> Answer<TicketAnswer> {
+    if request.ttl_ms.is_some() {
+        return Err(Failure::new(
+            ErrorCode::BadRequest,
+            "tickets with an end are not built yet: a ticket is good for as long as the cluster's key",
+        ));
+    }
+    let own = context.info.address;
+    let mut addresses = context
+        .engine
+        .ask(move |engine| {
+            let others = engine.members().into_iter().filter(|m| {
+                views::node_state(m.state) == NodeState::Alive && m.id.address != own
+            });
+            others.map(|m| m.id.address).take(MAX_ADDRESSES - 1).collect::<Vec<_>>()
+        })
+        .await?;
+    addresses.insert(0, own);
+    let ticket = Ticket { cluster: context.info.cluster, addresses };
+    Ok(Json(TicketAnswer { ticket: ticket.to_string(), expires_at: None }))
+}
+
+pub(super) async fn leave(State(context): State<Context>) -> Answer<ChangeResponse> {
+    context.engine.leave()?;
+    Cluster::forget(&context.info.data_dir)
+        .map_err(|error| Failure::new(ErrorCode::Internal, error.to_string()))?;
+    context.left.cancel();
+    Ok(Json(ChangeResponse { changed: true }))
+}
+
+pub(super) async fn doctor(State(context): State<Context>) -> Answer<DoctorReport> {
+    let (node, mut checks) =
+        context.engine.ask(|engine| (views::this_node(engine), cluster_checks(engine))).await?;
+    checks.extend(host_checks(&context.info, &node));
+    Ok(Json(DoctorReport { node: node.id, name: node.name, checks }))
+}
+
+fn cluster_checks(engine: &Engine) -> Vec<Check> {
+    let nodes = views::nodes(engine);
+    let named = |wanted: NodeState| -> Vec<&str> {
+        nodes.iter().filter(|n| n.state == wanted).map(|n| n.name.as_str()).collect()
+    };
+    let silent = [named(NodeState::Suspect), named(NodeState::Down)].concat();
+    let mut names: Vec<&str> = nodes
+        .iter()
+        .filter(|n| n.state == NodeState::Alive)
+        .map(|n| n.name.as_str())
+        .collect();
+    names.sort_unstable();
+    let twins: Vec<&str> = names.windows(2).filter(|w| w[0] == w[1]).map(|w| w[0]).collect();
+    let invalid: Vec<String> =
+        engine.invalid().iter().map(|r| format!("{}: {}", r.key, r.reason)).collect();
+    vec![
+        check(
+            "nodes answer",
+            CheckStatus::Warn,
+            silent.is_empty(),
+            &format!("{} alive", named(NodeState::Alive).len()),
+            &format!("silent: {}", silent.join(", ")),
+            "look at those hosts and their links",
+        ),
+        check(
+            "node names differ",
+            CheckStatus::Warn,
+            twins.is_empty(),
+            "all names differ",
+            &format!("used twice: {}", twins.join(", ")),
+            "restart one of them with another --name; until then name them by id",
+        ),
+        check(
+            "desired state is valid",
+            CheckStatus::Warn,
+            invalid.is_empty(),
+            "every register is understood",
+            &invalid.join("; "),
+            "upgrade this node, or write these registers again",
+        ),
+    ]
+}
+
+fn host_checks(info: &NodeInfo, node: &dunlin_api::Node) -> Vec<Check> {
+    let limits = info.runtimes.offer().notes;
+    vec![
+        check(
+            "disk",
+            CheckStatus::Fail,
+            node.disk_ok,
+            "accepts writes",
+            "the last write failed: this node takes no new work",
+            &format!("free space on {}", info.data_dir.display()),
+        ),
+        check(
+            "runtimes",
+            CheckStatus::Warn,
+            !node.runtimes.is_empty(),
+            &node.runtimes.join(", "),
+            "none",
+            "start Docker, or offer processes with --runtime process",
+        ),
+        check(
+            "runtime limits",
+            CheckStatus::Warn,
+            limits.is_empty(),
+            "CPU and memory limits are enforced",
+            &limits.join("; "),
+            "run the daemon as root, or delegate a cgroup to its user",
+        ),
+        check(
+            "start",
+            CheckStatus::Warn,
+            info.notes.is_empty(),
+            "clean",
+            &info.notes.join("; "),
+            "see the log of the daemon's start",
+        ),
+    ]
+}
+
+fn check(
+    name: &str,
+    otherwise: CheckStatus,
+    fine: bool,
+    when_fine: &str,
+    when_not: &str,
+    fix: &str,
+) -> Check {
+    let (status, detail) = if fine { (CheckStatus::Ok, when_fine) } else { (otherwise, when_not) };
+    Check {
+        name: name.to_owned(),
+        status,
+        detail: detail.to_owned(),
+        fix: (!fine).then(|| fix.to_owned()),
+    }
+}

@@ -1,0 +1,363 @@
+//! What the engine knows, as the API shows it. Functions from the engine's views to answer types;
+//! they run inside the engine's turn, so they copy only what is asked for.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use dunlin_api::{
+    Explanation, HistoryEntry, Node, NodeState, NodeVerdict, RefusalReason, Replica, ReplicaList,
+    ServiceDetail, ServiceProgress, ServiceSummary, SlotState, Verdict,
+};
+use dunlin_core::placement::Verdict as CoreVerdict;
+use dunlin_core::engine::Engine;
+use dunlin_gossip::membership::MemberState;
+use dunlin_state::desired::Service;
+use dunlin_state::model::{
+    Claim, Mode, NodeId, NodeRegister, Phase, Resources, ServiceKey, Slot, SlotId, beats,
+};
+
+/// Every node the cluster knows of, ordered by name.
+pub(super) fn nodes(engine: &Engine) -> Vec<Node> {
+    let states = states(engine);
+    let ids: BTreeSet<NodeId> =
+        states.keys().copied().chain(engine.observed().map(|r| r.node)).collect();
+    let mut nodes: Vec<Node> = ids
+        .into_iter()
+        .map(|id| {
+            let state = states.get(&id).copied().unwrap_or(NodeState::Down);
+            node(engine, id, state)
+        })
+        .collect();
+    nodes.sort_by(|a, b| (&a.name, a.id).cmp(&(&b.name, b.id)));
+    nodes
+}
+
+/// This node alone.
+pub(super) fn this_node(engine: &Engine) -> Node {
+    node(engine, engine.me().node, NodeState::Alive)
+}
+
+fn node(engine: &Engine, id: NodeId, state: NodeState) -> Node {
+    let register = engine.register(id);
+    let report = register.map(|r| r.report.clone()).unwrap_or_default();
+    let intent = engine.desired().nodes.get(&id).cloned().unwrap_or_default();
+    let mut labels = report.labels;
+    labels.extend(intent.labels);
+    Node {
+        id,
+        name: report.name,
+        this: id == engine.me().node,
+        state,
+        availability: intent.availability,
+        address: report.address,
+        labels,
+        facts: report.facts,
+        capacity: report.capacity,
+        reserved: report.claims.iter().fold(Resources::ZERO, |sum, c| sum.plus(c.resources)),
+        runtimes: report.runtimes,
+        disk_ok: report.disk_ok,
+        replicas: count(report.claims.len()),
+        version: report.dunlin_version,
+        boot: register.map_or(0, |r| r.version.boot),
+        started_at: report.started_at,
+    }
+}
+
+/// What membership believes of each node; this one is alive to itself.
+pub(super) fn states(engine: &Engine) -> BTreeMap<NodeId, NodeState> {
+    let mut states: BTreeMap<NodeId, NodeState> =
+        engine.members().iter().map(|m| (m.id.node, node_state(m.state))).collect();
+    states.insert(engine.me().node, NodeState::Alive);
+    states
+}
+
+pub(super) fn node_state(state: MemberState) -> NodeState {
+    match state {
+        MemberState::Alive => NodeState::Alive,
+        MemberState::Suspect => NodeState::Suspect,
+        MemberState::Down => NodeState::Down,
+        MemberState::Left => NodeState::Left,
+    }
+}
+
+/// Which replicas a listing wants.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Wanted {
+    pub(super) namespace: Option<String>,
+    pub(super) service: Option<ServiceKey>,
+    pub(super) node: Option<NodeId>,
+}
+
+impl Wanted {
+    fn has(&self, service: &ServiceKey) -> bool {
+        self.namespace.as_deref().is_none_or(|n| n == service.namespace())
+            && self.service.as_ref().is_none_or(|s| s == service)
+    }
+}
+
+/// Replicas and the slots that have none.
+pub(super) fn replicas(engine: &Engine, wanted: &Wanted) -> ReplicaList {
+    let states = states(engine);
+    let claims = Claims::gather(engine, &states, |service| wanted.has(service));
+    let replicas = claims
+        .all
+        .iter()
+        .filter(|(register, _)| wanted.node.is_none_or(|n| n == register.node))
+        .map(|(register, claim)| claims.replica(register, claim, &states))
+        .collect();
+    let vacant = if wanted.node.is_some() { Vec::new() } else { claims.vacant(engine, wanted) };
+    ReplicaList { replicas, vacant }
+}
+
+/// All services of a namespace, or of all.
+pub(super) fn services(engine: &Engine, namespace: Option<&str>) -> Vec<ServiceSummary> {
+    let all = progress(engine, |key| namespace.is_none_or(|n| n == key.namespace()));
+    let progress: BTreeMap<_, _> = all.into_iter().map(|p| (p.service.clone(), p)).collect();
+    let listed = engine.desired().services.iter().filter_map(|(key, service)| {
+        let progress = progress.get(key)?;
+        Some(ServiceSummary {
+            service: key.clone(),
+            mode: service.spec.mode,
+            running: service.running,
+            wanted: progress.wanted,
+            ready: progress.ready,
+            image: service.spec.image.clone(),
+            command: service.spec.command.clone(),
+            runtime: service.spec.runtime,
+            ports: service.spec.ports.clone(),
+            revision: service.revision.clone(),
+        })
+    });
+    listed.collect()
+}
+
+/// One service in full.
+pub(super) fn detail(engine: &Engine, key: &ServiceKey) -> Option<ServiceDetail> {
+    let service = engine.desired().services.get(key)?;
+    let wanted = Wanted { service: Some(key.clone()), ..Wanted::default() };
+    let listed = replicas(engine, &wanted);
+    let progress = progress(engine, |k| k == key).pop()?;
+    Some(ServiceDetail {
+        service: key.clone(),
+        spec: (*service.spec).clone(),
+        revision: service.revision.clone(),
+        scale: service.replicas,
+        running: service.running,
+        wanted: progress.wanted,
+        ready: progress.ready,
+        address: None,
+        replicas: listed.replicas,
+        vacant: listed.vacant.into_iter().map(|s| s.slot).collect(),
+    })
+}
+
+/// How far services are from what is wanted.
+pub(super) fn progress(
+    engine: &Engine,
+    which: impl Fn(&ServiceKey) -> bool,
+) -> Vec<ServiceProgress> {
+    let states = states(engine);
+    let claims = Claims::gather(engine, &states, &which);
+    let listed = engine.desired().services.iter().filter(|(key, _)| which(key));
+    listed.map(|(key, service)| claims.progress(engine, key, service, &states)).collect()
+}
+
+/// Claims of interest, with the winner of each slot.
+struct Claims<'a> {
+    all: Vec<(&'a NodeRegister, &'a Claim)>,
+    winners: BTreeMap<&'a SlotId, (NodeId, &'a Claim)>,
+    by_service: BTreeMap<&'a ServiceKey, Vec<usize>>,
+}
+
+impl<'a> Claims<'a> {
+    fn gather(
+        engine: &'a Engine,
+        states: &BTreeMap<NodeId, NodeState>,
+        which: impl Fn(&ServiceKey) -> bool,
+    ) -> Self {
+        let mut claims =
+            Self { all: Vec::new(), winners: BTreeMap::new(), by_service: BTreeMap::new() };
+        for register in engine.observed() {
+            for claim in register.report.claims.iter().filter(|c| which(&c.slot.service)) {
+                claims.add(register, claim, holds(states, register.node));
+            }
+        }
+        claims.all.sort_by(|(n, a), (m, b)| (&a.slot, n.node).cmp(&(&b.slot, m.node)));
+        for (at, (_, claim)) in claims.all.iter().enumerate() {
+            claims.by_service.entry(&claim.slot.service).or_default().push(at);
+        }
+        claims
+    }
+
+    fn add(&mut self, register: &'a NodeRegister, claim: &'a Claim, holds: bool) {
+        self.all.push((register, claim));
+        if !holds {
+            return;
+        }
+        let challenger = (register.node, claim);
+        let winner = self.winners.entry(&claim.slot).or_insert(challenger);
+        if beats((&challenger.0, challenger.1), (&winner.0, winner.1)).is_gt() {
+            *winner = challenger;
+        }
+    }
+
+    fn replica(
+        &self,
+        register: &NodeRegister,
+        claim: &Claim,
+        states: &BTreeMap<NodeId, NodeState>,
+    ) -> Replica {
+        let winner = self.winners.get(&claim.slot);
+        Replica {
+            service: claim.slot.service.clone(),
+            slot: claim.slot.slot,
+            node: register.node,
+            node_name: register.report.name.clone(),
+            node_state: states.get(&register.node).copied().unwrap_or(NodeState::Down),
+            phase: claim.phase,
+            ready: claim.ready,
+            leaving: claim.leaving,
+            superseded: winner.is_some_and(|(node, _)| *node != register.node),
+            epoch: claim.epoch,
+            revision: claim.revision.clone(),
+            restarts: claim.restarts,
+            endpoints: claim.endpoints.clone(),
+            since: claim.since,
+            started_at: claim.started_at,
+            message: claim.message.clone(),
+            last_exit: claim.last_exit.clone(),
+            workload: claim.workload.clone(),
+        }
+    }
+
+    fn vacant(&self, engine: &Engine, wanted: &Wanted) -> Vec<SlotId> {
+        let services = engine.desired().services.iter().filter(|(key, _)| wanted.has(key));
+        services
+            .filter(|(_, service)| service.spec.mode == Mode::Replicated)
+            .flat_map(|(key, service)| {
+                (0..service.wanted_replicas())
+                    .map(|index| SlotId { service: key.clone(), slot: Slot::Replica(index) })
+            })
+            .filter(|slot| !self.winners.contains_key(slot))
+            .collect()
+    }
+
+    fn progress(
+        &self,
+        engine: &Engine,
+        key: &ServiceKey,
+        service: &Service,
+        states: &BTreeMap<NodeId, NodeState>,
+    ) -> ServiceProgress {
+        let of_service = || {
+            self.by_service.get(key).into_iter().flatten().map(|at| self.all[*at]).filter(
+                |(register, _)| {
+                    states.get(&register.node).is_some_and(|s| *s == NodeState::Alive)
+                },
+            )
+        };
+        let is_wanted = |slot: &SlotId| match (service.spec.mode, slot.slot) {
+            (Mode::Replicated, Slot::Replica(index)) => index < service.wanted_replicas(),
+            (Mode::Global, Slot::Node(_)) => service.running,
+            (Mode::Replicated, Slot::Node(_)) | (Mode::Global, Slot::Replica(_)) => false,
+        };
+        let mut ready = BTreeSet::new();
+        let mut updated = BTreeSet::new();
+        let mut surplus = false;
+        for (_, claim) in of_service() {
+            let runs = claim.ready || claim.phase == Phase::Completed;
+            if !is_wanted(&claim.slot) {
+                surplus = true;
+            } else if runs && ready.insert(&claim.slot) && claim.revision == service.revision {
+                updated.insert(&claim.slot);
+            }
+        }
+        let wanted = match service.spec.mode {
+            Mode::Replicated => service.wanted_replicas(),
+            Mode::Global => count(engine.matching_nodes(key).len()),
+        };
+        let (ready, updated) = (count(ready.len()), count(updated.len()));
+        let converged = ready >= wanted && updated >= wanted && !surplus;
+        ServiceProgress {
+            service: key.clone(),
+            revision: service.revision.clone(),
+            wanted,
+            ready,
+            updated,
+            converged,
+            reason: if converged { None } else { engine.explain(key).map(|e| e.summary) },
+        }
+    }
+}
+
+/// Whether claims of a node in this state still hold: one that is merely suspected keeps its slots.
+fn holds(states: &BTreeMap<NodeId, NodeState>, node: NodeId) -> bool {
+    states.get(&node).is_some_and(|state| match state {
+        NodeState::Alive | NodeState::Suspect => true,
+        NodeState::Down | NodeState::Left => false,
+    })
+}
+
+fn count(n: usize) -> u32 {
+    u32::try_from(n).unwrap_or(u32::MAX)
+}
+
+/// Why a service is as it is.
+pub(super) fn explain(engine: &Engine, key: &ServiceKey) -> Option<Explanation> {
+    let explanation = engine.explain(key)?;
+    Some(Explanation {
+        service: explanation.service,
+        summary: explanation.summary,
+        wanted: explanation.wanted,
+        ready: explanation.ready,
+        slots: explanation
+            .slots
+            .into_iter()
+            .map(|s| SlotState {
+                slot: s.slot,
+                node: s.node,
+                node_name: s.node_name,
+                phase: s.phase,
+                ready: s.ready,
+                message: s.message,
+            })
+            .collect(),
+        nodes: explanation
+            .nodes
+            .into_iter()
+            .map(|n| {
+                let (verdict, score, reasons) = match n.verdict {
+                    CoreVerdict::Fit { score } => (Verdict::Fits, Some(score as f64), Vec::new()),
+                    CoreVerdict::Refused(reasons) => (Verdict::Refused, None, reasons),
+                };
+                NodeVerdict {
+                    node: n.node,
+                    name: n.name,
+                    verdict,
+                    score,
+                    reasons: reasons
+                        .into_iter()
+                        .map(|r| RefusalReason { text: r.to_string(), fix: Some(r.fix()) })
+                        .collect(),
+                }
+            })
+            .collect(),
+    })
+}
+
+/// What became of a service, newest first.
+pub(super) fn history(engine: &Engine, key: &ServiceKey) -> Vec<HistoryEntry> {
+    let mut entries = engine.history(key);
+    entries.sort_by_key(|e| std::cmp::Reverse((e.counter, e.time)));
+    entries
+        .into_iter()
+        .map(|entry| HistoryEntry {
+            aspect: entry.aspect.to_string(),
+            at: entry.time,
+            author: entry.author,
+            summary: entry.summary,
+            revision: None,
+            current: entry.current,
+            lost: entry.lost,
+        })
+        .collect()
+}

@@ -1,0 +1,35 @@
+//! What `dunlin up` is told.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::path::PathBuf;
+
+use dunlin_gossip::membership::Profile;
+use dunlin_state::model::RuntimeKind;
+
+/// Everything a person may choose for one node. All else is found out or generated.
+#[derive(Debug, Clone)]
+pub struct UpConfig {
+    /// Where the node keeps its key, its state and its workloads.
+    pub data_dir: PathBuf,
+    /// Its name; the host's name when absent.
+    pub name: Option<String>,
+    /// The address others reach it at; the address of the default route when absent.
+    pub advertise: Option<IpAddr>,
+    /// Membership listens here on UDP, the control plane on the next port on UDP and TCP.
+    pub port: u16,
+    /// Path of the API's Unix socket; `api.sock` in the data directory when absent.
+    pub api: Option<PathBuf>,
+    /// A ticket, or the path of a file that holds one.
+    pub join: Option<String>,
+    /// Runtimes to offer: one of them, or both when `Auto`.
+    pub runtime: RuntimeKind,
+    /// Labels of this node.
+    pub labels: BTreeMap<String, String>,
+    /// Timing preset of membership.
+    pub profile: Profile,
+    /// Whether to look for peers on the local network.
+    pub mdns: bool,
+    /// Move a damaged state file aside and fetch the state from peers, even when none is known.
+    pub recover: bool,
+}

@@ -1,0 +1,320 @@
+//! The task that owns the engine: what happens goes in, what the engine asks for is performed.
+//!
+//! It never waits for anything slow. Disk, runtimes, peers and probes have tasks of their own
+//! behind bounded queues; their answers come back as inputs.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+
+use dunlin_api::EventRecord;
+use dunlin_core::engine::Engine;
+use dunlin_core::io::{Effect, Event, Input, RuntimeCommand, RuntimeEvent, Write};
+use dunlin_gossip::net::{Control, ControlEvent, Datagram, DatagramSender};
+use dunlin_gossip::replication::{PersistId, ProposalId};
+use dunlin_state::desired::Rejection;
+use dunlin_state::model::NodeId;
+use dunlin_state::route::RouteTable;
+use thiserror::Error;
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::task::JoinSet;
+use tokio::time::{Instant, MissedTickBehavior, interval};
+use tokio_util::sync::CancellationToken;
+
+use super::clock::{Clock, wall_millis};
+use super::handle::Request;
+use crate::api::EventLog;
+use crate::runtime::Offer;
+use crate::store::{Store, Written};
+
+/// How often a disk that has refused a write is tried again.
+const DISK_RETRY: Duration = Duration::from_secs(5);
+/// The engine sleeps at most so long, so that a lost timer cannot stop a node.
+const LONGEST_SLEEP: Duration = Duration::from_secs(1);
+/// The id of a write that only asks whether the disk works. The engine never gives it out.
+const DISK_CHECK: PersistId = PersistId(u64::MAX);
+
+/// Why the driver ended on its own. The node cannot go on without that part.
+#[derive(Debug, Error)]
+pub enum DriverError {
+    /// A part of the node has ended.
+    #[error("{0} has ended unexpectedly")]
+    Ended(&'static str),
+    /// The runtimes take no more commands.
+    #[error("the runtimes are stuck: {0} commands are waiting")]
+    Stuck(usize),
+}
+
+/// What the driver reads.
+#[derive(Debug)]
+pub(crate) struct Inbox {
+    pub(crate) requests: mpsc::Receiver<Request>,
+    pub(crate) datagrams: mpsc::Receiver<Datagram>,
+    pub(crate) control: mpsc::Receiver<ControlEvent>,
+    pub(crate) runtime: mpsc::Receiver<RuntimeEvent>,
+    pub(crate) written: mpsc::Receiver<Written>,
+    pub(crate) offer: watch::Receiver<Offer>,
+}
+
+/// What the driver writes to.
+#[derive(Debug)]
+pub(crate) struct Outbox {
+    pub(crate) datagrams: DatagramSender,
+    pub(crate) control: Control,
+    pub(crate) runtime: mpsc::Sender<RuntimeCommand>,
+    pub(crate) store: Store,
+    pub(crate) peer_requests: mpsc::Sender<PeerRequest>,
+    pub(crate) routes: watch::Sender<Arc<RouteTable>>,
+    pub(crate) events: EventLog,
+}
+
+/// A question from another node, to be answered outside the engine.
+#[derive(Debug)]
+pub(crate) struct PeerRequest {
+    pub(crate) bytes: bytes::Bytes,
+    pub(crate) reply: oneshot::Sender<bytes::Bytes>,
+}
+
+/// The engine with its surroundings.
+pub(crate) struct Driver {
+    engine: Engine,
+    clock: Clock,
+    inbox: Inbox,
+    outbox: Outbox,
+    waiting: BTreeMap<ProposalId, oneshot::Sender<Result<bool, Rejection>>>,
+    next_proposal: u64,
+    probes: JoinSet<(NodeId, bool)>,
+    disk_ok: bool,
+}
+
+impl Driver {
+    pub(crate) fn new(engine: Engine, clock: Clock, inbox: Inbox, outbox: Outbox) -> Self {
+        Self {
+            engine,
+            clock,
+            inbox,
+            outbox,
+            waiting: BTreeMap::new(),
+            next_proposal: 0,
+            probes: JoinSet::new(),
+            disk_ok: true,
+        }
+    }
+
+    /// Runs until `stop` is cancelled or a part of the node ends. Then everything that was to be
+    /// written is on disk.
+    pub(crate) async fn run(
+        mut self,
+        first: Vec<Effect>,
+        stop: CancellationToken,
+    ) -> Result<(), DriverError> {
+        let result = self.turn(first, &stop).await;
+        self.probes.shutdown().await;
+        // Joining the disk thread waits for its last sync: away from the runtime's workers.
+        let mut store = self.outbox.store;
+        if tokio::task::spawn_blocking(move || store.close()).await.is_err() {
+            tracing::error!("closing the store panicked");
+        }
+        result
+    }
+
+    async fn turn(
+        &mut self,
+        first: Vec<Effect>,
+        stop: &CancellationToken,
+    ) -> Result<(), DriverError> {
+        self.perform(first)?;
+        let mut disk_retry = interval(DISK_RETRY);
+        disk_retry.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            let due = self.due();
+            tokio::select! {
+                () = stop.cancelled() => return Ok(()),
+                request = self.inbox.requests.recv() => {
+                    self.request(request.ok_or(DriverError::Ended("the API"))?)?;
+                }
+                datagram = self.inbox.datagrams.recv() => {
+                    let Datagram { from, bytes } =
+                        datagram.ok_or(DriverError::Ended("the membership socket"))?;
+                    self.input(Input::Datagram { from, bytes })?;
+                }
+                event = self.inbox.control.recv() => {
+                    self.control(event.ok_or(DriverError::Ended("the control plane"))?)?;
+                }
+                event = self.inbox.runtime.recv() => {
+                    self.input(Input::Runtime(event.ok_or(DriverError::Ended("the runtimes"))?))?;
+                }
+                written = self.inbox.written.recv() => {
+                    self.written(written.ok_or(DriverError::Ended("the disk thread"))?)?;
+                }
+                changed = self.inbox.offer.changed() => {
+                    changed.map_err(|_closed| DriverError::Ended("the runtimes"))?;
+                    self.host_changed()?;
+                }
+                Some(probe) = self.probes.join_next() => {
+                    if let Ok((node, reachable)) = probe {
+                        self.input(Input::ProbeDone { node, reachable })?;
+                    }
+                }
+                _ = disk_retry.tick(), if !self.disk_ok => self.try_disk(),
+                () = tokio::time::sleep_until(due) => self.input(Input::Timeout)?,
+            }
+        }
+    }
+
+    fn due(&self) -> Instant {
+        let longest = Instant::now() + LONGEST_SLEEP;
+        self.engine.poll_timeout().map_or(longest, |mono| self.clock.instant(mono).min(longest))
+    }
+
+    fn request(&mut self, request: Request) -> Result<(), DriverError> {
+        match request {
+            Request::Propose { commands, author, reply } => {
+                let id = ProposalId(self.next_proposal);
+                self.next_proposal += 1;
+                self.waiting.insert(id, reply);
+                self.input(Input::Propose { id, commands, author })
+            }
+            Request::Ask(question) => {
+                question(&self.engine);
+                Ok(())
+            }
+            Request::Join(address) => self.input(Input::Join(address)),
+            Request::Leave => self.input(Input::Leave),
+        }
+    }
+
+    fn control(&mut self, event: ControlEvent) -> Result<(), DriverError> {
+        match event {
+            ControlEvent::Connected(node) => self.input(Input::Connected(node)),
+            ControlEvent::Disconnected(node) => self.input(Input::Disconnected(node)),
+            ControlEvent::Unreachable { node, reason } => {
+                tracing::debug!(%node, reason, "no connection");
+                Ok(())
+            }
+            ControlEvent::Message { from, bytes } => self.input(Input::Message { from, bytes }),
+            ControlEvent::RpcRequest { from, bytes, reply } => {
+                // A full queue drops the reply, which the asker sees as a refusal.
+                if self.outbox.peer_requests.try_send(PeerRequest { bytes, reply }).is_err() {
+                    tracing::debug!(%from, "too many requests from peers");
+                }
+                Ok(())
+            }
+            ControlEvent::Discovered { node, control } => {
+                let known = self.engine.members().iter().any(|m| m.id.node == node);
+                match control.port().checked_sub(1) {
+                    Some(port) if !known && node != self.engine.me().node => {
+                        let mut membership = control;
+                        membership.set_port(port);
+                        self.input(Input::Join(membership))
+                    }
+                    Some(_) | None => Ok(()),
+                }
+            }
+        }
+    }
+
+    fn written(&mut self, written: Written) -> Result<(), DriverError> {
+        let ok = written.result.is_ok();
+        if ok != self.disk_ok {
+            self.disk_ok = ok;
+            self.host_changed()?;
+        }
+        match (written.id, written.result) {
+            (DISK_CHECK, _) => Ok(()),
+            (id, Ok(())) => self.input(Input::Persisted(id)),
+            (id, Err(reason)) => self.input(Input::PersistFailed { id, reason }),
+        }
+    }
+
+    fn host_changed(&mut self) -> Result<(), DriverError> {
+        let Offer { runtimes, engine, notes: _ } = self.inbox.offer.borrow_and_update().clone();
+        self.input(Input::Host { runtimes, disk_ok: self.disk_ok, engine })
+    }
+
+    fn try_disk(&self) {
+        if let Err(reason) = self.outbox.store.persist(DISK_CHECK, Vec::new()) {
+            tracing::warn!(reason, "the disk still takes no writes");
+        }
+    }
+
+    fn input(&mut self, input: Input) -> Result<(), DriverError> {
+        let effects = self.engine.handle(input, self.clock.now());
+        self.perform(effects)
+    }
+
+    /// Performs effects. A write that is refused at once comes back as an input, whose effects
+    /// join the queue: bounded, because the engine gives up a refused change instead of repeating.
+    fn perform(&mut self, effects: Vec<Effect>) -> Result<(), DriverError> {
+        let mut queue = VecDeque::from(effects);
+        while let Some(effect) = queue.pop_front() {
+            if let Effect::Persist { id, writes } = effect {
+                if let Err(reason) = self.persist(id, writes) {
+                    let refused = Input::PersistFailed { id, reason };
+                    queue.extend(self.engine.handle(refused, self.clock.now()));
+                }
+            } else {
+                self.perform_one(effect)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn persist(&self, id: PersistId, writes: Vec<Write>) -> Result<(), String> {
+        self.outbox.store.persist(id, writes)
+    }
+
+    fn perform_one(&mut self, effect: Effect) -> Result<(), DriverError> {
+        let out = &self.outbox;
+        match effect {
+            Effect::SendDatagram { to, bytes } => out.datagrams.send(to, bytes),
+            Effect::SendMessage { to, address, bytes } => out.control.send(to, address, bytes),
+            Effect::Connect { node, address } => out.control.connect(node, address),
+            Effect::Disconnect(node) => out.control.disconnect(node),
+            Effect::Probe { node, address } => {
+                let control = out.control.clone();
+                // The engine has at most one probe in flight for each node.
+                self.probes.spawn(async move { (node, control.probe(node, address).await) });
+            }
+            Effect::Persist { .. } => {}
+            Effect::Proposed { id, result } => {
+                if let Some(reply) = self.waiting.remove(&id) {
+                    // The asker may have gone; the change stands.
+                    let _gone = reply.send(result);
+                }
+            }
+            Effect::Runtime(command) => {
+                let stuck = out.runtime.max_capacity();
+                out.runtime.try_send(command).map_err(|_full| DriverError::Stuck(stuck))?;
+            }
+            Effect::Changed(_) => {
+                let table = self.engine.route_table();
+                out.routes.send_if_modified(|old| {
+                    let differs = **old != table;
+                    if differs {
+                        *old = Arc::new(table);
+                    }
+                    differs
+                });
+            }
+            Effect::Event(event) => tell(&out.events, event),
+        }
+        Ok(())
+    }
+}
+
+fn tell(events: &EventLog, event: Event) {
+    if event.warning {
+        tracing::warn!("{}", event.text);
+    } else {
+        tracing::info!("{}", event.text);
+    }
+    events.push(EventRecord {
+        at: wall_millis(),
+        warning: event.warning,
+        text: event.text,
+        service: event.slot.as_ref().map(|s| s.service.clone()),
+        slot: event.slot.map(|s| s.slot),
+        node: event.node,
+    });
+}

@@ -1,0 +1,209 @@
+//! The composition root: builds a node in the order of its dependencies, binds before it serves,
+//! and stops it in the reverse order.
+//!
+//! Everything that can be refused is refused before anything is started, with a text that says
+//! what to do. Afterwards every task has an owner here; one that ends by itself ends the node.
+
+mod clock;
+mod driver;
+pub(crate) mod handle;
+mod peers;
+mod setup;
+
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use thiserror::Error;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use crate::api::{ApiServer, BindError, Context};
+use crate::cluster::ClusterError;
+use crate::config::UpConfig;
+use crate::identity::{Identity, IdentityError};
+use crate::runtime::{OpenError, RuntimesError};
+use crate::store::StoreError;
+use crate::ticket::BadTicket;
+use dunlin_gossip::net::{NetError, NetTasks};
+pub use driver::DriverError;
+use setup::Parts;
+
+/// How long the parts may take to stop. Workloads are not stopped: they are adopted again.
+const SHUTDOWN: Duration = Duration::from_secs(5);
+
+/// Why a node did not start, or ended by itself.
+#[derive(Debug, Error)]
+pub enum UpError {
+    /// The data directory or the key.
+    #[error(transparent)]
+    Identity(#[from] IdentityError),
+    /// The ticket cannot be read from its file.
+    #[error("cannot read the ticket from {path}: {source}")]
+    TicketFile {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// The ticket is none.
+    #[error("--join: {0}")]
+    Ticket(#[from] BadTicket),
+    /// The cluster is unclear.
+    #[error(transparent)]
+    Cluster(#[from] ClusterError),
+    /// The node's name is no DNS label.
+    #[error(transparent)]
+    Name(#[from] dunlin_state::model::BadName),
+    /// The membership port is taken.
+    #[error("cannot listen on UDP {address}: {source}; choose another --port or --advertise")]
+    Bind {
+        /// Where.
+        address: std::net::SocketAddr,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// The API socket.
+    #[error(transparent)]
+    Api(#[from] BindError),
+    /// The state file.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The saved state inside an intact file.
+    #[error(transparent)]
+    State(#[from] dunlin_core::engine::StartError),
+    /// The runtimes.
+    #[error(transparent)]
+    Runtimes(#[from] OpenError),
+    /// The network.
+    #[error(transparent)]
+    Net(#[from] NetError),
+    /// A part of the running node failed.
+    #[error(transparent)]
+    Driver(#[from] DriverError),
+    /// A runtime task failed.
+    #[error(transparent)]
+    RuntimeTask(#[from] RuntimesError),
+    /// A task ended or panicked.
+    #[error("{0}")]
+    Task(String),
+    /// Signals cannot be received.
+    #[error("cannot listen for signals: {0}")]
+    Signals(#[source] std::io::Error),
+}
+
+/// Runs a node until it is told to stop by SIGTERM or SIGINT, or has left its cluster. Workloads
+/// go on running and are adopted at the next start, except after leaving.
+pub async fn run(config: UpConfig) -> Result<(), UpError> {
+    let started = Instant::now();
+    let mut terminate = signal(SignalKind::terminate()).map_err(UpError::Signals)?;
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(UpError::Signals)?;
+    let parts = setup::build(config, started).await?;
+    let mut node = Node::start(parts);
+    let left = node.context.left.clone();
+    let result = tokio::select! {
+        _ = terminate.recv() => Ok("asked to stop"),
+        _ = interrupt.recv() => Ok("interrupted"),
+        () = left.cancelled() => Ok("left the cluster"),
+        error = node.failed() => Err(error),
+    };
+    match &result {
+        Ok(reason) => tracing::info!("stopping: {reason}; workloads go on running"),
+        Err(error) => tracing::error!(%error, "stopping"),
+    }
+    node.shutdown().await;
+    result.map(|_reason| ())
+}
+
+/// A running node: all its tasks.
+struct Node {
+    context: Context,
+    tasks: JoinSet<Result<&'static str, UpError>>,
+    net: NetTasks,
+    stop_api: CancellationToken,
+    stop_driver: CancellationToken,
+    stop_rest: CancellationToken,
+    /// Keeps other daemons out of the data directory.
+    _identity: Identity,
+}
+
+impl Node {
+    fn start(parts: Parts) -> Self {
+        let Parts {
+            context,
+            api,
+            driver,
+            first,
+            runtimes,
+            commands,
+            events,
+            peers,
+            net,
+            routes,
+            identity,
+        } = parts;
+        let (stop_api, stop_driver, stop_rest) =
+            (CancellationToken::new(), CancellationToken::new(), CancellationToken::new());
+        let mut tasks = JoinSet::new();
+        let stop = stop_driver.clone();
+        tasks.spawn(async move {
+            // Held here so that the table outlives a moment with no reader.
+            let _routes = routes;
+            driver.run(first, stop).await?;
+            Ok("the engine")
+        });
+        // Ends when the engine drops its end of the commands.
+        tasks.spawn(async move {
+            runtimes.run(commands, events).await?;
+            Ok("the runtimes")
+        });
+        let stop = stop_rest.clone();
+        tasks.spawn(async move {
+            peers.run(stop).await;
+            Ok("the answers to peers")
+        });
+        let (stop, served) = (stop_api.clone(), context.clone());
+        tasks.spawn(async move {
+            ApiServer::serve(api, served, stop).await;
+            Ok("the API")
+        });
+        Self { context, tasks, net, stop_api, stop_driver, stop_rest, _identity: identity }
+    }
+
+    /// Waits until a part fails; none ends by itself otherwise.
+    async fn failed(&mut self) -> UpError {
+        tokio::select! {
+            ended = self.tasks.join_next() => match ended {
+                Some(Ok(Ok(part))) => UpError::Task(format!("{part} ended unexpectedly")),
+                Some(Ok(Err(error))) => error,
+                Some(Err(panic)) => UpError::Task(format!("a task of the node failed: {panic}")),
+                None => UpError::Task("all tasks ended unexpectedly".to_owned()),
+            },
+            ended = self.net.ended() => match ended {
+                Ok(part) => UpError::Task(format!("the {part} ended unexpectedly")),
+                Err(panic) => UpError::Task(format!("a network task failed: {panic}")),
+            },
+        }
+    }
+
+    /// Stops in order: no new requests, then the engine with everything on disk, then what it
+    /// spoke through.
+    async fn shutdown(mut self) {
+        self.stop_api.cancel();
+        let leaving = self.context.left.is_cancelled();
+        if leaving {
+            // The goodbye travels in a few datagrams; without it peers would wait for silence.
+            tokio::time::sleep(setup::GOODBYE).await;
+        }
+        self.stop_driver.cancel();
+        self.stop_rest.cancel();
+        let ended = async { while self.tasks.join_next().await.is_some() {} };
+        if tokio::time::timeout(SHUTDOWN, ended).await.is_err() {
+            tracing::warn!("some tasks did not stop in time and were cut off");
+            self.tasks.shutdown().await;
+        }
+        if !self.net.shutdown().await {
+            tracing::warn!("the network did not stop in time and was cut off");
+        }
+    }
+}

@@ -1,0 +1,292 @@
+//! Building the parts of a node, in the order in which they depend on each other.
+
+use std::fs;
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use dunlin_core::engine::{Engine, StartError};
+use dunlin_core::io::{Effect, NodeConfig, Recovered, RuntimeCommand, RuntimeEvent};
+use dunlin_gossip::membership::MemberId;
+use dunlin_gossip::net::{ClusterSecret, Net, NetConfig, NetTasks, NodeSeed};
+use dunlin_state::model::{Facts, NodeId};
+use dunlin_state::route::RouteTable;
+use tokio::sync::{mpsc, watch};
+use tokio_util::sync::CancellationToken;
+
+use super::UpError;
+use super::clock::{Clock, wall_millis};
+use super::driver::{Driver, Inbox, Outbox};
+use super::handle::EngineHandle;
+use super::peers::{self, PeerDesk};
+use crate::api::{ApiServer, Context, EventLog, LogSource, NodeInfo};
+use crate::cluster::Cluster;
+use crate::config::UpConfig;
+use crate::host;
+use crate::identity::Identity;
+use crate::runtime::{Runtimes, RuntimesConfig, RuntimesHandle};
+use crate::store::{Store, StoreError, Written};
+use crate::supervisor;
+use crate::ticket::Ticket;
+
+/// Commands that may wait for the runtimes: a node with thousands of replicas starts them all.
+const COMMANDS: usize = 8_192;
+/// News of the runtimes that may wait for the engine.
+const NEWS: usize = 1_024;
+/// Answers of the disk that may wait for the engine.
+const WRITTEN: usize = 1_024;
+/// How long a goodbye may travel before the sockets close.
+pub(super) const GOODBYE: Duration = Duration::from_millis(500);
+
+/// A node, built and not started.
+pub(super) struct Parts {
+    pub(super) context: Context,
+    pub(super) api: ApiServer,
+    pub(super) driver: Driver,
+    pub(super) first: Vec<Effect>,
+    pub(super) runtimes: Runtimes,
+    pub(super) commands: mpsc::Receiver<RuntimeCommand>,
+    pub(super) events: mpsc::Sender<RuntimeEvent>,
+    pub(super) peers: PeerDesk,
+    pub(super) net: NetTasks,
+    pub(super) routes: watch::Receiver<Arc<RouteTable>>,
+    pub(super) identity: Identity,
+}
+
+/// Who the node is and where it listens.
+struct Own {
+    member: MemberId,
+    name: String,
+    cluster: Cluster,
+    seed: [u8; 32],
+    identity: Identity,
+}
+
+pub(super) async fn build(config: UpConfig, started: Instant) -> Result<Parts, UpError> {
+    let clock = Clock::start();
+    let invitation = invitation(config.join.as_deref())?;
+    let name = name(&config)?;
+    let identity = Identity::open(&config.data_dir, wall_millis() / 1_000)?;
+    let cluster = Cluster::settle(&config.data_dir, invitation.as_ref().map(|t| t.cluster))?;
+    let (membership, address) = bind_membership(&config)?;
+    let member = MemberId { node: identity.node(), boot: identity.boot, address };
+    let me = Own { member, name, cluster, seed: identity.key.to_bytes(), identity };
+
+    let api_path = config.api.clone().unwrap_or_else(|| config.data_dir.join("api.sock"));
+    let api = ApiServer::bind(&api_path)?;
+    let (written_tx, written) = mpsc::channel(WRITTEN);
+    let (runtimes, runtimes_handle) = Runtimes::open(runtimes_config(&config, &me)).await?;
+    let (store, engine, first, notes) = recover(&config, &me, &runtimes_handle, written_tx, clock)?;
+    let net = Net::start(NetConfig {
+        seed: NodeSeed(me.seed),
+        cluster: ClusterSecret { id: cluster.id, key: cluster.key, previous_key: None },
+        membership,
+        mdns: config.mdns,
+    })?;
+
+    let (handle, requests) = EngineHandle::new();
+    let (commands_tx, commands) = mpsc::channel(COMMANDS);
+    let (events_tx, events) = mpsc::channel(NEWS);
+    let (peer_tx, peer_requests) = mpsc::channel(peers::QUEUE);
+    let (routes_tx, routes) = watch::channel(Arc::new(RouteTable::default()));
+    let event_log = EventLog::new();
+    let inbox = Inbox {
+        requests,
+        datagrams: net.received,
+        control: net.events,
+        runtime: events,
+        written,
+        offer: runtimes_handle.watch(),
+    };
+    let outbox = Outbox {
+        datagrams: net.datagrams,
+        control: net.control.clone(),
+        runtime: commands_tx,
+        store,
+        peer_requests: peer_tx,
+        routes: routes_tx,
+        events: event_log.clone(),
+    };
+    for address in invitation.iter().flat_map(|t| &t.addresses).filter(|a| **a != address) {
+        // The queue is empty and larger than a ticket; this cannot be refused.
+        if let Err(error) = handle.join(*address) {
+            tracing::warn!(%error, "cannot ask to join");
+        }
+    }
+    announce(&me, &api_path, invitation.is_some());
+    let node = me.member.node;
+    let context = Context {
+        engine: handle,
+        info: Arc::new(info(&config, &me, api_path, started, notes, &runtimes_handle)),
+        logs: LogSource { node, runtimes: runtimes_handle.clone(), control: net.control },
+        events: event_log,
+        left: CancellationToken::new(),
+    };
+    Ok(Parts {
+        context,
+        api,
+        driver: Driver::new(engine, clock, inbox, outbox),
+        first,
+        runtimes,
+        commands,
+        events: events_tx,
+        peers: PeerDesk { requests: peer_requests, runtimes: runtimes_handle, node },
+        net: net.tasks,
+        routes,
+        identity: me.identity,
+    })
+}
+
+fn announce(me: &Own, api: &Path, joining: bool) {
+    tracing::info!(
+        node = %me.member.node.short(),
+        name = me.name,
+        address = %me.member.address,
+        cluster = me.cluster.name(),
+        api = %api.display(),
+        "{}",
+        if joining { "up, joining" } else { "up" }
+    );
+}
+
+fn info(
+    config: &UpConfig,
+    me: &Own,
+    api: PathBuf,
+    started: Instant,
+    notes: Vec<String>,
+    runtimes: &RuntimesHandle,
+) -> NodeInfo {
+    NodeInfo {
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        cluster: me.cluster,
+        address: me.member.address,
+        api,
+        profile: format!("{:?}", config.profile).to_lowercase(),
+        data_dir: config.data_dir.clone(),
+        started,
+        notes,
+        runtimes: runtimes.clone(),
+    }
+}
+
+/// The ticket, given as such or as the path of a file that holds it.
+fn invitation(join: Option<&str>) -> Result<Option<Ticket>, UpError> {
+    let Some(text) = join.map(str::trim).filter(|t| !t.is_empty()) else { return Ok(None) };
+    let path = Path::new(text);
+    if !text.starts_with("dunlin") && path.exists() {
+        let content = fs::read_to_string(path)
+            .map_err(|source| UpError::TicketFile { path: path.to_owned(), source })?;
+        return Ok(Some(content.parse()?));
+    }
+    Ok(Some(text.parse()?))
+}
+
+fn name(config: &UpConfig) -> Result<String, UpError> {
+    let name = config.name.clone().unwrap_or_else(host::name);
+    dunlin_state::model::check_label("node", &name)?;
+    Ok(name)
+}
+
+/// Binds the advertised address itself, so that several daemons share a host. An address that is
+/// not this host's own (behind NAT) is advertised all the same, and every address is listened on.
+fn bind_membership(config: &UpConfig) -> Result<(UdpSocket, SocketAddr), UpError> {
+    let advertised = SocketAddr::new(config.advertise.unwrap_or_else(host::default_address), config.port);
+    let bound = match UdpSocket::bind(advertised) {
+        Err(error) if error.kind() == io::ErrorKind::AddrNotAvailable => {
+            let any: IpAddr = match advertised {
+                SocketAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
+                SocketAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
+            };
+            UdpSocket::bind((any, config.port))
+        }
+        other => other,
+    };
+    let socket = bound.map_err(|source| UpError::Bind { address: advertised, source })?;
+    Ok((socket, advertised))
+}
+
+fn runtimes_config(config: &UpConfig, me: &Own) -> RuntimesConfig {
+    // A daemon whose file was deleted (an upgrade in progress) still finds itself.
+    let own = std::env::current_exe().unwrap_or_else(|_gone| PathBuf::from("/proc/self/exe"));
+    RuntimesConfig {
+        node: me.member.node,
+        cluster: me.cluster.name(),
+        data_dir: config.data_dir.clone(),
+        advertise: me.member.address.ip(),
+        supervisor_command: vec![own.into_os_string(), supervisor::SUBCOMMAND.into()],
+        allowed: config.runtime,
+        docker_socket: None,
+    }
+}
+
+/// Opens the store and makes the engine from what is in it. A damaged state is moved aside when
+/// there is someone to fetch it from, and otherwise refused: an empty cluster must never look like
+/// the old one.
+fn recover(
+    config: &UpConfig,
+    me: &Own,
+    runtimes: &RuntimesHandle,
+    written: mpsc::Sender<Written>,
+    clock: Clock,
+) -> Result<(Store, Engine, Vec<Effect>, Vec<String>), UpError> {
+    let attempt = || -> Result<(Store, Engine, Vec<Effect>), UpError> {
+        let (store, recovered) = Store::open(&config.data_dir, written.clone())?;
+        let (engine, first) = engine(config, me, runtimes, recovered, clock)?;
+        Ok((store, engine, first))
+    };
+    let damage = match attempt() {
+        Ok((store, engine, first)) => return Ok((store, engine, first, Vec::new())),
+        Err(UpError::Store(damage @ StoreError::Damaged { .. })) => damage.to_string(),
+        Err(UpError::State(damage @ StartError::Document(_))) => damage.to_string(),
+        Err(other) => return Err(other),
+    };
+    if !config.recover && config.join.is_none() {
+        return Err(UpError::Task(format!(
+            "{damage}\nhint: `dunlin up --recover` moves it aside and fetches the state from other members"
+        )));
+    }
+    let aside = Store::set_aside(&config.data_dir, wall_millis() / 1_000)
+        .map_err(|e| UpError::Task(format!("{damage}; and it cannot be moved aside: {e}")))?;
+    let note = format!(
+        "the state was damaged ({damage}), was moved to {}, and is fetched from other members",
+        aside.display()
+    );
+    tracing::warn!("{note}");
+    let (store, engine, first) = attempt()?;
+    Ok((store, engine, first, vec![note]))
+}
+
+fn engine(
+    config: &UpConfig,
+    me: &Own,
+    runtimes: &RuntimesHandle,
+    recovered: Recovered,
+    clock: Clock,
+) -> Result<(Engine, Vec<Effect>), UpError> {
+    let offer = runtimes.offer();
+    let facts = Facts { engine: offer.engine, ..host::facts(&config.data_dir) };
+    let node = NodeConfig {
+        member: me.member,
+        name: me.name.clone(),
+        profile: config.profile,
+        seed: seed(me.member.node, me.member.boot),
+        labels: config.labels.clone(),
+        capacity: host::capacity(&facts),
+        facts,
+        runtimes: offer.runtimes,
+        dunlin_version: env!("CARGO_PKG_VERSION").to_owned(),
+    };
+    Ok(Engine::new(node, recovered, clock.now())?)
+}
+
+/// Different for every node and every life.
+fn seed(node: NodeId, boot: u64) -> u64 {
+    let mut hasher = blake3::Hasher::new();
+    hasher.update(node.as_bytes()).update(&boot.to_be_bytes());
+    let mut seed = [0; 8];
+    seed.copy_from_slice(&hasher.finalize().as_bytes()[..8]);
+    u64::from_be_bytes(seed)
+}

@@ -1,0 +1,136 @@
+//! What this host is: its fingerprint and what replicas may use of it.
+
+use std::fs;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
+use std::path::Path;
+
+use dunlin_state::model::{Facts, Resources};
+
+/// Reads the host's facts. What cannot be read stays empty: a fact is never guessed.
+pub fn facts(data_dir: &Path) -> Facts {
+    let uname = rustix::system::uname();
+    Facts {
+        os: uname.sysname().to_string_lossy().to_lowercase(),
+        distribution: distribution(&fs::read_to_string("/etc/os-release").unwrap_or_default()),
+        arch: docker_arch(&uname.machine().to_string_lossy()).to_owned(),
+        kernel: uname.release().to_string_lossy().into_owned(),
+        cpus: std::thread::available_parallelism().map_or(1, |n| n.get() as u32),
+        memory: memory(&fs::read_to_string("/proc/meminfo").unwrap_or_default()),
+        disk: rustix::fs::statvfs(data_dir).map_or(0, |s| s.f_blocks.saturating_mul(s.f_frsize)),
+        engine: None,
+    }
+}
+
+/// What replicas may reserve in total: all of the host. The daemon's own 30 MB are not worth a
+/// knob.
+pub fn capacity(facts: &Facts) -> Resources {
+    Resources {
+        cpu_millis: u64::from(facts.cpus) * 1000,
+        memory: facts.memory,
+        disk: facts.disk,
+    }
+}
+
+/// The host's name as a DNS label, or `node` when it has none that can be made one.
+pub fn name() -> String {
+    let raw = rustix::system::uname()
+        .nodename()
+        .to_string_lossy()
+        .to_lowercase();
+    let first = raw.split('.').next().unwrap_or_default();
+    let label: String = first
+        .chars()
+        .map(|c| if c.is_ascii_alphanumeric() { c } else { '-' })
+        .take(63)
+        .collect();
+    let label = label.trim_matches('-');
+    if label.is_empty() {
+        "node".to_owned()
+    } else {
+        label.to_owned()
+    }
+}
+
+/// The address of the default route, else loopback. Connecting a UDP socket sends nothing; it only
+/// asks the kernel which source address it would use (TEST-NET-1, RFC 5737, stands for anywhere).
+pub fn default_address() -> IpAddr {
+    let ask = || -> std::io::Result<IpAddr> {
+        let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))?;
+        socket.connect(SocketAddr::from(([192, 0, 2, 1], 9)))?;
+        Ok(socket.local_addr()?.ip())
+    };
+    ask().unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST))
+}
+
+/// Resident memory of this process in bytes, from `/proc`.
+pub fn resident_bytes() -> u64 {
+    let pages = fs::read_to_string("/proc/self/statm")
+        .ok()
+        .and_then(|text| text.split(' ').nth(1)?.parse::<u64>().ok())
+        .unwrap_or(0);
+    pages.saturating_mul(rustix::param::page_size() as u64)
+}
+
+fn distribution(os_release: &str) -> String {
+    let field = |name: &str| {
+        os_release
+            .lines()
+            .find_map(|line| line.strip_prefix(name)?.strip_prefix('='))
+            .map(|value| value.trim_matches('"').to_owned())
+            .unwrap_or_default()
+    };
+    format!("{} {}", field("ID"), field("VERSION_ID"))
+        .trim()
+        .to_owned()
+}
+
+fn memory(meminfo: &str) -> u64 {
+    meminfo
+        .lines()
+        .find_map(|line| line.strip_prefix("MemTotal:"))
+        .and_then(|rest| rest.trim().strip_suffix("kB")?.trim().parse::<u64>().ok())
+        .unwrap_or(0)
+        .saturating_mul(1024)
+}
+
+fn docker_arch(machine: &str) -> &str {
+    match machine {
+        "x86_64" => "amd64",
+        "aarch64" => "arm64",
+        "armv7l" => "arm",
+        "i686" => "386",
+        other => other,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn files_of_the_system_are_read_as_they_are_written() {
+        assert_eq!(
+            distribution("NAME=\"Debian\"\nID=debian\nVERSION_ID=\"12\"\n"),
+            "debian 12"
+        );
+        assert_eq!(distribution("ID=arch\n"), "arch");
+        assert_eq!(
+            memory("MemTotal:       16384 kB\nMemFree: 1 kB\n"),
+            16_777_216
+        );
+        assert_eq!(memory("garbage"), 0);
+        assert_eq!(docker_arch("aarch64"), "arm64");
+    }
+
+    #[test]
+    fn this_host_has_facts() {
+        let facts = facts(Path::new("/"));
+        assert_eq!(facts.os, "linux");
+        assert!(
+            facts.cpus > 0 && facts.memory > 0 && facts.disk > 0,
+            "{facts:?}"
+        );
+        assert!(resident_bytes() > 0);
+        assert!(!name().is_empty());
+    }
+}

@@ -1,0 +1,207 @@
+//! The tables.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+use bytes::Bytes;
+use dunlin_core::io::{Recovered, Write};
+use dunlin_state::model::Claim;
+use redb::{ReadableDatabase as _, ReadableTable as _, TableDefinition};
+use serde::de::DeserializeOwned;
+
+use super::StoreError;
+
+/// Name of the file in the data directory.
+pub(super) const FILE: &str = "state.redb";
+
+/// Appended changes, by order of arrival.
+const CHANGES: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("changes");
+/// Single values, by name.
+const VALUES: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("values");
+
+const DOCUMENT: &str = "document";
+const CLAIMS: &str = "claims";
+const PEERS: &str = "peers";
+
+/// The database caches pages on top of the kernel; a node's state is small and read once.
+const CACHE_BYTES: usize = 1 << 20;
+const CHECKSUM_BYTES: usize = 8;
+
+pub(super) struct Database {
+    db: redb::Database,
+    path: PathBuf,
+    next_change: u64,
+}
+
+impl Database {
+    pub(super) fn open(path: &Path) -> Result<Self, StoreError> {
+        let existed = path.exists();
+        let db = redb::Database::builder()
+            .set_cache_size(CACHE_BYTES)
+            .create(path)
+            .map_err(|error| match error {
+                redb::DatabaseError::Storage(redb::StorageError::Io(e))
+                    if e.kind() != std::io::ErrorKind::InvalidData
+                        && e.kind() != std::io::ErrorKind::UnexpectedEof =>
+                {
+                    StoreError::Open {
+                        path: path.to_owned(),
+                        reason: e.to_string(),
+                    }
+                }
+                other if existed => StoreError::Damaged {
+                    path: path.to_owned(),
+                    what: other.to_string(),
+                },
+                other => StoreError::Open {
+                    path: path.to_owned(),
+                    reason: other.to_string(),
+                },
+            })?;
+        restrict(path)?;
+        Ok(Self {
+            db,
+            path: path.to_owned(),
+            next_change: 0,
+        })
+    }
+
+    /// Reads everything an earlier life left.
+    pub(super) fn recover(&mut self) -> Result<Recovered, StoreError> {
+        self.create_tables()
+            .map_err(|e| self.damaged(&e.to_string()))?;
+        let read = || -> Result<_, redb::Error> {
+            let transaction = self.db.begin_read()?;
+            let values = transaction.open_table(VALUES)?;
+            let value = |name: &str| -> Result<Option<Vec<u8>>, redb::Error> {
+                Ok(values.get(name)?.map(|v| v.value().to_vec()))
+            };
+            let mut changes = Vec::new();
+            for entry in transaction.open_table(CHANGES)?.iter()? {
+                let (key, bytes) = entry?;
+                changes.push((key.value(), bytes.value().to_vec()));
+            }
+            Ok((value(DOCUMENT)?, value(CLAIMS)?, value(PEERS)?, changes))
+        };
+        let (document, claims, peers, changes) =
+            read().map_err(|e| self.damaged(&e.to_string()))?;
+        self.next_change = changes.last().map_or(0, |(key, _)| key + 1);
+        let changes = changes
+            .into_iter()
+            .map(|(key, sealed)| self.unseal(&format!("change {key}"), &sealed))
+            .collect::<Result<Vec<_>, _>>()?;
+        let document = match document {
+            Some(sealed) => Some((self.unseal(DOCUMENT, &sealed)?, changes)),
+            None if changes.is_empty() => None,
+            None => Some((Bytes::new(), changes)),
+        };
+        Ok(Recovered {
+            document,
+            claims: self.unseal_json::<Vec<Claim>>(CLAIMS, claims)?,
+            peers: self.unseal_json::<Vec<SocketAddr>>(PEERS, peers)?,
+        })
+    }
+
+    /// Writes all in one transaction and syncs. On an error nothing of it is on disk.
+    pub(super) fn write<'a>(
+        &mut self,
+        writes: impl Iterator<Item = &'a Write>,
+    ) -> Result<(), String> {
+        let mut next = self.next_change;
+        let mut run = || -> Result<(), redb::Error> {
+            let transaction = self.db.begin_write()?;
+            {
+                let mut values = transaction.open_table(VALUES)?;
+                let mut changes = transaction.open_table(CHANGES)?;
+                for write in writes {
+                    match write {
+                        Write::Document(bytes) => {
+                            values.insert(DOCUMENT, &*seal(bytes))?;
+                            changes.retain(|_, _| false)?;
+                        }
+                        Write::Change(bytes) => {
+                            changes.insert(next, &*seal(bytes))?;
+                            next += 1;
+                        }
+                        Write::Claims(claims) => {
+                            values.insert(CLAIMS, &*seal(&json(claims)))?;
+                        }
+                        Write::Peers(peers) => {
+                            values.insert(PEERS, &*seal(&json(peers)))?;
+                        }
+                    }
+                }
+            }
+            transaction.commit()?;
+            Ok(())
+        };
+        run().map_err(|e| format!("{}: {e}", self.path.display()))?;
+        self.next_change = next;
+        Ok(())
+    }
+
+    fn create_tables(&self) -> Result<(), redb::Error> {
+        let transaction = self.db.begin_write()?;
+        transaction.open_table(VALUES)?;
+        transaction.open_table(CHANGES)?;
+        transaction.commit()?;
+        Ok(())
+    }
+
+    fn damaged(&self, what: &str) -> StoreError {
+        StoreError::Damaged {
+            path: self.path.clone(),
+            what: what.to_owned(),
+        }
+    }
+
+    fn unseal(&self, what: &str, sealed: &[u8]) -> Result<Bytes, StoreError> {
+        match sealed.split_first_chunk::<CHECKSUM_BYTES>() {
+            Some((sum, content)) if *sum == checksum(content) => {
+                Ok(Bytes::copy_from_slice(content))
+            }
+            _ => Err(self.damaged(&format!("the checksum of '{what}' does not match"))),
+        }
+    }
+
+    fn unseal_json<T: DeserializeOwned + Default>(
+        &self,
+        what: &str,
+        sealed: Option<Vec<u8>>,
+    ) -> Result<T, StoreError> {
+        let Some(sealed) = sealed else {
+            return Ok(T::default());
+        };
+        let content = self.unseal(what, &sealed)?;
+        serde_json::from_slice(&content).map_err(|e| self.damaged(&format!("'{what}': {e}")))
+    }
+}
+
+fn restrict(path: &Path) -> Result<(), StoreError> {
+    use std::os::unix::fs::PermissionsExt as _;
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600)).map_err(|e| {
+        StoreError::Open {
+            path: path.to_owned(),
+            reason: e.to_string(),
+        }
+    })
+}
+
+fn seal(content: &[u8]) -> Vec<u8> {
+    let mut sealed = Vec::with_capacity(CHECKSUM_BYTES + content.len());
+    sealed.extend_from_slice(&checksum(content));
+    sealed.extend_from_slice(content);
+    sealed
+}
+
+fn checksum(content: &[u8]) -> [u8; CHECKSUM_BYTES] {
+    let mut sum = [0; CHECKSUM_BYTES];
+    sum.copy_from_slice(&blake3::hash(content).as_bytes()[..CHECKSUM_BYTES]);
+    sum
+}
+
+/// These types have string keys and no fallible serialisers, so this cannot fail; should it ever,
+/// the checksum over an empty value makes the next start say so instead of losing it quietly.
+fn json<T: serde::Serialize>(value: &T) -> Vec<u8> {
+    serde_json::to_vec(value).unwrap_or_default()
+}
