@@ -7,7 +7,7 @@ use std::path::Path;
 use dunlin_state::model::{Facts, Resources};
 
 /// Reads the host's facts. What cannot be read stays empty: a fact is never guessed.
-pub fn facts(data_dir: &Path) -> Facts {
+pub(crate) fn facts(data_dir: &Path) -> Facts {
     let uname = rustix::system::uname();
     Facts {
         os: uname.sysname().to_string_lossy().to_lowercase(),
@@ -23,7 +23,7 @@ pub fn facts(data_dir: &Path) -> Facts {
 
 /// What replicas may reserve in total: all of the host. The daemon's own 30 MB are not worth a
 /// knob.
-pub fn capacity(facts: &Facts) -> Resources {
+pub(crate) fn capacity(facts: &Facts) -> Resources {
     Resources {
         cpu_millis: u64::from(facts.cpus) * 1000,
         memory: facts.memory,
@@ -32,7 +32,7 @@ pub fn capacity(facts: &Facts) -> Resources {
 }
 
 /// The host's name as a DNS label, or `node` when it has none that can be made one.
-pub fn name() -> String {
+pub(crate) fn name() -> String {
     let raw = rustix::system::uname()
         .nodename()
         .to_string_lossy()
@@ -53,7 +53,7 @@ pub fn name() -> String {
 
 /// The address of the default route, else loopback. Connecting a UDP socket sends nothing; it only
 /// asks the kernel which source address it would use (TEST-NET-1, RFC 5737, stands for anywhere).
-pub fn default_address() -> IpAddr {
+pub(crate) fn default_address() -> IpAddr {
     let ask = || -> std::io::Result<IpAddr> {
         let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))?;
         socket.connect(SocketAddr::from(([192, 0, 2, 1], 9)))?;
@@ -63,7 +63,7 @@ pub fn default_address() -> IpAddr {
 }
 
 /// Resident memory of this process in bytes, from `/proc`.
-pub fn resident_bytes() -> u64 {
+pub(crate) fn resident_bytes() -> u64 {
     let pages = fs::read_to_string("/proc/self/statm")
         .ok()
         .and_then(|text| text.split(' ').nth(1)?.parse::<u64>().ok())

@@ -34,11 +34,20 @@ struct Inner {
 impl EventLog {
     pub(crate) fn new() -> Self {
         let (live, _) = broadcast::channel(FOLLOW_BUFFER);
-        Self { inner: Arc::new(Inner { recent: Mutex::default(), live }) }
+        Self {
+            inner: Arc::new(Inner {
+                recent: Mutex::default(),
+                live,
+            }),
+        }
     }
 
     pub(crate) fn push(&self, record: EventRecord) {
-        let mut recent = self.inner.recent.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut recent = self
+            .inner
+            .recent
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
         if recent.len() == KEPT {
             recent.pop_front();
         }
@@ -49,7 +58,11 @@ impl EventLog {
     }
 
     pub(crate) fn recent(&self) -> Vec<EventRecord> {
-        let recent = self.inner.recent.lock().unwrap_or_else(PoisonError::into_inner);
+        let recent = self
+            .inner
+            .recent
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
         recent.iter().cloned().collect()
     }
 }

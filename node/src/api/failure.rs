@@ -25,16 +25,19 @@ impl Failure {
 
     pub(crate) fn no_such_service(service: &ServiceKey) -> Self {
         Self(
-            ErrorBody::new(ErrorCode::NoSuchService, format!("no service is named '{service}'"))
-                .with_hint("`dunlin ls` lists the services of all namespaces"),
+            ErrorBody::new(
+                ErrorCode::NoSuchService,
+                format!("no service is named '{service}'"),
+            )
+            .with_hint("`dunlin ls` lists the services of all namespaces"),
         )
     }
 }
 
 impl IntoResponse for Failure {
     fn into_response(self) -> Response {
-        let status = StatusCode::from_u16(self.0.code.status())
-            .unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        let status =
+            StatusCode::from_u16(self.0.code.status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
         (status, Json(self.0)).into_response()
     }
 }
@@ -99,7 +102,7 @@ fn rejection_code(rejection: &Rejection) -> ErrorCode {
 
 /// A JSON body whose faults are answered in our own form.
 #[derive(FromRequest)]
-#[from_request(via(axum::Json), rejection(Failure))]
+#[from_request(via(Json), rejection(Failure))]
 pub(crate) struct Body<T>(pub(crate) T);
 
 /// A query string whose faults are answered in our own form.
@@ -114,5 +117,8 @@ pub(super) async fn no_such_route(uri: Uri) -> Failure {
 
 pub(super) async fn no_such_method(method: Method, uri: Uri) -> Failure {
     let path: String = uri.path().chars().take(200).collect();
-    Failure::new(ErrorCode::NoSuchRoute, format!("{path} does not take {method}"))
+    Failure::new(
+        ErrorCode::NoSuchRoute,
+        format!("{path} does not take {method}"),
+    )
 }

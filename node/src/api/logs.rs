@@ -8,8 +8,8 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use axum::body::{Body, Bytes};
-use axum::extract::{Path, State};
 use axum::extract::rejection::PathRejection;
+use axum::extract::{Path, State};
 use axum::http::header;
 use axum::response::{IntoResponse, Response};
 use dunlin_api::{ErrorCode, LogQuery as Asked, LogRecord, LogStream};
@@ -72,15 +72,32 @@ struct Line {
 pub(crate) async fn answer_log_request(runtimes: &RuntimesHandle, request: &[u8]) -> Bytes {
     let answer = match serde_json::from_slice::<PeerQuery>(request) {
         Ok(query) => read_here(runtimes, query).await,
-        Err(error) => Err(format!("this node does not understand the request: {error}")),
+        Err(error) => Err(format!(
+            "this node does not understand the request: {error}"
+        )),
     };
     line(&answer)
 }
 
 async fn read_here(runtimes: &RuntimesHandle, query: PeerQuery) -> Result<Piece, String> {
-    let PeerQuery { slot, attempt, cursor, tail } = query;
-    let query = LogQuery { slot, attempt, cursor, tail, max_bytes: PIECE };
-    runtimes.logs(&query).await.map(Piece::from).map_err(|e| e.to_string())
+    let PeerQuery {
+        slot,
+        attempt,
+        cursor,
+        tail,
+    } = query;
+    let query = LogQuery {
+        slot,
+        attempt,
+        cursor,
+        tail,
+        max_bytes: PIECE,
+    };
+    runtimes
+        .logs(&query)
+        .await
+        .map(Piece::from)
+        .map_err(|e| e.to_string())
 }
 
 impl std::convert::From<LogChunk> for Piece {
@@ -107,7 +124,9 @@ impl std::convert::From<LogLine> for Line {
 impl LogSource {
     async fn read(&self, holder: &Holder, query: PeerQuery) -> Result<Piece, Unread> {
         if holder.node == self.node {
-            return read_here(&self.runtimes, query).await.map_err(Unread::Refused);
+            return read_here(&self.runtimes, query)
+                .await
+                .map_err(Unread::Refused);
         }
         let Some(address) = holder.address else {
             return Err(Unread::Unreachable("its address is not known".to_owned()));
@@ -158,7 +177,11 @@ pub(super) async fn stream(
         let lines = reader.next().await?;
         Some((Ok::<_, std::convert::Infallible>(lines), reader))
     });
-    Ok(([(header::CONTENT_TYPE, "application/x-ndjson")], Body::from_stream(body)).into_response())
+    Ok((
+        [(header::CONTENT_TYPE, "application/x-ndjson")],
+        Body::from_stream(body),
+    )
+        .into_response())
 }
 
 /// One stream of logs.
@@ -250,12 +273,27 @@ impl Reader {
         if position.ended && !self.asked.follow {
             return None;
         }
-        let slot = SlotId { service: self.service.clone(), slot: holder.slot };
+        let slot = SlotId {
+            service: self.service.clone(),
+            slot: holder.slot,
+        };
         // After the end of an attempt, its successor is asked for.
-        let (attempt, cursor) =
-            if position.ended { (None, None) } else { (position.attempt, position.cursor) };
-        let tail = if position.attempt.is_none() { self.asked.tail } else { None };
-        let query = PeerQuery { slot, attempt, cursor, tail };
+        let (attempt, cursor) = if position.ended {
+            (None, None)
+        } else {
+            (position.attempt, position.cursor)
+        };
+        let tail = if position.attempt.is_none() {
+            self.asked.tail
+        } else {
+            None
+        };
+        let query = PeerQuery {
+            slot,
+            attempt,
+            cursor,
+            tail,
+        };
         Some(self.context.logs.read(holder, query).await)
     }
 
@@ -280,7 +318,11 @@ impl Reader {
                 slot: holder.slot,
                 node: holder.node,
                 node_name: holder.name.clone(),
-                stream: if l.error { LogStream::Stderr } else { LogStream::Stdout },
+                stream: if l.error {
+                    LogStream::Stderr
+                } else {
+                    LogStream::Stdout
+                },
                 at: l.at,
                 text: l.text,
             }
@@ -295,8 +337,16 @@ impl Reader {
         }
         let (node, node_name) = (holder.node, holder.name.clone());
         Some(match unread {
-            Unread::Unreachable(reason) => LogRecord::Unreachable { node, node_name, reason },
-            Unread::Refused(reason) => LogRecord::Skipped { slot: holder.slot, node, reason },
+            Unread::Unreachable(reason) => LogRecord::Unreachable {
+                node,
+                node_name,
+                reason,
+            },
+            Unread::Refused(reason) => LogRecord::Skipped {
+                slot: holder.slot,
+                node,
+                reason,
+            },
         })
     }
 
@@ -310,7 +360,11 @@ impl Reader {
 fn holders(engine: &Engine, service: &ServiceKey, slot: Option<&str>) -> Vec<Holder> {
     let mut holders = Vec::new();
     for register in engine.observed() {
-        let claims = register.report.claims.iter().filter(|c| c.slot.service == *service);
+        let claims = register
+            .report
+            .claims
+            .iter()
+            .filter(|c| c.slot.service == *service);
         for claim in claims {
             let text = claim.slot.slot.to_string();
             if slot.is_none_or(|wanted| wanted == text || wanted == register.report.name) {

@@ -7,8 +7,8 @@ use std::time::Instant;
 use axum::Json;
 use axum::extract::State;
 use dunlin_api::{
-    ChangeResponse, Check, CheckStatus, Counts, DoctorReport, DocumentStatus, ErrorCode, NodeState, NodeStatus,
-    Ticket as TicketAnswer, TicketRequest, VersionInfo,
+    ChangeResponse, Check, CheckStatus, Counts, DoctorReport, DocumentStatus, ErrorCode, NodeState,
+    NodeStatus, Ticket as TicketAnswer, TicketRequest, VersionInfo,
 };
 use dunlin_core::engine::Engine;
 
@@ -43,7 +43,10 @@ pub(super) async fn version(State(context): State<Context>) -> Json<VersionInfo>
 }
 
 pub(super) async fn openapi() -> impl axum::response::IntoResponse {
-    ([(axum::http::header::CONTENT_TYPE, "application/json")], dunlin_api::openapi_json())
+    (
+        [(axum::http::header::CONTENT_TYPE, "application/json")],
+        dunlin_api::openapi_json(),
+    )
 }
 
 pub(super) async fn status(State(context): State<Context>) -> Answer<NodeStatus> {
@@ -69,7 +72,11 @@ pub(super) async fn status(State(context): State<Context>) -> Answer<NodeStatus>
 fn document(engine: &Engine) -> DocumentStatus {
     let id = engine.document_id();
     DocumentStatus {
-        id: format!("{}-{}", id.epoch, data_encoding::HEXLOWER.encode(&id.root[..6])),
+        id: format!(
+            "{}-{}",
+            id.epoch,
+            data_encoding::HEXLOWER.encode(&id.root[..6])
+        ),
         heads: data_encoding::HEXLOWER.encode(&engine.fingerprint()[..6]),
         changes: engine.change_count() as u64,
     }
@@ -103,15 +110,25 @@ pub(super) async fn ticket(
     let mut addresses = context
         .engine
         .ask(move |engine| {
-            let others = engine.members().into_iter().filter(|m| {
-                views::node_state(m.state) == NodeState::Alive && m.id.address != own
-            });
-            others.map(|m| m.id.address).take(MAX_ADDRESSES - 1).collect::<Vec<_>>()
+            let others = engine
+                .members()
+                .into_iter()
+                .filter(|m| views::node_state(m.state) == NodeState::Alive && m.id.address != own);
+            others
+                .map(|m| m.id.address)
+                .take(MAX_ADDRESSES - 1)
+                .collect::<Vec<_>>()
         })
         .await?;
     addresses.insert(0, own);
-    let ticket = Ticket { cluster: context.info.cluster, addresses };
-    Ok(Json(TicketAnswer { ticket: ticket.to_string(), expires_at: None }))
+    let ticket = Ticket {
+        cluster: context.info.cluster,
+        addresses,
+    };
+    Ok(Json(TicketAnswer {
+        ticket: ticket.to_string(),
+        expires_at: None,
+    }))
 }
 
 pub(super) async fn leave(State(context): State<Context>) -> Answer<ChangeResponse> {
@@ -123,16 +140,26 @@ pub(super) async fn leave(State(context): State<Context>) -> Answer<ChangeRespon
 }
 
 pub(super) async fn doctor(State(context): State<Context>) -> Answer<DoctorReport> {
-    let (node, mut checks) =
-        context.engine.ask(|engine| (views::this_node(engine), cluster_checks(engine))).await?;
+    let (node, mut checks) = context
+        .engine
+        .ask(|engine| (views::this_node(engine), cluster_checks(engine)))
+        .await?;
     checks.extend(host_checks(&context.info, &node));
-    Ok(Json(DoctorReport { node: node.id, name: node.name, checks }))
+    Ok(Json(DoctorReport {
+        node: node.id,
+        name: node.name,
+        checks,
+    }))
 }
 
 fn cluster_checks(engine: &Engine) -> Vec<Check> {
     let nodes = views::nodes(engine);
     let named = |wanted: NodeState| -> Vec<&str> {
-        nodes.iter().filter(|n| n.state == wanted).map(|n| n.name.as_str()).collect()
+        nodes
+            .iter()
+            .filter(|n| n.state == wanted)
+            .map(|n| n.name.as_str())
+            .collect()
     };
     let silent = [named(NodeState::Suspect), named(NodeState::Down)].concat();
     let mut names: Vec<&str> = nodes
@@ -141,9 +168,16 @@ fn cluster_checks(engine: &Engine) -> Vec<Check> {
         .map(|n| n.name.as_str())
         .collect();
     names.sort_unstable();
-    let twins: Vec<&str> = names.windows(2).filter(|w| w[0] == w[1]).map(|w| w[0]).collect();
-    let invalid: Vec<String> =
-        engine.invalid().iter().map(|r| format!("{}: {}", r.key, r.reason)).collect();
+    let twins: Vec<&str> = names
+        .windows(2)
+        .filter(|w| w[0] == w[1])
+        .map(|w| w[0])
+        .collect();
+    let invalid: Vec<String> = engine
+        .invalid()
+        .iter()
+        .map(|r| format!("{}: {}", r.key, r.reason))
+        .collect();
     vec![
         check(
             "nodes answer",
@@ -218,7 +252,11 @@ fn check(
     when_not: &str,
     fix: &str,
 ) -> Check {
-    let (status, detail) = if fine { (CheckStatus::Ok, when_fine) } else { (otherwise, when_not) };
+    let (status, detail) = if fine {
+        (CheckStatus::Ok, when_fine)
+    } else {
+        (otherwise, when_not)
+    };
     Check {
         name: name.to_owned(),
         status,

@@ -21,8 +21,14 @@ pub(super) async fn set_availability(
     Path(node): Path<String>,
     Body(request): Body<AvailabilityRequest>,
 ) -> Answer<ChangeResponse> {
-    let node = context.engine.ask(move |engine| resolve(engine, &node)).await??;
-    let command = Command::SetAvailability { node, availability: request.availability };
+    let node = context
+        .engine
+        .ask(move |engine| resolve(engine, &node))
+        .await??;
+    let command = Command::SetAvailability {
+        node,
+        availability: request.availability,
+    };
     let changed = context.engine.propose(vec![command], caller.0).await?;
     Ok(Json(ChangeResponse { changed }))
 }
@@ -58,7 +64,10 @@ pub(super) fn resolve(engine: &Engine, text: &str) -> Result<NodeId, Failure> {
         .filter(|node| node.name == text || node.id.to_string() == text)
         .collect();
     let found = if exact.is_empty() {
-        nodes.iter().filter(|n| !text.is_empty() && n.id.to_string().starts_with(text)).collect()
+        nodes
+            .iter()
+            .filter(|n| !text.is_empty() && n.id.to_string().starts_with(text))
+            .collect()
     } else {
         exact
     };
@@ -66,14 +75,18 @@ pub(super) fn resolve(engine: &Engine, text: &str) -> Result<NodeId, Failure> {
         [node] => Ok(node.id),
         [] => {
             let shown: String = text.chars().take(80).collect();
-            let mut failure =
-                Failure::new(ErrorCode::NoSuchNode, format!("no node is called '{shown}'"));
+            let mut failure = Failure::new(
+                ErrorCode::NoSuchNode,
+                format!("no node is called '{shown}'"),
+            );
             failure.0 = failure.0.with_hint("`dunlin nodes` lists all nodes");
             Err(failure)
         }
         [..] => {
-            let ids: Vec<String> =
-                found.iter().map(|n| format!("{} ({})", n.id.short(), n.name)).collect();
+            let ids: Vec<String> = found
+                .iter()
+                .map(|n| format!("{} ({})", n.id.short(), n.name))
+                .collect();
             let mut failure = Failure::new(
                 ErrorCode::Ambiguous,
                 format!("'{text}' may be any of {}", ids.join(", ")),

@@ -53,7 +53,10 @@ impl ApiServer {
     /// Binds the socket. One left over from a daemon that crashed is replaced; one that answers is
     /// not.
     pub(crate) fn bind(path: &Path) -> Result<Self, BindError> {
-        let io_error = |source| BindError::Io { path: path.to_owned(), source };
+        let io_error = |source| BindError::Io {
+            path: path.to_owned(),
+            source,
+        };
         if let Some(dir) = path.parent() {
             fs::create_dir_all(dir).map_err(io_error)?;
         }
@@ -61,7 +64,10 @@ impl ApiServer {
         let listener = UnixListener::bind(path).map_err(io_error)?;
         // Its owner and group: an administrator may widen it with chgrp, as with Docker's.
         fs::set_permissions(path, fs::Permissions::from_mode(0o660)).map_err(io_error)?;
-        Ok(Self { listener, path: path.to_owned() })
+        Ok(Self {
+            listener,
+            path: path.to_owned(),
+        })
     }
 
     /// Serves until `stop` is cancelled, then lets answers in flight finish and removes the socket.
@@ -139,7 +145,12 @@ fn clear_stale(path: &Path) -> Result<(), BindError> {
     let kind = match fs::symlink_metadata(path) {
         Ok(metadata) => metadata.file_type(),
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-        Err(source) => return Err(BindError::Io { path: path.to_owned(), source }),
+        Err(source) => {
+            return Err(BindError::Io {
+                path: path.to_owned(),
+                source,
+            });
+        }
     };
     if !kind.is_socket() {
         return Err(BindError::NotASocket(path.to_owned()));
@@ -147,5 +158,8 @@ fn clear_stale(path: &Path) -> Result<(), BindError> {
     if StdUnixStream::connect(path).is_ok() {
         return Err(BindError::InUse(path.to_owned()));
     }
-    fs::remove_file(path).map_err(|source| BindError::Io { path: path.to_owned(), source })
+    fs::remove_file(path).map_err(|source| BindError::Io {
+        path: path.to_owned(),
+        source,
+    })
 }

@@ -28,7 +28,10 @@ pub(super) async fn deploy(
     if request.services.is_empty() || request.services.len() > MAX_SERVICES {
         return Err(Failure::new(
             ErrorCode::BadRequest,
-            format!("a deploy names 1 to {MAX_SERVICES} services, not {}", request.services.len()),
+            format!(
+                "a deploy names 1 to {MAX_SERVICES} services, not {}",
+                request.services.len()
+            ),
         ));
     }
     let keys: Vec<ServiceKey> = request.services.iter().map(|s| s.service.clone()).collect();
@@ -74,8 +77,13 @@ pub(super) async fn inspect(
 ) -> Answer<ServiceDetail> {
     let service = key(path)?;
     let asked = service.clone();
-    let detail = context.engine.ask(move |engine| views::detail(engine, &asked)).await?;
-    detail.map(Json).ok_or_else(|| Failure::no_such_service(&service))
+    let detail = context
+        .engine
+        .ask(move |engine| views::detail(engine, &asked))
+        .await?;
+    detail
+        .map(Json)
+        .ok_or_else(|| Failure::no_such_service(&service))
 }
 
 pub(super) async fn scale(
@@ -84,7 +92,10 @@ pub(super) async fn scale(
     path: ServicePath,
     Body(request): Body<ScaleRequest>,
 ) -> Answer<ChangeResponse> {
-    let command = Command::Scale { service: key(path)?, replicas: request.replicas };
+    let command = Command::Scale {
+        service: key(path)?,
+        replicas: request.replicas,
+    };
     change(&context, caller, command).await
 }
 
@@ -93,7 +104,10 @@ pub(super) async fn stop(
     Extension(caller): Extension<Caller>,
     path: ServicePath,
 ) -> Answer<ChangeResponse> {
-    let command = Command::SetRunning { service: key(path)?, running: false };
+    let command = Command::SetRunning {
+        service: key(path)?,
+        running: false,
+    };
     change(&context, caller, command).await
 }
 
@@ -102,7 +116,10 @@ pub(super) async fn start(
     Extension(caller): Extension<Caller>,
     path: ServicePath,
 ) -> Answer<ChangeResponse> {
-    let command = Command::SetRunning { service: key(path)?, running: true };
+    let command = Command::SetRunning {
+        service: key(path)?,
+        running: true,
+    };
     change(&context, caller, command).await
 }
 
@@ -111,7 +128,9 @@ pub(super) async fn remove(
     Extension(caller): Extension<Caller>,
     path: ServicePath,
 ) -> Answer<ChangeResponse> {
-    let command = Command::Remove { service: key(path)? };
+    let command = Command::Remove {
+        service: key(path)?,
+    };
     change(&context, caller, command).await
 }
 
@@ -131,8 +150,11 @@ pub(super) async fn replicas(
             {
                 return Err(Failure::no_such_service(service));
             }
-            let wanted =
-                views::Wanted { namespace: query.namespace, service: query.service, node };
+            let wanted = views::Wanted {
+                namespace: query.namespace,
+                service: query.service,
+                node,
+            };
             Ok(views::replicas(engine, &wanted))
         })
         .await??;
@@ -147,7 +169,10 @@ pub(super) async fn convergence(
         .engine
         .ask(move |engine| {
             views::progress(engine, |key| {
-                query.namespace.as_deref().is_none_or(|n| n == key.namespace())
+                query
+                    .namespace
+                    .as_deref()
+                    .is_none_or(|n| n == key.namespace())
                     && query.service.as_ref().is_none_or(|s| s == key)
             })
         })
@@ -165,13 +190,18 @@ pub(super) async fn explain(
         .engine
         .ask(move |engine| views::explain(engine, &asked))
         .await?;
-    explanation.map(Json).ok_or_else(|| Failure::no_such_service(&service))
+    explanation
+        .map(Json)
+        .ok_or_else(|| Failure::no_such_service(&service))
 }
 
 pub(super) async fn history(State(context): State<Context>, path: ServicePath) -> Answer<History> {
     let service = key(path)?;
     let asked = service.clone();
-    let entries = context.engine.ask(move |engine| views::history(engine, &asked)).await?;
+    let entries = context
+        .engine
+        .ask(move |engine| views::history(engine, &asked))
+        .await?;
     if entries.is_empty() {
         return Err(Failure::no_such_service(&service));
     }

@@ -7,8 +7,8 @@ use dunlin_api::{
     Explanation, HistoryEntry, Node, NodeState, NodeVerdict, RefusalReason, Replica, ReplicaList,
     ServiceDetail, ServiceProgress, ServiceSummary, SlotState, Verdict,
 };
-use dunlin_core::placement::Verdict as CoreVerdict;
 use dunlin_core::engine::Engine;
+use dunlin_core::placement::Verdict as CoreVerdict;
 use dunlin_gossip::membership::MemberState;
 use dunlin_state::desired::Service;
 use dunlin_state::model::{
@@ -18,8 +18,11 @@ use dunlin_state::model::{
 /// Every node the cluster knows of, ordered by name.
 pub(super) fn nodes(engine: &Engine) -> Vec<Node> {
     let states = states(engine);
-    let ids: BTreeSet<NodeId> =
-        states.keys().copied().chain(engine.observed().map(|r| r.node)).collect();
+    let ids: BTreeSet<NodeId> = states
+        .keys()
+        .copied()
+        .chain(engine.observed().map(|r| r.node))
+        .collect();
     let mut nodes: Vec<Node> = ids
         .into_iter()
         .map(|id| {
@@ -52,7 +55,10 @@ fn node(engine: &Engine, id: NodeId, state: NodeState) -> Node {
         labels,
         facts: report.facts,
         capacity: report.capacity,
-        reserved: report.claims.iter().fold(Resources::ZERO, |sum, c| sum.plus(c.resources)),
+        reserved: report
+            .claims
+            .iter()
+            .fold(Resources::ZERO, |sum, c| sum.plus(c.resources)),
         runtimes: report.runtimes,
         disk_ok: report.disk_ok,
         replicas: count(report.claims.len()),
@@ -64,8 +70,11 @@ fn node(engine: &Engine, id: NodeId, state: NodeState) -> Node {
 
 /// What membership believes of each node; this one is alive to itself.
 pub(super) fn states(engine: &Engine) -> BTreeMap<NodeId, NodeState> {
-    let mut states: BTreeMap<NodeId, NodeState> =
-        engine.members().iter().map(|m| (m.id.node, node_state(m.state))).collect();
+    let mut states: BTreeMap<NodeId, NodeState> = engine
+        .members()
+        .iter()
+        .map(|m| (m.id.node, node_state(m.state)))
+        .collect();
     states.insert(engine.me().node, NodeState::Alive);
     states
 }
@@ -89,7 +98,9 @@ pub(super) struct Wanted {
 
 impl Wanted {
     fn has(&self, service: &ServiceKey) -> bool {
-        self.namespace.as_deref().is_none_or(|n| n == service.namespace())
+        self.namespace
+            .as_deref()
+            .is_none_or(|n| n == service.namespace())
             && self.service.as_ref().is_none_or(|s| s == service)
     }
 }
@@ -104,7 +115,11 @@ pub(super) fn replicas(engine: &Engine, wanted: &Wanted) -> ReplicaList {
         .filter(|(register, _)| wanted.node.is_none_or(|n| n == register.node))
         .map(|(register, claim)| claims.replica(register, claim, &states))
         .collect();
-    let vacant = if wanted.node.is_some() { Vec::new() } else { claims.vacant(engine, wanted) };
+    let vacant = if wanted.node.is_some() {
+        Vec::new()
+    } else {
+        claims.vacant(engine, wanted)
+    };
     ReplicaList { replicas, vacant }
 }
 
@@ -112,28 +127,35 @@ pub(super) fn replicas(engine: &Engine, wanted: &Wanted) -> ReplicaList {
 pub(super) fn services(engine: &Engine, namespace: Option<&str>) -> Vec<ServiceSummary> {
     let all = progress(engine, |key| namespace.is_none_or(|n| n == key.namespace()));
     let progress: BTreeMap<_, _> = all.into_iter().map(|p| (p.service.clone(), p)).collect();
-    let listed = engine.desired().services.iter().filter_map(|(key, service)| {
-        let progress = progress.get(key)?;
-        Some(ServiceSummary {
-            service: key.clone(),
-            mode: service.spec.mode,
-            running: service.running,
-            wanted: progress.wanted,
-            ready: progress.ready,
-            image: service.spec.image.clone(),
-            command: service.spec.command.clone(),
-            runtime: service.spec.runtime,
-            ports: service.spec.ports.clone(),
-            revision: service.revision.clone(),
-        })
-    });
+    let listed = engine
+        .desired()
+        .services
+        .iter()
+        .filter_map(|(key, service)| {
+            let progress = progress.get(key)?;
+            Some(ServiceSummary {
+                service: key.clone(),
+                mode: service.spec.mode,
+                running: service.running,
+                wanted: progress.wanted,
+                ready: progress.ready,
+                image: service.spec.image.clone(),
+                command: service.spec.command.clone(),
+                runtime: service.spec.runtime,
+                ports: service.spec.ports.clone(),
+                revision: service.revision.clone(),
+            })
+        });
     listed.collect()
 }
 
 /// One service in full.
 pub(super) fn detail(engine: &Engine, key: &ServiceKey) -> Option<ServiceDetail> {
     let service = engine.desired().services.get(key)?;
-    let wanted = Wanted { service: Some(key.clone()), ..Wanted::default() };
+    let wanted = Wanted {
+        service: Some(key.clone()),
+        ..Wanted::default()
+    };
     let listed = replicas(engine, &wanted);
     let progress = progress(engine, |k| k == key).pop()?;
     Some(ServiceDetail {
@@ -157,8 +179,14 @@ pub(super) fn progress(
 ) -> Vec<ServiceProgress> {
     let states = states(engine);
     let claims = Claims::gather(engine, &states, &which);
-    let listed = engine.desired().services.iter().filter(|(key, _)| which(key));
-    listed.map(|(key, service)| claims.progress(engine, key, service, &states)).collect()
+    let listed = engine
+        .desired()
+        .services
+        .iter()
+        .filter(|(key, _)| which(key));
+    listed
+        .map(|(key, service)| claims.progress(engine, key, service, &states))
+        .collect()
 }
 
 /// Claims of interest, with the winner of each slot.
@@ -174,16 +202,30 @@ impl<'a> Claims<'a> {
         states: &BTreeMap<NodeId, NodeState>,
         which: impl Fn(&ServiceKey) -> bool,
     ) -> Self {
-        let mut claims =
-            Self { all: Vec::new(), winners: BTreeMap::new(), by_service: BTreeMap::new() };
+        let mut claims = Self {
+            all: Vec::new(),
+            winners: BTreeMap::new(),
+            by_service: BTreeMap::new(),
+        };
         for register in engine.observed() {
-            for claim in register.report.claims.iter().filter(|c| which(&c.slot.service)) {
+            for claim in register
+                .report
+                .claims
+                .iter()
+                .filter(|c| which(&c.slot.service))
+            {
                 claims.add(register, claim, holds(states, register.node));
             }
         }
-        claims.all.sort_by(|(n, a), (m, b)| (&a.slot, n.node).cmp(&(&b.slot, m.node)));
+        claims
+            .all
+            .sort_by(|(n, a), (m, b)| (&a.slot, n.node).cmp(&(&b.slot, m.node)));
         for (at, (_, claim)) in claims.all.iter().enumerate() {
-            claims.by_service.entry(&claim.slot.service).or_default().push(at);
+            claims
+                .by_service
+                .entry(&claim.slot.service)
+                .or_default()
+                .push(at);
         }
         claims
     }
@@ -212,7 +254,10 @@ impl<'a> Claims<'a> {
             slot: claim.slot.slot,
             node: register.node,
             node_name: register.report.name.clone(),
-            node_state: states.get(&register.node).copied().unwrap_or(NodeState::Down),
+            node_state: states
+                .get(&register.node)
+                .copied()
+                .unwrap_or(NodeState::Down),
             phase: claim.phase,
             ready: claim.ready,
             leaving: claim.leaving,
@@ -230,12 +275,18 @@ impl<'a> Claims<'a> {
     }
 
     fn vacant(&self, engine: &Engine, wanted: &Wanted) -> Vec<SlotId> {
-        let services = engine.desired().services.iter().filter(|(key, _)| wanted.has(key));
+        let services = engine
+            .desired()
+            .services
+            .iter()
+            .filter(|(key, _)| wanted.has(key));
         services
             .filter(|(_, service)| service.spec.mode == Mode::Replicated)
             .flat_map(|(key, service)| {
-                (0..service.wanted_replicas())
-                    .map(|index| SlotId { service: key.clone(), slot: Slot::Replica(index) })
+                (0..service.wanted_replicas()).map(|index| SlotId {
+                    service: key.clone(),
+                    slot: Slot::Replica(index),
+                })
             })
             .filter(|slot| !self.winners.contains_key(slot))
             .collect()
@@ -249,11 +300,16 @@ impl<'a> Claims<'a> {
         states: &BTreeMap<NodeId, NodeState>,
     ) -> ServiceProgress {
         let of_service = || {
-            self.by_service.get(key).into_iter().flatten().map(|at| self.all[*at]).filter(
-                |(register, _)| {
-                    states.get(&register.node).is_some_and(|s| *s == NodeState::Alive)
-                },
-            )
+            self.by_service
+                .get(key)
+                .into_iter()
+                .flatten()
+                .map(|at| self.all[*at])
+                .filter(|(register, _)| {
+                    states
+                        .get(&register.node)
+                        .is_some_and(|s| *s == NodeState::Alive)
+                })
         };
         let is_wanted = |slot: &SlotId| match (service.spec.mode, slot.slot) {
             (Mode::Replicated, Slot::Replica(index)) => index < service.wanted_replicas(),
@@ -273,7 +329,7 @@ impl<'a> Claims<'a> {
         }
         let wanted = match service.spec.mode {
             Mode::Replicated => service.wanted_replicas(),
-            Mode::Global => count(engine.matching_nodes(key).len()),
+            Mode::Global => engine.explain(key).map_or(0, |e| e.wanted),
         };
         let (ready, updated) = (count(ready.len()), count(updated.len()));
         let converged = ready >= wanted && updated >= wanted && !surplus;
@@ -284,7 +340,11 @@ impl<'a> Claims<'a> {
             ready,
             updated,
             converged,
-            reason: if converged { None } else { engine.explain(key).map(|e| e.summary) },
+            reason: if converged {
+                None
+            } else {
+                engine.explain(key).map(|e| e.summary)
+            },
         }
     }
 }
@@ -336,7 +396,10 @@ pub(super) fn explain(engine: &Engine, key: &ServiceKey) -> Option<Explanation> 
                     score,
                     reasons: reasons
                         .into_iter()
-                        .map(|r| RefusalReason { text: r.to_string(), fix: Some(r.fix()) })
+                        .map(|r| RefusalReason {
+                            text: r.to_string(),
+                            fix: Some(r.fix()),
+                        })
                         .collect(),
                 }
             })

@@ -12,11 +12,16 @@ pub(crate) struct Clock {
 
 impl Clock {
     pub(crate) fn start() -> Self {
-        Self { start: Instant::now() }
+        Self {
+            start: Instant::now(),
+        }
     }
 
     pub(crate) fn now(&self) -> Now {
-        Now { mono: millis(self.start.elapsed()), wall: wall_millis() }
+        Now {
+            mono: millis(self.start.elapsed()),
+            wall: wall_millis(),
+        }
     }
 
     /// The instant at which the monotonic clock shows `mono`.
@@ -27,7 +32,9 @@ impl Clock {
 
 /// Milliseconds since the Unix epoch; zero on a clock set before it.
 pub(crate) fn wall_millis() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, millis)
+    SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .map_or(0, millis)
 }
 
 fn millis(duration: Duration) -> u64 {

@@ -112,7 +112,10 @@ impl Driver {
         self.probes.shutdown().await;
         // Joining the disk thread waits for its last sync: away from the runtime's workers.
         let mut store = self.outbox.store;
-        if tokio::task::spawn_blocking(move || store.close()).await.is_err() {
+        if tokio::task::spawn_blocking(move || store.close())
+            .await
+            .is_err()
+        {
             tracing::error!("closing the store panicked");
         }
         result
@@ -164,16 +167,26 @@ impl Driver {
 
     fn due(&self) -> Instant {
         let longest = Instant::now() + LONGEST_SLEEP;
-        self.engine.poll_timeout().map_or(longest, |mono| self.clock.instant(mono).min(longest))
+        self.engine
+            .poll_timeout()
+            .map_or(longest, |mono| self.clock.instant(mono).min(longest))
     }
 
     fn request(&mut self, request: Request) -> Result<(), DriverError> {
         match request {
-            Request::Propose { commands, author, reply } => {
+            Request::Propose {
+                commands,
+                author,
+                reply,
+            } => {
                 let id = ProposalId(self.next_proposal);
                 self.next_proposal += 1;
                 self.waiting.insert(id, reply);
-                self.input(Input::Propose { id, commands, author })
+                self.input(Input::Propose {
+                    id,
+                    commands,
+                    author,
+                })
             }
             Request::Ask(question) => {
                 question(&self.engine);
@@ -195,7 +208,12 @@ impl Driver {
             ControlEvent::Message { from, bytes } => self.input(Input::Message { from, bytes }),
             ControlEvent::RpcRequest { from, bytes, reply } => {
                 // A full queue drops the reply, which the asker sees as a refusal.
-                if self.outbox.peer_requests.try_send(PeerRequest { bytes, reply }).is_err() {
+                if self
+                    .outbox
+                    .peer_requests
+                    .try_send(PeerRequest { bytes, reply })
+                    .is_err()
+                {
                     tracing::debug!(%from, "too many requests from peers");
                 }
                 Ok(())
@@ -228,8 +246,16 @@ impl Driver {
     }
 
     fn host_changed(&mut self) -> Result<(), DriverError> {
-        let Offer { runtimes, engine, notes: _ } = self.inbox.offer.borrow_and_update().clone();
-        self.input(Input::Host { runtimes, disk_ok: self.disk_ok, engine })
+        let Offer {
+            runtimes,
+            engine,
+            notes: _,
+        } = self.inbox.offer.borrow_and_update().clone();
+        self.input(Input::Host {
+            runtimes,
+            disk_ok: self.disk_ok,
+            engine,
+        })
     }
 
     fn try_disk(&self) {
@@ -274,7 +300,8 @@ impl Driver {
             Effect::Probe { node, address } => {
                 let control = out.control.clone();
                 // The engine has at most one probe in flight for each node.
-                self.probes.spawn(async move { (node, control.probe(node, address).await) });
+                self.probes
+                    .spawn(async move { (node, control.probe(node, address).await) });
             }
             Effect::Persist { .. } => {}
             Effect::Proposed { id, result } => {
@@ -285,7 +312,9 @@ impl Driver {
             }
             Effect::Runtime(command) => {
                 let stuck = out.runtime.max_capacity();
-                out.runtime.try_send(command).map_err(|_full| DriverError::Stuck(stuck))?;
+                out.runtime
+                    .try_send(command)
+                    .map_err(|_full| DriverError::Stuck(stuck))?;
             }
             Effect::Changed(_) => {
                 let table = self.engine.route_table();

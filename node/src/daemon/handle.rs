@@ -33,7 +33,7 @@ pub(crate) enum Request {
 
 /// Why the engine gave no answer.
 #[derive(Debug, Error)]
-pub enum Unanswered {
+pub(crate) enum Unanswered {
     /// The daemon is shutting down.
     #[error("the daemon is shutting down")]
     Closing,
@@ -67,7 +67,11 @@ impl EngineHandle {
         author: String,
     ) -> Result<bool, Unanswered> {
         let (reply, answer) = oneshot::channel();
-        self.send(Request::Propose { commands, author, reply })?;
+        self.send(Request::Propose {
+            commands,
+            author,
+            reply,
+        })?;
         match tokio::time::timeout(PROPOSE_DEADLINE, answer).await {
             Ok(Ok(result)) => Ok(result?),
             Ok(Err(_dropped)) => Err(Unanswered::Closing),
@@ -99,9 +103,11 @@ impl EngineHandle {
     }
 
     fn send(&self, request: Request) -> Result<(), Unanswered> {
-        self.requests.try_send(request).map_err(|error| match error {
-            mpsc::error::TrySendError::Full(_) => Unanswered::Busy,
-            mpsc::error::TrySendError::Closed(_) => Unanswered::Closing,
-        })
+        self.requests
+            .try_send(request)
+            .map_err(|error| match error {
+                mpsc::error::TrySendError::Full(_) => Unanswered::Busy,
+                mpsc::error::TrySendError::Closed(_) => Unanswered::Closing,
+            })
     }
 }

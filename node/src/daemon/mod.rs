@@ -25,8 +25,8 @@ use crate::identity::{Identity, IdentityError};
 use crate::runtime::{OpenError, RuntimesError};
 use crate::store::StoreError;
 use crate::ticket::BadTicket;
-use dunlin_gossip::net::{NetError, NetTasks};
 pub use driver::DriverError;
+use dunlin_gossip::net::{NetError, NetTasks};
 use setup::Parts;
 
 /// How long the parts may take to stop. Workloads are not stopped: they are adopted again.
@@ -142,8 +142,11 @@ impl Node {
             routes,
             identity,
         } = parts;
-        let (stop_api, stop_driver, stop_rest) =
-            (CancellationToken::new(), CancellationToken::new(), CancellationToken::new());
+        let (stop_api, stop_driver, stop_rest) = (
+            CancellationToken::new(),
+            CancellationToken::new(),
+            CancellationToken::new(),
+        );
         let mut tasks = JoinSet::new();
         let stop = stop_driver.clone();
         tasks.spawn(async move {
@@ -167,7 +170,15 @@ impl Node {
             ApiServer::serve(api, served, stop).await;
             Ok("the API")
         });
-        Self { context, tasks, net, stop_api, stop_driver, stop_rest, _identity: identity }
+        Self {
+            context,
+            tasks,
+            net,
+            stop_api,
+            stop_driver,
+            stop_rest,
+            _identity: identity,
+        }
     }
 
     /// Waits until a part fails; none ends by itself otherwise.

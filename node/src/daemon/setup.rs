@@ -71,17 +71,34 @@ pub(super) async fn build(config: UpConfig, started: Instant) -> Result<Parts, U
     let identity = Identity::open(&config.data_dir, wall_millis() / 1_000)?;
     let cluster = Cluster::settle(&config.data_dir, invitation.as_ref().map(|t| t.cluster))?;
     let (membership, address) = bind_membership(&config)?;
-    let member = MemberId { node: identity.node(), boot: identity.boot, address };
-    let me = Own { member, name, cluster, seed: identity.key.to_bytes(), identity };
+    let member = MemberId {
+        node: identity.node(),
+        boot: identity.boot,
+        address,
+    };
+    let me = Own {
+        member,
+        name,
+        cluster,
+        seed: identity.key.to_bytes(),
+        identity,
+    };
 
-    let api_path = config.api.clone().unwrap_or_else(|| config.data_dir.join("api.sock"));
+    let api_path = config
+        .api
+        .clone()
+        .unwrap_or_else(|| config.data_dir.join("api.sock"));
     let api = ApiServer::bind(&api_path)?;
     let (written_tx, written) = mpsc::channel(WRITTEN);
     let (runtimes, runtimes_handle) = Runtimes::open(runtimes_config(&config, &me)).await?;
     let (store, engine, first, notes) = recover(&config, &me, &runtimes_handle, written_tx, clock)?;
     let net = Net::start(NetConfig {
         seed: NodeSeed(me.seed),
-        cluster: ClusterSecret { id: cluster.id, key: cluster.key, previous_key: None },
+        cluster: ClusterSecret {
+            id: cluster.id,
+            key: cluster.key,
+            previous_key: None,
+        },
         membership,
         mdns: config.mdns,
     })?;
@@ -109,7 +126,11 @@ pub(super) async fn build(config: UpConfig, started: Instant) -> Result<Parts, U
         routes: routes_tx,
         events: event_log.clone(),
     };
-    for address in invitation.iter().flat_map(|t| &t.addresses).filter(|a| **a != address) {
+    for address in invitation
+        .iter()
+        .flat_map(|t| &t.addresses)
+        .filter(|a| **a != address)
+    {
         // The queue is empty and larger than a ticket; this cannot be refused.
         if let Err(error) = handle.join(*address) {
             tracing::warn!(%error, "cannot ask to join");
@@ -119,8 +140,19 @@ pub(super) async fn build(config: UpConfig, started: Instant) -> Result<Parts, U
     let node = me.member.node;
     let context = Context {
         engine: handle,
-        info: Arc::new(info(&config, &me, api_path, started, notes, &runtimes_handle)),
-        logs: LogSource { node, runtimes: runtimes_handle.clone(), control: net.control },
+        info: Arc::new(info(
+            &config,
+            &me,
+            api_path,
+            started,
+            notes,
+            &runtimes_handle,
+        )),
+        logs: LogSource {
+            node,
+            runtimes: runtimes_handle.clone(),
+            control: net.control,
+        },
         events: event_log,
         left: CancellationToken::new(),
     };
@@ -132,7 +164,11 @@ pub(super) async fn build(config: UpConfig, started: Instant) -> Result<Parts, U
         runtimes,
         commands,
         events: events_tx,
-        peers: PeerDesk { requests: peer_requests, runtimes: runtimes_handle, node },
+        peers: PeerDesk {
+            requests: peer_requests,
+            runtimes: runtimes_handle,
+            node,
+        },
         net: net.tasks,
         routes,
         identity: me.identity,
@@ -174,11 +210,15 @@ fn info(
 
 /// The ticket, given as such or as the path of a file that holds it.
 fn invitation(join: Option<&str>) -> Result<Option<Ticket>, UpError> {
-    let Some(text) = join.map(str::trim).filter(|t| !t.is_empty()) else { return Ok(None) };
+    let Some(text) = join.map(str::trim).filter(|t| !t.is_empty()) else {
+        return Ok(None);
+    };
     let path = Path::new(text);
     if !text.starts_with("dunlin") && path.exists() {
-        let content = fs::read_to_string(path)
-            .map_err(|source| UpError::TicketFile { path: path.to_owned(), source })?;
+        let content = fs::read_to_string(path).map_err(|source| UpError::TicketFile {
+            path: path.to_owned(),
+            source,
+        })?;
         return Ok(Some(content.parse()?));
     }
     Ok(Some(text.parse()?))
@@ -193,7 +233,10 @@ fn name(config: &UpConfig) -> Result<String, UpError> {
 /// Binds the advertised address itself, so that several daemons share a host. An address that is
 /// not this host's own (behind NAT) is advertised all the same, and every address is listened on.
 fn bind_membership(config: &UpConfig) -> Result<(UdpSocket, SocketAddr), UpError> {
-    let advertised = SocketAddr::new(config.advertise.unwrap_or_else(host::default_address), config.port);
+    let advertised = SocketAddr::new(
+        config.advertise.unwrap_or_else(host::default_address),
+        config.port,
+    );
     let bound = match UdpSocket::bind(advertised) {
         Err(error) if error.kind() == io::ErrorKind::AddrNotAvailable => {
             let any: IpAddr = match advertised {
@@ -204,7 +247,10 @@ fn bind_membership(config: &UpConfig) -> Result<(UdpSocket, SocketAddr), UpError
         }
         other => other,
     };
-    let socket = bound.map_err(|source| UpError::Bind { address: advertised, source })?;
+    let socket = bound.map_err(|source| UpError::Bind {
+        address: advertised,
+        source,
+    })?;
     Ok((socket, advertised))
 }
 
@@ -267,7 +313,10 @@ fn engine(
     clock: Clock,
 ) -> Result<(Engine, Vec<Effect>), UpError> {
     let offer = runtimes.offer();
-    let facts = Facts { engine: offer.engine, ..host::facts(&config.data_dir) };
+    let facts = Facts {
+        engine: offer.engine,
+        ..host::facts(&config.data_dir)
+    };
     let node = NodeConfig {
         member: me.member,
         name: me.name.clone(),

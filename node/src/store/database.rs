@@ -108,7 +108,7 @@ impl Database {
         writes: impl Iterator<Item = &'a Write>,
     ) -> Result<(), String> {
         let mut next = self.next_change;
-        let mut run = || -> Result<(), redb::Error> {
+        let run = || -> Result<(), redb::Error> {
             let transaction = self.db.begin_write()?;
             {
                 let mut values = transaction.open_table(VALUES)?;

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use dunlin_gossip::membership::{MemberId, MemberState};
 use dunlin_gossip::replication::Metrics;
-use dunlin_state::desired::{Conflict, Desired, DocumentId, HistoryEntry};
+use dunlin_state::desired::{Conflict, Desired, DocumentId, HistoryEntry, InvalidRegister};
 use dunlin_state::model::{NodeId, NodeRegister, NodeReport, ServiceKey};
 use dunlin_state::route::RouteTable;
 
@@ -119,5 +119,23 @@ impl Engine {
     /// of an earlier one and should end.
     pub fn superseded(&self) -> Option<u64> {
         self.membership.superseded()
+    }
+}
+
+/// Look-ups for those who show the node to people.
+impl Engine {
+    /// This node as a member.
+    pub fn me(&self) -> MemberId {
+        self.config().member
+    }
+
+    /// The newest register of a node.
+    pub fn register(&self, node: NodeId) -> Option<&Arc<NodeRegister>> {
+        self.replication.observed().get(node)
+    }
+
+    /// Registers that the cluster holds and this node does not understand.
+    pub fn invalid(&self) -> Vec<InvalidRegister> {
+        self.replication.invalid()
     }
 }
