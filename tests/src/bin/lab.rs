@@ -1,0 +1,77 @@
+//! Runs labs: real daemons in network namespaces, with faults. Needs root and iproute2.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::Parser;
+use dunlin_tests::lab::scenarios::Scenario;
+use dunlin_tests::lab::{Figures, Lab, LabError};
+
+/// Put real daemons through faults and measure.
+#[derive(Debug, Parser)]
+#[command(name = "lab")]
+struct Args {
+    /// Scenarios: deploy, kill, partition, isolated, blackout, spread, idle; `ci` for all but idle.
+    #[arg(required = true)]
+    scenarios: Vec<String>,
+    /// Hosts in the lab.
+    #[arg(long, default_value_t = 3)]
+    hosts: usize,
+    /// Repetitions where a scenario has any.
+    #[arg(long, default_value_t = 2)]
+    times: usize,
+    /// The daemon to test.
+    #[arg(long, default_value = "target/release/dunlin")]
+    binary: PathBuf,
+}
+
+fn main() -> ExitCode {
+    let args = Args::parse();
+    let mut scenarios = Vec::new();
+    for name in &args.scenarios {
+        match (name.as_str(), Scenario::named(name)) {
+            ("ci", _) => scenarios.extend(Scenario::CI),
+            (_, Some(scenario)) => scenarios.push(scenario),
+            (_, None) => {
+                eprintln!("error: there is no scenario '{name}'; see --help");
+                return ExitCode::from(2);
+            }
+        }
+    }
+    let runtime = match tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+    {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            eprintln!("error: {error}");
+            return ExitCode::FAILURE;
+        }
+    };
+    match runtime.block_on(run(&args, &scenarios)) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn run(args: &Args, scenarios: &[Scenario]) -> Result<(), LabError> {
+    let binary = args
+        .binary
+        .canonicalize()
+        .map_err(|e| LabError::new("find the daemon", e))?;
+    let mut figures = Figures::default();
+    let mut lab = Lab::start(&binary, args.hosts, "process").await?;
+    for scenario in scenarios {
+        println!("lab: {}", scenario.name());
+        if let Err(error) = scenario.run(&mut lab, args.times, &mut figures).await {
+            lab.tell();
+            return Err(LabError::broken(format!("{}: {error}", scenario.name())));
+        }
+    }
+    drop(lab);
+    print!("{figures}");
+    Ok(())
+}

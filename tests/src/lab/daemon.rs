@@ -1,0 +1,174 @@
+//! A host of the lab and the daemon on it.
+
+use std::fs::{self, File, OpenOptions};
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use dunlin_api::client::Client;
+use dunlin_api::{NodeState, Replica, ReplicaQuery};
+
+use super::net::{LabError, Network};
+
+/// One host.
+#[derive(Debug)]
+pub struct Host {
+    index: usize,
+    binary: PathBuf,
+    folder: PathBuf,
+    namespace: String,
+    address: String,
+    runtime: String,
+    daemon: Option<Child>,
+}
+
+impl Host {
+    pub(super) fn new(
+        binary: &Path,
+        folder: &Path,
+        index: usize,
+        runtime: &str,
+        network: &Network,
+    ) -> Self {
+        Self {
+            index,
+            binary: binary.to_owned(),
+            folder: folder.join(format!("h{index}")),
+            namespace: network.namespace(index),
+            address: network.address(index),
+            runtime: runtime.to_owned(),
+            daemon: None,
+        }
+    }
+
+    /// Its name in the cluster.
+    pub fn name(&self) -> String {
+        format!("h{}", self.index)
+    }
+
+    /// Starts the daemon.
+    pub fn start(&mut self, ticket: Option<&str>) -> Result<(), LabError> {
+        let trouble = |e: std::io::Error| LabError::new("start a daemon", e);
+        fs::create_dir_all(&self.folder).map_err(trouble)?;
+        let log: File = OpenOptions::new()
+            .create(true)
+            .append(true)
+            .open(self.log_path())
+            .map_err(trouble)?;
+        let errors = log.try_clone().map_err(trouble)?;
+        let mut command = Command::new("nsenter");
+        command
+            .arg(format!("--net=/run/netns/{}", self.namespace))
+            .arg(&self.binary)
+            .args([
+                "up",
+                "--no-mdns",
+                "--name",
+                &self.name(),
+                "--advertise",
+                &self.address,
+            ])
+            .args(["--runtime", &self.runtime])
+            .arg("--data-dir")
+            .arg(self.folder.join("data"))
+            .arg("--api")
+            .arg(format!("unix://{}", self.socket().display()));
+        if let Some(ticket) = ticket {
+            command.args(["--join", ticket]);
+        }
+        command.stdin(Stdio::null()).stdout(log).stderr(errors);
+        self.daemon = Some(command.spawn().map_err(trouble)?);
+        Ok(())
+    }
+
+    /// Kills the daemon alone; its workloads go on.
+    pub fn kill_daemon(&mut self) {
+        if let Some(mut daemon) = self.daemon.take() {
+            // It may have ended by itself.
+            let _ended = daemon.kill();
+            let _reaped = daemon.wait();
+        }
+    }
+
+    /// Kills everything that runs in the host's namespace at once, as a power cut does.
+    pub fn power_off(&mut self) {
+        for _ in 0..5 {
+            let found = self.processes();
+            if found.is_empty() {
+                break;
+            }
+            let list: Vec<String> = found.iter().map(u32::to_string).collect();
+            let _gone_already = Command::new("kill").arg("-9").args(list).output();
+        }
+        self.kill_daemon();
+    }
+
+    /// Everything that runs in the host's namespace.
+    fn processes(&self) -> Vec<u32> {
+        let space = format!("/run/netns/{}", self.namespace);
+        let Ok(wanted) = fs::metadata(space).map(|m| m.ino()) else {
+            return Vec::new();
+        };
+        let Ok(entries) = fs::read_dir("/proc") else {
+            return Vec::new();
+        };
+        entries
+            .flatten()
+            .filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok())
+            .filter(|pid| {
+                fs::metadata(format!("/proc/{pid}/ns/net")).is_ok_and(|m| m.ino() == wanted)
+            })
+            .collect()
+    }
+
+    /// The process id of the daemon.
+    pub fn pid(&self) -> Option<u32> {
+        self.daemon.as_ref().map(Child::id)
+    }
+
+    /// A client of its API.
+    pub fn client(&self) -> Client {
+        let host = dunlin_api::client::Host::unix(self.socket());
+        Client::new(host).with_timeout(Duration::from_secs(5))
+    }
+
+    /// How many nodes it believes to be alive, itself among them.
+    pub async fn alive(&self) -> Result<usize, LabError> {
+        let Ok(nodes) = self.client().nodes().await else {
+            return Ok(0);
+        };
+        Ok(nodes.iter().filter(|n| n.state == NodeState::Alive).count())
+    }
+
+    /// What it believes of the node with this name.
+    pub async fn state_of(&self, name: &str) -> Option<NodeState> {
+        let nodes = self.client().nodes().await.ok()?;
+        nodes.iter().find(|n| n.name == name).map(|n| n.state)
+    }
+
+    /// All replicas that it knows of.
+    pub async fn replicas(&self) -> Result<Vec<Replica>, LabError> {
+        let list = self.client().replicas(&ReplicaQuery::default()).await;
+        list.map(|l| l.replicas)
+            .map_err(|e| LabError::new("list replicas", e))
+    }
+
+    /// The last lines of its log.
+    pub fn log_tail(&self, lines: usize) -> Vec<String> {
+        let text = fs::read_to_string(self.log_path()).unwrap_or_default();
+        let all: Vec<&str> = text.lines().collect();
+        all.iter()
+            .skip(all.len().saturating_sub(lines))
+            .map(|l| (*l).to_owned())
+            .collect()
+    }
+
+    fn socket(&self) -> PathBuf {
+        self.folder.join("api.sock")
+    }
+
+    fn log_path(&self) -> PathBuf {
+        self.folder.join("daemon.log")
+    }
+}

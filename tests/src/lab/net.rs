@@ -1,0 +1,174 @@
+//! The lab's network: one bridge for all, a second one for those who are cut off.
+
+use std::error::Error;
+use std::fmt;
+use std::process::Command;
+
+/// Why a lab cannot go on.
+#[derive(Debug)]
+pub struct LabError(String);
+
+impl LabError {
+    /// An error while doing `what`.
+    pub fn new(what: &str, error: impl fmt::Display) -> Self {
+        Self(format!("cannot {what}: {error}"))
+    }
+
+    /// Something that should hold does not.
+    pub fn broken(what: impl Into<String>) -> Self {
+        Self(what.into())
+    }
+}
+
+impl fmt::Display for LabError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl Error for LabError {}
+
+/// Namespaces and links, removed when dropped.
+#[derive(Debug)]
+pub struct Network {
+    hosts: usize,
+    /// Distinguishes labs that run at the same time.
+    tag: u32,
+}
+
+impl Network {
+    /// Makes the bridges and a namespace with an address for each host.
+    pub fn create(hosts: usize) -> Result<Self, LabError> {
+        let network = Self {
+            hosts,
+            tag: std::process::id() % 10_000,
+        };
+        network.build()?;
+        Ok(network)
+    }
+
+    fn build(&self) -> Result<(), LabError> {
+        for side in [Side::A, Side::B] {
+            ip(&["link", "add", &self.bridge(side), "type", "bridge"])?;
+            ip(&["link", "set", &self.bridge(side), "up"])?;
+        }
+        // The lab itself is on the first side, to call replicas.
+        ip(&[
+            "addr",
+            "add",
+            "10.98.0.254/24",
+            "dev",
+            &self.bridge(Side::A),
+        ])?;
+        quiet_bridge_filter();
+        for host in 0..self.hosts {
+            let (space, outer) = (self.namespace(host), self.outer(host));
+            ip(&["netns", "add", &space])?;
+            ip(&[
+                "link", "add", &outer, "type", "veth", "peer", "name", "eth0", "netns", &space,
+            ])?;
+            ip(&["link", "set", &outer, "master", &self.bridge(Side::A), "up"])?;
+            let address = format!("{}/24", self.address(host));
+            ip(&["-n", &space, "addr", "add", &address, "dev", "eth0"])?;
+            ip(&["-n", &space, "link", "set", "eth0", "up"])?;
+            ip(&["-n", &space, "link", "set", "lo", "up"])?;
+        }
+        Ok(())
+    }
+
+    /// The namespace of a host.
+    pub fn namespace(&self, host: usize) -> String {
+        format!("dl{}n{host}", self.tag)
+    }
+
+    /// Its address.
+    pub fn address(&self, host: usize) -> String {
+        format!("10.98.0.{}", host + 1)
+    }
+
+    /// Pulls the cable of a host, or plugs it in again.
+    pub fn cable(&self, host: usize, plugged: bool) -> Result<(), LabError> {
+        let outer = self.outer(host);
+        ip(&["link", "set", &outer, if plugged { "up" } else { "down" }])
+    }
+
+    /// Puts hosts on the other side of a partition.
+    pub fn split(&self, hosts: &[usize]) -> Result<(), LabError> {
+        hosts.iter().try_for_each(|host| self.put(*host, Side::B))
+    }
+
+    /// Puts all hosts on one side again.
+    pub fn heal(&self) -> Result<(), LabError> {
+        (0..self.hosts).try_for_each(|host| self.put(host, Side::A))
+    }
+
+    fn put(&self, host: usize, side: Side) -> Result<(), LabError> {
+        ip(&[
+            "link",
+            "set",
+            &self.outer(host),
+            "master",
+            &self.bridge(side),
+        ])
+    }
+
+    fn bridge(&self, side: Side) -> String {
+        match side {
+            Side::A => format!("dl{}a", self.tag),
+            Side::B => format!("dl{}b", self.tag),
+        }
+    }
+
+    fn outer(&self, host: usize) -> String {
+        format!("dl{}v{host}", self.tag)
+    }
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Side {
+    A,
+    B,
+}
+
+impl Drop for Network {
+    fn drop(&mut self) {
+        for host in 0..self.hosts {
+            // Removing the namespace takes its end of the cable with it.
+            best_effort(&["netns", "del", &self.namespace(host)]);
+            best_effort(&["link", "del", &self.outer(host)]);
+        }
+        for side in [Side::A, Side::B] {
+            best_effort(&["link", "del", &self.bridge(side)]);
+        }
+    }
+}
+
+/// Docker has bridged packets pass its firewall; a lab's must not.
+fn quiet_bridge_filter() {
+    let path = "/proc/sys/net/bridge/bridge-nf-call-iptables";
+    if std::path::Path::new(path).exists()
+        && let Err(error) = std::fs::write(path, "0")
+    {
+        eprintln!("note: cannot switch off bridge filtering: {error}");
+    }
+}
+
+fn ip(arguments: &[&str]) -> Result<(), LabError> {
+    let output = Command::new("ip")
+        .args(arguments)
+        .output()
+        .map_err(|e| LabError::new("run ip", e))?;
+    if output.status.success() {
+        return Ok(());
+    }
+    let complaint = String::from_utf8_lossy(&output.stderr).trim().to_owned();
+    Err(LabError::new(
+        &format!("ip {}", arguments.join(" ")),
+        complaint,
+    ))
+}
+
+/// While cleaning up, what is gone already is fine.
+fn best_effort(arguments: &[&str]) {
+    let _gone_already = Command::new("ip").args(arguments).output();
+}

@@ -1,0 +1,54 @@
+//! Thirty replicas, from the command to all of them running.
+
+use std::time::Instant;
+
+use super::{answers, deploy, key, ready, remove, whoami};
+use crate::lab::net::LabError;
+use crate::lab::{Figures, Lab, eventually};
+
+const REPLICAS: u32 = 30;
+
+pub(super) async fn run(
+    lab: &mut Lab,
+    times: usize,
+    figures: &mut Figures,
+) -> Result<(), LabError> {
+    for _ in 0..times {
+        once(lab, figures).await?;
+    }
+    Ok(())
+}
+
+async fn once(lab: &Lab, figures: &mut Figures) -> Result<(), LabError> {
+    let service = key("many")?;
+    let start = Instant::now();
+    deploy(lab, 0, "many", whoami(None), REPLICAS).await?;
+    eventually("30 replicas are ready", 30, async || {
+        Ok(ready(lab, 0, &service).await?.len() == REPLICAS as usize)
+    })
+    .await?;
+    figures.add(
+        "deploy: 30 replicas ready (process runtime)",
+        start.elapsed(),
+    );
+    let slots = ready(lab, 0, &service).await?;
+    let mute: Vec<_> = slots.values().flatten().filter(|r| !answers(r)).collect();
+    if let Some(replica) = mute.first() {
+        return Err(LabError::broken(format!(
+            "{} of {REPLICAS} ready replicas do not answer, such as {} at {:?}",
+            mute.len(),
+            replica.slot,
+            replica.endpoints
+        )));
+    }
+    let mut used: Vec<_> = slots.values().flatten().map(|r| r.node).collect();
+    used.sort();
+    used.dedup();
+    if used.len() != lab.hosts.len() {
+        return Err(LabError::broken(format!(
+            "30 replicas use {} hosts only",
+            used.len()
+        )));
+    }
+    remove(lab, "many").await
+}

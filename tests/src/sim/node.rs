@@ -1,0 +1,125 @@
+//! One host of the simulated cluster.
+
+use std::net::{Ipv4Addr, SocketAddr};
+
+use dunlin_core::engine::Engine;
+use dunlin_core::io::{Effect, NodeConfig};
+use dunlin_gossip::membership::{MemberId, Profile};
+use dunlin_state::Now;
+use dunlin_state::model::{Facts, NodeId, Resources};
+
+use super::disk::Disk;
+use super::runtime::{Runtime, Temper};
+
+/// Wall clocks start here: 2026-01-01, in milliseconds since the Unix epoch.
+const WALL_START: i64 = 1_767_225_600_000;
+
+/// A host: its disk and its workloads outlive the daemon on it.
+pub struct Host {
+    /// Its place in the cluster.
+    pub index: usize,
+    /// Its key.
+    pub id: NodeId,
+    /// The daemon, when it runs.
+    pub engine: Option<Engine>,
+    /// Counts starts of the daemon; events for an earlier life die.
+    pub life: u64,
+    /// Survives everything.
+    pub disk: Disk,
+    /// Survives the daemon, not the power.
+    pub runtime: Runtime,
+    /// What its wall clock is wrong by, in milliseconds.
+    pub skew: i64,
+    /// The daemon is frozen until then, in microseconds.
+    pub stalled_until: u64,
+    /// The timer event that is under way.
+    pub timer: Option<u64>,
+}
+
+/// The membership address of a host.
+pub(super) fn address(index: usize) -> SocketAddr {
+    let [_, _, high, low] = u32::try_from(index + 1).unwrap_or(u32::MAX).to_be_bytes();
+    SocketAddr::from((Ipv4Addr::new(10, 1, high, low), 7400))
+}
+
+/// The host that listens there.
+pub(super) fn index_of(address: SocketAddr) -> Option<usize> {
+    match address {
+        SocketAddr::V4(v4) => {
+            let [a, b, high, low] = v4.ip().octets();
+            let index = usize::from(high) * 256 + usize::from(low);
+            ((a, b) == (10, 1)).then(|| index.checked_sub(1)).flatten()
+        }
+        SocketAddr::V6(_) => None,
+    }
+}
+
+impl Host {
+    pub(super) fn new(index: usize, seed: u64, temper: Temper) -> Self {
+        let mut hasher = blake3::Hasher::new();
+        hasher
+            .update(&seed.to_be_bytes())
+            .update(&index.to_be_bytes());
+        Self {
+            index,
+            id: NodeId::from_bytes(*hasher.finalize().as_bytes()),
+            engine: None,
+            life: 0,
+            disk: Disk::default(),
+            runtime: Runtime::new(index, temper),
+            skew: 0,
+            stalled_until: 0,
+            timer: None,
+        }
+    }
+
+    /// Both clocks of this host when the world's shows `micros`.
+    pub(super) fn now(&self, micros: u64) -> Now {
+        let mono = micros / 1_000;
+        let wall = WALL_START
+            .saturating_add(self.skew)
+            .saturating_add_unsigned(mono);
+        Now {
+            mono,
+            wall: u64::try_from(wall).unwrap_or(0),
+        }
+    }
+
+    /// Starts the daemon from what is on disk.
+    pub(super) fn start(&mut self, micros: u64, seed: u64) -> Result<Vec<Effect>, String> {
+        self.life += 1;
+        self.timer = None;
+        let config = NodeConfig {
+            member: MemberId {
+                node: self.id,
+                boot: self.disk.next_boot(),
+                address: address(self.index),
+            },
+            name: format!("n{}", self.index),
+            profile: Profile::Lan,
+            seed: seed ^ (self.life << 32) ^ self.index as u64,
+            labels: [("zone".to_owned(), format!("z{}", self.index % 3))].into(),
+            facts: Facts {
+                os: "linux".to_owned(),
+                arch: "amd64".to_owned(),
+                ..Facts::default()
+            },
+            capacity: Resources {
+                cpu_millis: 8_000,
+                memory: 16 << 30,
+                disk: 100 << 30,
+            },
+            runtimes: vec!["process".to_owned(), "docker".to_owned()],
+            dunlin_version: "simulated".to_owned(),
+        };
+        let (engine, effects) = Engine::new(config, self.disk.recover(), self.now(micros))
+            .map_err(|e| e.to_string())?;
+        self.engine = Some(engine);
+        Ok(effects)
+    }
+
+    /// Whether its daemon runs.
+    pub fn is_up(&self) -> bool {
+        self.engine.is_some()
+    }
+}

@@ -1,0 +1,125 @@
+//! What a run has measured.
+
+use std::fmt;
+use std::time::Duration;
+
+/// One run of one scenario with one seed.
+#[derive(Debug, Clone, Default)]
+pub struct Outcome {
+    /// Virtual time that passed, in seconds.
+    pub simulated_s: f64,
+    /// What was wrong, in words; empty when all was well.
+    pub violations: Vec<String>,
+    /// The last things that happened before the first violation.
+    pub trace: Vec<String>,
+    /// Microseconds from a crash until every other node believes it.
+    pub detection: Vec<u64>,
+    /// Microseconds from a crash until each lost slot answers elsewhere.
+    pub replacement: Vec<u64>,
+    /// Microseconds from an accepted write until all reachable nodes have it.
+    pub propagation: Vec<u64>,
+    /// Slots started.
+    pub awards: u64,
+    /// Faults that were injected.
+    pub faults: u64,
+    /// Hash over everything that happened.
+    pub digest: String,
+}
+
+/// Many runs of one scenario.
+#[derive(Debug, Clone, Default)]
+pub struct Summary {
+    /// Its name.
+    pub scenario: &'static str,
+    /// Runs.
+    pub seeds: u64,
+    /// Virtual seconds in all.
+    pub simulated_s: f64,
+    /// Real time that all runs took.
+    pub wall: Duration,
+    /// Violations in all.
+    pub violations: usize,
+    /// Faults in all.
+    pub faults: u64,
+    /// Slots started in all.
+    pub awards: u64,
+    detection: Vec<u64>,
+    replacement: Vec<u64>,
+    propagation: Vec<u64>,
+}
+
+impl Summary {
+    /// No runs yet.
+    pub fn new(scenario: &'static str) -> Self {
+        Self {
+            scenario,
+            ..Self::default()
+        }
+    }
+
+    /// Adds a run.
+    pub fn add(&mut self, outcome: &Outcome, wall: Duration) {
+        self.seeds += 1;
+        self.simulated_s += outcome.simulated_s;
+        self.wall += wall;
+        self.violations += outcome.violations.len();
+        self.faults += outcome.faults;
+        self.awards += outcome.awards;
+        self.detection.extend(&outcome.detection);
+        self.replacement.extend(&outcome.replacement);
+        self.propagation.extend(&outcome.propagation);
+    }
+
+    /// The head of the table that summaries print.
+    pub fn header() -> String {
+        format!(
+            "{:<10} {:>6} {:>10} {:>8} {:>7} {:>11} {:>17} {:>17} {:>17} {:>10}",
+            "scenario",
+            "seeds",
+            "simulated",
+            "wall",
+            "faults",
+            "violations",
+            "detect p50/p99",
+            "replace p50/p99",
+            "spread p50/p99",
+            "awards/s"
+        )
+    }
+}
+
+impl fmt::Display for Summary {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let wall = self.wall.as_secs_f64();
+        write!(
+            f,
+            "{:<10} {:>6} {:>8.0} s {:>6.1} s {:>7} {:>11} {:>17} {:>17} {:>17} {:>10.0}",
+            self.scenario,
+            self.seeds,
+            self.simulated_s,
+            wall,
+            self.faults,
+            self.violations,
+            percentiles(&self.detection),
+            percentiles(&self.replacement),
+            percentiles(&self.propagation),
+            self.awards as f64 / wall.max(1e-9),
+        )
+    }
+}
+
+/// Median and 99th percentile in milliseconds.
+fn percentiles(samples: &[u64]) -> String {
+    let mut sorted = samples.to_vec();
+    sorted.sort_unstable();
+    let at = |share: f64| {
+        let last = sorted.len().saturating_sub(1) as f64;
+        sorted
+            .get((last * share).round() as usize)
+            .map(|us| us / 1_000)
+    };
+    match (at(0.5), at(0.99)) {
+        (Some(p50), Some(p99)) => format!("{p50}/{p99} ms"),
+        (None, _) | (_, None) => "-".to_owned(),
+    }
+}

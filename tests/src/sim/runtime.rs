@@ -1,0 +1,267 @@
+//! The virtual runtime of one host: workloads that start slowly, crash, and outlive the daemon.
+
+use std::collections::BTreeMap;
+
+use dunlin_core::io::{Adopted, Running, RuntimeCommand, RuntimeEvent, Workload, WorkloadId};
+use dunlin_state::model::{Endpoint, SlotId};
+use rand::RngExt as _;
+use rand_chacha::ChaCha8Rng;
+
+/// Images with this beginning do not exist anywhere.
+pub const MISSING_IMAGE: &str = "missing/";
+
+/// How the runtimes behave.
+#[derive(Debug, Clone, Copy)]
+pub struct Temper {
+    /// Longest start in microseconds.
+    pub start_max: u64,
+    /// Share of starts that fetch an image first, for up to five seconds.
+    pub pulls: f64,
+    /// Share of starts that fail for a passing reason.
+    pub fails: f64,
+    /// Share of answers that are lost.
+    pub lost: f64,
+}
+
+impl Temper {
+    /// Everything works at once.
+    pub const CALM: Self = Self {
+        start_max: 60_000,
+        pulls: 0.0,
+        fails: 0.0,
+        lost: 0.0,
+    };
+    /// Slow, failing, forgetful.
+    pub const MOODY: Self = Self {
+        start_max: 800_000,
+        pulls: 0.3,
+        fails: 0.1,
+        lost: 0.05,
+    };
+}
+
+/// One workload as it truly is.
+#[derive(Debug, Clone)]
+struct Process {
+    revision: String,
+    endpoints: Vec<Endpoint>,
+    /// When its start is answered.
+    started_at: u64,
+    /// When its port accepts connections.
+    answers_at: u64,
+    exited: Option<i32>,
+}
+
+/// The workloads of one host.
+#[derive(Debug)]
+pub struct Runtime {
+    temper: Temper,
+    host: usize,
+    processes: BTreeMap<WorkloadId, Process>,
+}
+
+impl Runtime {
+    /// An empty host.
+    pub fn new(host: usize, temper: Temper) -> Self {
+        Self {
+            temper,
+            host,
+            processes: BTreeMap::new(),
+        }
+    }
+
+    /// Changes its behaviour.
+    pub fn set_temper(&mut self, temper: Temper) {
+        self.temper = temper;
+    }
+
+    /// Takes a command; answers come after the given delays in microseconds.
+    pub fn command(
+        &mut self,
+        command: RuntimeCommand,
+        now: u64,
+        rng: &mut ChaCha8Rng,
+    ) -> Vec<(u64, RuntimeEvent)> {
+        let mut answers = match command {
+            RuntimeCommand::Adopt => vec![(2_000, RuntimeEvent::Adopted(self.adopted()))],
+            RuntimeCommand::Start(workload) => self.start(*workload, now, rng),
+            RuntimeCommand::Stop { id, .. } => self.stop(id, now, rng),
+            RuntimeCommand::Remove { id } => {
+                self.processes.remove(&id);
+                Vec::new()
+            }
+            RuntimeCommand::CheckPort { id, .. } => {
+                let delay = rng.random_range(200..3_000);
+                let open = self.answers(&id, now + delay);
+                vec![(delay, RuntimeEvent::PortChecked { id, open })]
+            }
+        };
+        answers.retain(|(_, answer)| {
+            let lost = rng.random_bool(self.temper.lost);
+            // The list of what runs is a local call: it is late or it is whole.
+            !lost || matches!(answer, RuntimeEvent::Adopted(_))
+        });
+        answers
+    }
+
+    /// A workload dies by itself.
+    pub fn crash_one(&mut self, rng: &mut ChaCha8Rng) -> Option<RuntimeEvent> {
+        let alive: Vec<WorkloadId> = self
+            .processes
+            .iter()
+            .filter(|(_, p)| p.exited.is_none())
+            .map(|(i, _)| i.clone())
+            .collect();
+        if alive.is_empty() {
+            return None;
+        }
+        let id = alive[rng.random_range(0..alive.len())].clone();
+        if let Some(process) = self.processes.get_mut(&id) {
+            process.exited = Some(1);
+        }
+        Some(RuntimeEvent::Exited {
+            id,
+            code: 1,
+            oom: false,
+        })
+    }
+
+    /// The host loses power.
+    pub fn power_loss(&mut self) {
+        self.processes.clear();
+    }
+
+    /// Slots that truly run here.
+    pub fn running(&self) -> impl Iterator<Item = &SlotId> {
+        self.processes
+            .iter()
+            .filter(|(_, p)| p.exited.is_none())
+            .map(|(id, _)| &id.slot)
+    }
+
+    /// Workloads that truly run here and accept connections.
+    pub fn answering(&self, now: u64) -> impl Iterator<Item = (&WorkloadId, &str)> {
+        self.processes
+            .iter()
+            .filter(move |(_, p)| p.exited.is_none() && p.answers_at <= now)
+            .map(|(id, p)| (id, p.revision.as_str()))
+    }
+
+    fn answers(&self, id: &WorkloadId, now: u64) -> bool {
+        self.processes
+            .get(id)
+            .is_some_and(|p| p.exited.is_none() && p.answers_at <= now)
+    }
+
+    fn adopted(&self) -> Vec<Adopted> {
+        self.processes
+            .iter()
+            .map(|(id, process)| Adopted {
+                running: running(id, process),
+                revision: process.revision.clone(),
+                exited: process.exited.map(|code| (code, false)),
+            })
+            .collect()
+    }
+
+    fn start(
+        &mut self,
+        workload: Workload,
+        now: u64,
+        rng: &mut ChaCha8Rng,
+    ) -> Vec<(u64, RuntimeEvent)> {
+        let id = workload.id;
+        if let Some(process) = self.processes.get(&id) {
+            // Asked again, because the first answer was lost.
+            let answer = match process.exited {
+                None => RuntimeEvent::Started(running(&id, process)),
+                Some(code) => RuntimeEvent::Exited {
+                    id,
+                    code,
+                    oom: false,
+                },
+            };
+            return vec![(1_000, answer)];
+        }
+        let mut delay = rng.random_range(5_000..=self.temper.start_max);
+        let mut answers = Vec::new();
+        if rng.random_bool(self.temper.pulls) {
+            answers.push((1_000, RuntimeEvent::Preparing(id.clone())));
+            delay += rng.random_range(100_000..5_000_000);
+        }
+        if workload.spec.image.starts_with(MISSING_IMAGE) {
+            let reason = format!("no image '{}'", workload.spec.image);
+            answers.push((
+                delay,
+                RuntimeEvent::StartFailed {
+                    id,
+                    reason,
+                    hopeless: true,
+                },
+            ));
+            return answers;
+        }
+        if rng.random_bool(self.temper.fails) {
+            let reason = "the engine is busy".to_owned();
+            answers.push((
+                delay,
+                RuntimeEvent::StartFailed {
+                    id,
+                    reason,
+                    hopeless: false,
+                },
+            ));
+            return answers;
+        }
+        let process = Process {
+            revision: workload.revision,
+            endpoints: self.endpoints(&workload.spec),
+            started_at: now + delay,
+            answers_at: now + delay + rng.random_range(1_000..100_000),
+            exited: None,
+        };
+        answers.push((delay, RuntimeEvent::Started(running(&id, &process))));
+        self.processes.insert(id, process);
+        answers
+    }
+
+    fn stop(&mut self, id: WorkloadId, now: u64, rng: &mut ChaCha8Rng) -> Vec<(u64, RuntimeEvent)> {
+        let delay = rng.random_range(1_000..300_000);
+        match self.processes.get_mut(&id) {
+            Some(process) => {
+                // A runtime does one thing after the other with the same workload.
+                let delay = delay + process.started_at.saturating_sub(now);
+                let code = *process.exited.get_or_insert(143);
+                vec![(
+                    delay,
+                    RuntimeEvent::Exited {
+                        id,
+                        code,
+                        oom: false,
+                    },
+                )]
+            }
+            None => vec![(1_000, RuntimeEvent::Lost(id))],
+        }
+    }
+
+    fn endpoints(&self, spec: &dunlin_state::model::ServiceSpec) -> Vec<Endpoint> {
+        let ip = super::node::address(self.host).ip();
+        spec.ports
+            .iter()
+            .map(|port| Endpoint {
+                target: port.target,
+                protocol: port.protocol,
+                address: (ip, port.published.unwrap_or(port.target)).into(),
+            })
+            .collect()
+    }
+}
+
+fn running(id: &WorkloadId, process: &Process) -> Running {
+    Running {
+        id: id.clone(),
+        workload: format!("{}-{}-{}", id.slot, id.epoch, id.attempt),
+        endpoints: process.endpoints.clone(),
+    }
+}

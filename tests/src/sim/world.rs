@@ -1,0 +1,579 @@
+//! The world: hosts, links, time, and what happens next.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::net::SocketAddr;
+
+use bytes::Bytes;
+use dunlin_core::io::{Changed, Effect, Input, RuntimeCommand, RuntimeEvent};
+use dunlin_gossip::replication::{PersistId, ProposalId};
+use dunlin_state::desired::Command;
+use dunlin_state::model::{NodeId, NodeRegister};
+use rand::{RngExt as _, SeedableRng as _};
+use rand_chacha::ChaCha8Rng;
+use std::sync::Arc;
+
+use super::network::{Network, Weather};
+use super::node::{Host, address, index_of};
+use super::queue::Queue;
+use super::report::Outcome;
+use super::runtime::Temper;
+use super::workload::{Op, Ops};
+use super::{check, scenario};
+
+/// One second, in the unit of the world's clock.
+pub const SECOND: u64 = 1_000_000;
+/// A connection over a dead link is given up after so long: QUIC's idle timeout in the daemon.
+const IDLE_TIMEOUT: u64 = 10 * SECOND;
+/// The daemon answers a probe within a second, one way or the other.
+const PROBE_TIMEOUT: u64 = SECOND;
+/// Lines kept for the story of a violation.
+const TRACE: usize = 400;
+/// After this many a run has failed plainly enough.
+const MAX_VIOLATIONS: usize = 20;
+
+/// What can happen next.
+#[derive(Debug)]
+enum Next {
+    Datagram {
+        to: usize,
+        from: SocketAddr,
+        bytes: Bytes,
+    },
+    Message {
+        to: usize,
+        life: u64,
+        from: NodeId,
+        bytes: Bytes,
+    },
+    Linked {
+        a: usize,
+        b: usize,
+    },
+    LinkLost {
+        at: usize,
+        life: u64,
+        peer: usize,
+    },
+    Synced {
+        host: usize,
+        life: u64,
+        id: PersistId,
+    },
+    Runtime {
+        host: usize,
+        life: u64,
+        event: RuntimeEvent,
+    },
+    Probed {
+        host: usize,
+        life: u64,
+        node: NodeId,
+        reachable: bool,
+    },
+    Timer {
+        host: usize,
+        life: u64,
+        due: u64,
+    },
+    Plan(scenario::Fault),
+    Op(Op),
+}
+
+/// A simulated cluster.
+pub struct World {
+    /// Virtual time in microseconds.
+    pub now: u64,
+    /// All hosts.
+    pub hosts: Vec<Host>,
+    /// The network between them.
+    pub network: Network,
+    /// What people have asked for.
+    pub ops: Ops,
+    /// What was measured so far.
+    pub outcome: Outcome,
+    pub(super) rng: ChaCha8Rng,
+    pub(super) watch: check::Watch,
+    seed: u64,
+    queue: Queue<Next>,
+    by_id: BTreeMap<NodeId, usize>,
+    /// Live connections with the host that dialed, smaller index first.
+    links: BTreeMap<(usize, usize), usize>,
+    /// Who believes to be connected with whom.
+    connected: BTreeSet<(usize, usize)>,
+    log: blake3::Hasher,
+    trace: VecDeque<String>,
+}
+
+impl World {
+    /// Hosts with no daemon on them yet.
+    pub fn new(nodes: usize, seed: u64, weather: Weather, temper: Temper) -> Self {
+        let hosts: Vec<Host> = (0..nodes).map(|i| Host::new(i, seed, temper)).collect();
+        let by_id = hosts.iter().map(|h| (h.id, h.index)).collect();
+        Self {
+            now: 0,
+            hosts,
+            network: Network::new(weather),
+            ops: Ops::default(),
+            outcome: Outcome::default(),
+            rng: ChaCha8Rng::seed_from_u64(seed),
+            watch: check::Watch::default(),
+            seed,
+            queue: Queue::new(),
+            by_id,
+            links: BTreeMap::new(),
+            connected: BTreeSet::new(),
+            log: blake3::Hasher::new(),
+            trace: VecDeque::new(),
+        }
+    }
+
+    /// Schedules a fault.
+    pub(super) fn plan(&mut self, at: u64, fault: scenario::Fault) {
+        self.queue.push(at, Next::Plan(fault));
+    }
+
+    /// Schedules what a person does.
+    pub(super) fn plan_op(&mut self, at: u64, op: Op) {
+        self.queue.push(at, Next::Op(op));
+    }
+
+    /// Lets time pass until `until`.
+    pub fn run_until(&mut self, until: u64) {
+        while self.queue.next_due().is_some_and(|due| due <= until) {
+            let Some((at, next)) = self.queue.pop() else {
+                break;
+            };
+            self.now = self.now.max(at);
+            self.happen(next);
+            if self.outcome.violations.len() >= MAX_VIOLATIONS {
+                return;
+            }
+        }
+        self.now = self.now.max(until);
+    }
+
+    /// Starts a daemon, and has it join through another host.
+    pub fn start(&mut self, host: usize, through: Option<usize>) {
+        let seed = self.seed;
+        match self.hosts[host].start(self.now, seed) {
+            Ok(effects) => {
+                self.note(format!("n{host} starts, life {}", self.hosts[host].life));
+                self.perform(host, effects, None);
+                if let Some(through) = through {
+                    self.tell(host, Input::Join(address(through)));
+                }
+                self.rearm(host);
+            }
+            Err(error) => self.violation(format!("n{host} does not start: {error}")),
+        }
+    }
+
+    /// Ends a daemon at once. Its workloads go on.
+    pub fn kill(&mut self, host: usize) {
+        if self.hosts[host].engine.take().is_none() {
+            return;
+        }
+        self.note(format!("n{host} is killed"));
+        let pending = self.hosts[host].disk.pending();
+        let kept = self.rng.random_range(0..=pending);
+        self.hosts[host].disk.crash(kept);
+        self.hosts[host].stalled_until = 0;
+        let peers: Vec<usize> = (0..self.hosts.len())
+            .filter(|p| self.links.contains_key(&pair(host, *p)))
+            .collect();
+        for peer in peers {
+            self.links.remove(&pair(host, peer));
+            let after = self.rng.random_range(0..IDLE_TIMEOUT);
+            self.lose_link(peer, host, after);
+        }
+        self.connected.retain(|(at, _)| *at != host);
+    }
+
+    /// The host loses power: daemon and workloads are gone.
+    pub fn power_off(&mut self, host: usize) {
+        self.kill(host);
+        self.hosts[host].runtime.power_loss();
+        self.note(format!("n{host} loses power"));
+    }
+
+    /// Connections over links that are cut now will be noticed.
+    pub(super) fn links_changed(&mut self) {
+        let dead: Vec<(usize, usize)> = self
+            .links
+            .keys()
+            .copied()
+            .filter(|(a, b)| !self.network.connects(*a, *b))
+            .collect();
+        for (a, b) in dead {
+            self.links.remove(&(a, b));
+            self.lose_link(a, b, IDLE_TIMEOUT);
+            self.lose_link(b, a, IDLE_TIMEOUT);
+        }
+    }
+
+    /// Tells a host something now, outside of the queue.
+    pub(super) fn tell(&mut self, host: usize, input: Input) {
+        let micros = self.now;
+        let target = &mut self.hosts[host];
+        let now = target.now(micros);
+        let id = target.id;
+        let Some(engine) = target.engine.as_mut() else {
+            return;
+        };
+        let before = engine.register(id).cloned();
+        let effects = engine.handle(input, now);
+        self.perform(host, effects, before);
+    }
+
+    /// A person asks a node for a change.
+    pub(super) fn propose(&mut self, host: usize, id: u64, commands: Vec<Command>) {
+        let input = Input::Propose {
+            id: ProposalId(id),
+            commands,
+            author: "sim".to_owned(),
+        };
+        self.tell(host, input);
+        self.rearm(host);
+    }
+
+    /// Remembers a line for the story of a violation, and for the digest.
+    pub(super) fn note(&mut self, line: String) {
+        let line = format!("{:>10.3} {line}", self.now as f64 / SECOND as f64);
+        self.log.update(line.as_bytes());
+        if self.trace.len() == TRACE {
+            self.trace.pop_front();
+        }
+        self.trace.push_back(line);
+    }
+
+    /// Records that a rule was broken.
+    pub(super) fn violation(&mut self, what: String) {
+        self.note(format!("VIOLATION {what}"));
+        if self.outcome.violations.is_empty() {
+            self.outcome.trace = self.trace.iter().cloned().collect();
+        }
+        if self.outcome.violations.len() < MAX_VIOLATIONS {
+            self.outcome.violations.push(what);
+        }
+    }
+
+    /// The host with this identity.
+    pub fn host_of(&self, node: NodeId) -> Option<usize> {
+        self.by_id.get(&node).copied()
+    }
+
+    /// Ends the run.
+    pub(super) fn finish(mut self) -> Outcome {
+        self.outcome.simulated_s = self.now as f64 / SECOND as f64;
+        self.outcome.digest = self.log.finalize().to_hex()[..16].to_owned();
+        self.outcome
+    }
+
+    fn happen(&mut self, next: Next) {
+        if let Some(until) = self.frozen(&next) {
+            // What reaches a frozen process waits in the kernel's buffers.
+            self.queue.push(until, next);
+            return;
+        }
+        match next {
+            Next::Datagram { to, from, bytes } => self.deliver(to, Input::Datagram { from, bytes }),
+            Next::Message {
+                to,
+                life,
+                from,
+                bytes,
+            } => {
+                if self.hosts[to].life == life {
+                    self.deliver(to, Input::Message { from, bytes });
+                }
+            }
+            Next::Linked { a, b } => self.linked(a, b),
+            Next::LinkLost { at, life, peer } => self.link_lost(at, life, peer),
+            Next::Synced { host, life, id } => self.synced(host, life, id),
+            Next::Runtime { host, life, event } => {
+                if self.hosts[host].life == life {
+                    self.note(format!("n{host} {}", describe(&event)));
+                    self.deliver(host, Input::Runtime(event));
+                }
+            }
+            Next::Probed {
+                host,
+                life,
+                node,
+                reachable,
+            } => {
+                if self.hosts[host].life == life {
+                    self.deliver(host, Input::ProbeDone { node, reachable });
+                }
+            }
+            Next::Timer { host, life, due } => {
+                if self.hosts[host].life == life && self.hosts[host].timer == Some(due) {
+                    self.hosts[host].timer = None;
+                    self.deliver(host, Input::Timeout);
+                }
+            }
+            Next::Plan(fault) => scenario::strike(self, fault),
+            Next::Op(op) => super::workload::act(self, op),
+        }
+    }
+
+    /// Until when the host that this is for is frozen.
+    fn frozen(&self, next: &Next) -> Option<u64> {
+        let host = match next {
+            Next::Datagram { to, .. } | Next::Message { to, .. } => *to,
+            Next::LinkLost { at, .. } => *at,
+            Next::Synced { host, .. }
+            | Next::Runtime { host, .. }
+            | Next::Probed { host, .. }
+            | Next::Timer { host, .. } => *host,
+            Next::Linked { .. } | Next::Plan(_) | Next::Op(_) => return None,
+        };
+        let until = self.hosts[host].stalled_until;
+        (self.hosts[host].is_up() && until > self.now).then_some(until)
+    }
+
+    fn deliver(&mut self, host: usize, input: Input) {
+        self.tell(host, input);
+        self.rearm(host);
+    }
+
+    fn rearm(&mut self, host: usize) {
+        let h = &mut self.hosts[host];
+        let Some(due) = h.engine.as_ref().and_then(|e| e.poll_timeout()) else {
+            return;
+        };
+        // A real timer fires no earlier than the next millisecond.
+        let at = due.saturating_mul(1_000).max(self.now + 1_000);
+        if h.timer.is_none_or(|old| at < old) {
+            h.timer = Some(at);
+            let life = h.life;
+            self.queue.push(
+                at,
+                Next::Timer {
+                    host,
+                    life,
+                    due: at,
+                },
+            );
+        }
+    }
+
+    fn perform(&mut self, host: usize, effects: Vec<Effect>, before: Option<Arc<NodeRegister>>) {
+        for effect in effects {
+            match effect {
+                Effect::SendDatagram { to, bytes } => self.send_datagram(host, to, &bytes),
+                Effect::SendMessage { to, bytes, .. } => self.send_message(host, to, bytes),
+                Effect::Connect { node, .. } => {
+                    if let Some(peer) = self.host_of(node) {
+                        self.dial(host, peer);
+                    }
+                }
+                Effect::Disconnect(node) => self.hang_up(host, node),
+                Effect::Probe { node, .. } => self.probe(host, node),
+                Effect::Persist { id, writes } => {
+                    self.hosts[host].disk.submit(id, writes);
+                    let after = self.rng.random_range(500..8_000);
+                    let life = self.hosts[host].life;
+                    self.queue
+                        .push(self.now + after, Next::Synced { host, life, id });
+                }
+                Effect::Proposed { id, result } => {
+                    super::workload::answered(self, host, id.0, result);
+                }
+                Effect::Runtime(command) => self.runtime(host, command, before.as_ref()),
+                Effect::Changed(changed) => self.changed(host, changed),
+                Effect::Event(event) => self.note(format!("n{host} says: {}", event.text)),
+            }
+        }
+    }
+
+    fn changed(&mut self, host: usize, changed: Changed) {
+        if changed.desired {
+            super::workload::spread(self, host);
+        }
+        if changed.observed {
+            check::capacity(self, host);
+        }
+    }
+
+    fn runtime(
+        &mut self,
+        host: usize,
+        command: RuntimeCommand,
+        before: Option<&Arc<NodeRegister>>,
+    ) {
+        match &command {
+            RuntimeCommand::Start(workload) => {
+                self.note(format!(
+                    "n{host} starts {} epoch {}",
+                    workload.id.slot, workload.id.epoch
+                ));
+                if workload.id.attempt == 0 {
+                    self.outcome.awards += 1;
+                }
+            }
+            RuntimeCommand::Stop { id, .. } => {
+                self.note(format!("n{host} stops {} epoch {}", id.slot, id.epoch));
+                check::stop_is_justified(self, host, id, before);
+            }
+            RuntimeCommand::Adopt
+            | RuntimeCommand::Remove { .. }
+            | RuntimeCommand::CheckPort { .. } => {}
+        }
+        let life = self.hosts[host].life;
+        let answers = self.hosts[host]
+            .runtime
+            .command(command, self.now, &mut self.rng);
+        for (after, event) in answers {
+            self.queue
+                .push(self.now + after, Next::Runtime { host, life, event });
+        }
+    }
+
+    fn send_datagram(&mut self, from: usize, to: SocketAddr, bytes: &Bytes) {
+        let Some(to) = index_of(to).filter(|to| *to < self.hosts.len()) else {
+            return;
+        };
+        for delay in self.network.datagram(from, to, &mut self.rng) {
+            let (from, bytes) = (address(from), bytes.clone());
+            self.queue
+                .push(self.now + delay, Next::Datagram { to, from, bytes });
+        }
+    }
+
+    fn send_message(&mut self, from: usize, to: NodeId, bytes: Bytes) {
+        let Some(peer) = self.host_of(to) else { return };
+        let dialed = if self.links.contains_key(&pair(from, peer)) {
+            0
+        } else {
+            match self.dial(from, peer) {
+                Some(delay) => delay,
+                None => return,
+            }
+        };
+        if let Some(delay) = self.network.message(from, peer, &mut self.rng) {
+            let (life, from) = (self.hosts[peer].life, self.hosts[from].id);
+            let next = Next::Message {
+                to: peer,
+                life,
+                from,
+                bytes,
+            };
+            self.queue.push(self.now + dialed + delay, next);
+        }
+    }
+
+    /// Opens a connection if it can be had. When it will be up, after now.
+    fn dial(&mut self, from: usize, to: usize) -> Option<u64> {
+        if self.links.contains_key(&pair(from, to)) {
+            return Some(0);
+        }
+        let round = self.network.message(from, to, &mut self.rng)?;
+        if !self.hosts[to].is_up() || from == to {
+            return None;
+        }
+        let up = 3 * round;
+        self.links.insert(pair(from, to), from);
+        self.queue
+            .push(self.now + up, Next::Linked { a: from, b: to });
+        Some(up)
+    }
+
+    fn hang_up(&mut self, host: usize, node: NodeId) {
+        let Some(peer) = self.host_of(node) else {
+            return;
+        };
+        if self.links.get(&pair(host, peer)) == Some(&host) {
+            self.links.remove(&pair(host, peer));
+            self.lose_link(host, peer, 1_000);
+            self.lose_link(peer, host, 5_000);
+        }
+    }
+
+    fn linked(&mut self, a: usize, b: usize) {
+        if !self.links.contains_key(&pair(a, b)) {
+            return;
+        }
+        for (at, peer) in [(a, b), (b, a)] {
+            if self.connected.insert((at, peer)) {
+                let peer = self.hosts[peer].id;
+                self.deliver(at, Input::Connected(peer));
+            }
+        }
+    }
+
+    fn lose_link(&mut self, at: usize, peer: usize, after: u64) {
+        let life = self.hosts[at].life;
+        self.queue
+            .push(self.now + after, Next::LinkLost { at, life, peer });
+    }
+
+    fn link_lost(&mut self, at: usize, life: u64, peer: usize) {
+        let again = self.links.contains_key(&pair(at, peer));
+        if self.hosts[at].life == life && !again && self.connected.remove(&(at, peer)) {
+            let peer = self.hosts[peer].id;
+            self.deliver(at, Input::Disconnected(peer));
+        }
+    }
+
+    fn synced(&mut self, host: usize, life: u64, id: PersistId) {
+        if self.hosts[host].life != life {
+            return;
+        }
+        let input = if self.hosts[host].disk.sync(id) {
+            Input::Persisted(id)
+        } else {
+            Input::PersistFailed {
+                id,
+                reason: "no space left on device".to_owned(),
+            }
+        };
+        self.deliver(host, input);
+    }
+
+    fn probe(&mut self, host: usize, node: NodeId) {
+        let there = self.host_of(node);
+        let delay = there.and_then(|p| self.network.message(host, p, &mut self.rng));
+        let answer = match (there, delay) {
+            (Some(peer), Some(delay)) if self.hosts[peer].is_up() => {
+                let thawed = self.hosts[peer].stalled_until.max(self.now + delay);
+                Some(thawed + delay).filter(|at| *at <= self.now + PROBE_TIMEOUT)
+            }
+            (Some(_) | None, Some(_) | None) => None,
+        };
+        let life = self.hosts[host].life;
+        let reachable = answer.is_some();
+        let at = answer.unwrap_or(self.now + PROBE_TIMEOUT);
+        self.queue.push(
+            at,
+            Next::Probed {
+                host,
+                life,
+                node,
+                reachable,
+            },
+        );
+    }
+}
+
+fn pair(a: usize, b: usize) -> (usize, usize) {
+    (a.min(b), a.max(b))
+}
+
+fn describe(event: &RuntimeEvent) -> String {
+    match event {
+        RuntimeEvent::Adopted(found) => format!("finds {} workloads", found.len()),
+        RuntimeEvent::Preparing(id) => format!("prepares {}", id.slot),
+        RuntimeEvent::Started(running) => {
+            format!("runs {} #{}", running.id.slot, running.id.attempt)
+        }
+        RuntimeEvent::StartFailed { id, reason, .. } => {
+            format!("cannot start {}: {reason}", id.slot)
+        }
+        RuntimeEvent::Exited { id, code, .. } => {
+            format!("{} #{} exits {code}", id.slot, id.attempt)
+        }
+        RuntimeEvent::Lost(id) => format!("{} is lost", id.slot),
+        RuntimeEvent::PortChecked { id, open } => format!("{} answers: {open}", id.slot),
+    }
+}
