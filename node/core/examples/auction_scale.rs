@@ -300,6 +300,7 @@ impl Bus {
                 Output::Probe { .. }
                 | Output::Event(_)
                 | Output::Persist(_)
+                | Output::RoutesChanged
                 | Output::Standing { .. } => {}
             }
         }

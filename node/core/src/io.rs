@@ -123,7 +123,8 @@ pub enum Effect {
     SendMessage {
         /// To whom.
         to: NodeId,
-        /// Its membership address: the control plane listens on the next port.
+        /// Its membership address: the control plane listens on the next port. `0.0.0.0:0` when
+        /// nobody knows it: then only a connection that the peer has opened can be used.
         address: SocketAddr,
         /// The encoded message.
         bytes: Bytes,

@@ -28,11 +28,16 @@ use crate::io::{Event, NodeConfig, RuntimeCommand};
 use crate::liveness::{self, Heard, Liveness, Standing};
 use crate::placement::Reason;
 use crate::reconcile::{self, Reconciler, World};
+use crate::timers::Timers;
 use floor::Opening;
 
 /// Milliseconds between two writes of the claims to disk: they change in bursts, and an SD card
 /// wears out. Losing the last write costs a restart of a replica, not its data.
 const PERSIST_INTERVAL_MS: u64 = 1_000;
+
+/// Milliseconds until the last word of a node that was gone counts again although nothing newer
+/// has come from it: anti-entropy has compared registers by then.
+const DISTRUST_MS: u64 = 3_000;
 
 /// What the agent wants done.
 #[derive(Debug, Clone)]
@@ -60,6 +65,8 @@ pub enum Output {
     Report(Box<NodeReport>),
     /// Remember these claims.
     Persist(Vec<Claim>),
+    /// The route table may have changed although no register has.
+    RoutesChanged,
     /// This node now acts otherwise regarding another one.
     Standing {
         /// Whom.
@@ -84,6 +91,8 @@ pub struct Agent {
     bidder: Bidder,
     reconciler: Reconciler,
     opening: Opening,
+    /// When to take a returned node at its old word.
+    distrusted: Timers<NodeId>,
     dirty: BTreeSet<ServiceKey>,
     /// Daemon services, which every matching node claims by itself.
     globals: BTreeSet<ServiceKey>,
@@ -137,6 +146,7 @@ impl Agent {
             bidder: Bidder::default(),
             reconciler: Reconciler::new(me, boot, seed ^ 2),
             opening: Opening::new(start.peers_known, now.mono),
+            distrusted: Timers::default(),
             dirty: BTreeSet::new(),
             globals: BTreeSet::new(),
             loopback: VecDeque::new(),
@@ -163,6 +173,7 @@ impl Agent {
             self.bidder.poll_timeout(),
             self.reconciler.poll_timeout(),
             self.opening.poll_timeout(),
+            self.distrusted.next(),
             self.persist_due,
         ];
         times.into_iter().flatten().min()
@@ -178,6 +189,10 @@ impl Agent {
         let (effects, revisits) = self.with_world(|r, world| r.handle_timeout(world, now));
         self.dirty.extend(revisits);
         push_reconciled(effects, &mut out);
+        for node in self.distrusted.take_due(now.mono) {
+            self.dirty.extend(self.cluster.trust(node));
+            out.push(Output::RoutesChanged);
+        }
         self.try_open(now, &mut out);
         let open = self.is_floor_open(now);
         let floor = floor::floor(&self.cluster, &self.desired, open);
@@ -414,6 +429,9 @@ impl Agent {
                     out.push(Output::Probe { node, address });
                 }
                 liveness::Effect::Changed { node, standing } => {
+                    if standing.holds_claims() && !self.cluster.is_trusted(node) {
+                        self.distrusted.set(&node, Some(now.mono + DISTRUST_MS));
+                    }
                     let touched = self.cluster.set_standing(node, standing, &self.desired);
                     self.dirty.extend(touched);
                     out.push(Output::Standing { node, standing });

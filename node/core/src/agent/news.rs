@@ -84,6 +84,9 @@ impl Agent {
     /// Membership has changed its mind about a node.
     pub fn member(&mut self, event: MemberEvent, heard: Heard<'_>, now: Now) -> Vec<Output> {
         let mut out = Vec::new();
+        if let MemberEvent::Alive(id) = event {
+            self.cluster.set_boot(id.node, id.boot);
+        }
         let effects = self.liveness.member(event, heard, now.mono);
         self.on_liveness(effects, now, &mut out);
         self.try_open(now, &mut out);

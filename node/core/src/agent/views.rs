@@ -40,7 +40,7 @@ impl Agent {
         });
         let mut services: BTreeMap<ServiceKey, ServiceRoute> = routes.collect();
         for (node, known) in self.cluster.nodes() {
-            if known.standing != Standing::Alive {
+            if known.standing != Standing::Alive || !known.trusted {
                 continue;
             }
             let claims = known.register.iter().flat_map(|r| &r.report.claims);

@@ -176,7 +176,9 @@ impl Auctioneer {
         now: Now,
     ) -> Vec<AuctionEffect> {
         let Some((known, watch, rank)) = floor.lot(service) else {
-            return self.abandon(service);
+            let mut effects = self.abandon(service);
+            effects.extend(self.drain_queue(floor, now));
+            return effects;
         };
         let vacant = watch.vacant();
         if vacant.is_empty() && !self.auctions.contains_key(service) {
@@ -350,15 +352,12 @@ impl Auctioneer {
         for service in self.timers.take_due(now.mono) {
             effects.extend(self.review(&service, floor, now));
         }
-        effects.extend(self.drain_queue(floor, now));
         effects
     }
 
     /// When to call [`Self::handle_timeout`], in milliseconds of the monotonic clock.
     pub(crate) fn poll_timeout(&self) -> Option<u64> {
-        let room = self.rounds.len() < MAX_ROUNDS;
-        let queued = (room && !self.queued.is_empty()).then_some(0);
-        let times = [self.timers.next(), self.deadlines.next(), queued];
+        let times = [self.timers.next(), self.deadlines.next()];
         times.into_iter().flatten().min()
     }
 

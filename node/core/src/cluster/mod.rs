@@ -44,7 +44,29 @@ pub(crate) struct Cluster {
 pub(crate) struct Node {
     pub(crate) standing: Standing,
     pub(crate) register: Option<Arc<NodeRegister>>,
+    /// Whether the register tells how things are now. Of a node that was gone, or has started
+    /// anew, it tells how they were before.
+    pub(crate) trusted: bool,
+    /// The life that membership knows of; registers of earlier ones are history.
+    boot: u64,
     hash: u64,
+}
+
+impl Node {
+    fn unknown(node: NodeId) -> Self {
+        Self {
+            standing: Standing::Suspect,
+            register: None,
+            trusted: false,
+            boot: 0,
+            hash: node_hash(node),
+        }
+    }
+
+    fn is_of_this_life(&self) -> bool {
+        let register = self.register.as_ref();
+        register.is_some_and(|r| r.version.boot >= self.boot)
+    }
 }
 
 /// What a changed register means for others than its service's slots.
@@ -61,8 +83,7 @@ impl Cluster {
         let hash = node_hash(me);
         let myself = Node {
             standing: Standing::Alive,
-            register: None,
-            hash,
+            ..Node::unknown(me)
         };
         Self {
             me,
@@ -144,12 +165,12 @@ impl Cluster {
         standing: Standing,
         desired: &Desired,
     ) -> BTreeSet<ServiceKey> {
-        let entry = self.nodes.entry(node).or_insert_with(|| Node {
-            standing: Standing::Suspect,
-            register: None,
-            hash: node_hash(node),
-        });
+        let entry = self
+            .nodes
+            .entry(node)
+            .or_insert_with(|| Node::unknown(node));
         entry.standing = standing;
+        entry.trusted &= standing.holds_claims();
         let hash = entry.hash;
         let was_alive = self.alive.contains_key(&node);
         let is_alive = standing == Standing::Alive;
@@ -180,6 +201,35 @@ impl Cluster {
         touched
     }
 
+    /// Membership speaks of this life of a node.
+    pub(crate) fn set_boot(&mut self, node: NodeId, boot: u64) {
+        let entry = self
+            .nodes
+            .entry(node)
+            .or_insert_with(|| Node::unknown(node));
+        entry.boot = boot;
+        entry.trusted &= entry.is_of_this_life();
+    }
+
+    /// Whether a node's claims say how things are now.
+    pub(crate) fn is_trusted(&self, node: NodeId) -> bool {
+        self.nodes.get(&node).is_some_and(|n| n.trusted)
+    }
+
+    /// Nothing newer has come from a node that is back for long enough: what it said before it
+    /// was gone still holds. Returns the watched services that it concerns.
+    pub(crate) fn trust(&mut self, node: NodeId) -> BTreeSet<ServiceKey> {
+        let Some(entry) = self.nodes.get_mut(&node) else {
+            return BTreeSet::new();
+        };
+        entry.trusted = entry.standing.holds_claims() && entry.is_of_this_life();
+        let watched = self.watched.iter();
+        watched
+            .filter(|(_, watch)| watch.is_held_by(node))
+            .map(|(service, _)| service.clone())
+            .collect()
+    }
+
     /// Changes this node's rank for every service; returns those for which it matters.
     fn rerank(&mut self, change: impl Fn(&mut Rank) -> bool) -> Vec<ServiceKey> {
         let ranks = self.ranks.iter_mut();
@@ -191,13 +241,13 @@ impl Cluster {
     /// Takes in a register.
     pub(crate) fn set_register(&mut self, register: &Arc<NodeRegister>) -> RegisterChange {
         let node = register.node;
-        let entry = self.nodes.entry(node).or_insert_with(|| Node {
-            standing: Standing::Suspect,
-            register: None,
-            hash: node_hash(node),
-        });
+        let entry = self
+            .nodes
+            .entry(node)
+            .or_insert_with(|| Node::unknown(node));
         self.missing.remove(&node);
         let before = entry.register.replace(Arc::clone(register));
+        entry.trusted = entry.is_of_this_life();
         let old = before.as_deref().map(|r| &r.report);
         let mut change = RegisterChange {
             services: BTreeSet::new(),

@@ -40,6 +40,13 @@ impl Watch {
         self.claims.keys().copied()
     }
 
+    /// Whether the node has claims to any slot.
+    pub(super) fn is_held_by(&self, node: NodeId) -> bool {
+        self.claims
+            .values()
+            .any(|holders| holders.contains_key(&node))
+    }
+
     /// The highest epoch that any claim of the slot had, zero if it never had one.
     pub(crate) fn highest_epoch(&self, slot: Slot) -> u64 {
         self.epochs.get(&slot).copied().unwrap_or(0)

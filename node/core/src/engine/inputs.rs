@@ -19,9 +19,11 @@ impl Engine {
     /// Takes one input; early timeouts are harmless.
     pub fn handle(&mut self, input: Input, now: Now) -> Vec<Effect> {
         let mut out = Vec::new();
-        let due = self.poll_timeout();
+        let stood_still = now.mono > self.now.mono.saturating_add(STALL_MS);
+        let missed = |due: u64| now.mono > due.saturating_add(STALL_MS);
+        let stalled = stood_still && self.poll_timeout().is_some_and(missed);
         self.now = now;
-        if due.is_some_and(|due| now.mono > due.saturating_add(STALL_MS)) {
+        if stalled {
             let outputs = self.agent.stalled(now);
             self.carry_out(outputs, &mut out);
         }

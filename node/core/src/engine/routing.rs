@@ -159,6 +159,7 @@ impl Engine {
                     let id = self.persist(vec![Write::Claims(claims)], out);
                     self.claims_request = Some(id);
                 }
+                Output::RoutesChanged => self.changed.observed = true,
                 Output::Standing { node, standing } => {
                     self.changed.members = true;
                     self.note_standing(node, standing);

@@ -37,7 +37,7 @@ pub(super) fn wish(held: &Held, world: &World<'_>, view: impl FnOnce() -> NodeVi
     if let Some(why) = unwanted(claim.slot.slot, service, world.cluster.me()) {
         return Wish::Stop(why.to_owned());
     }
-    if let Some(winner) = beaten_by(held, world) {
+    if let Some(winner) = beaten_by(held, service, world) {
         return Wish::Stop(format!("{} holds the slot", winner.short()));
     }
     let outdated = claim.revision != service.revision;
@@ -114,23 +114,30 @@ fn forbids_update(reason: &Reason) -> bool {
 
 /// Who else holds the slot with a better claim. A replica that may be running goes only when the
 /// other is running and ready (no gap); a claim with nothing behind it goes at once.
-fn beaten_by(held: &Held, world: &World<'_>) -> Option<NodeId> {
+fn beaten_by(held: &Held, service: &Service, world: &World<'_>) -> Option<NodeId> {
     let me = world.cluster.me();
     let watch = world.cluster.watch(&held.claim.slot.service)?;
     watch
         .claims_of(held.claim.slot.slot)
         .filter(|(node, _)| *node != me && world.cluster.standing(*node) == Standing::Alive)
+        .filter(|(node, _)| world.cluster.is_trusted(*node))
         .find(|(node, other)| {
             let better = beats((node, other), (&me, &held.claim)).is_gt();
             if other.leaving {
                 false
-            } else if is_settled(other) {
+            } else if is_settled(other) && !is_about_to_change(other, &held.claim, service) {
                 better || held.claim.leaving
             } else {
                 better && !held.may_run() && held.stage != Stage::Ended
             }
         })
         .map(|(node, _)| node)
+}
+
+/// Whether the other replica may stop any moment for an update that this one has had already: to
+/// yield to it now could leave the slot empty.
+fn is_about_to_change(other: &Claim, mine: &Claim, service: &Service) -> bool {
+    other.revision != service.revision && mine.revision == service.revision
 }
 
 /// Whether the slot is filled for good by this claim.
@@ -157,6 +164,7 @@ fn is_my_turn(claim: &Claim, service: &Service, world: &World<'_>) -> bool {
     let is_updated = |slot: &Slot| {
         watch.claims_of(*slot).any(|(node, other)| {
             world.cluster.standing(node).holds_claims()
+                && world.cluster.is_trusted(node)
                 && other.revision == service.revision
                 && is_settled(other)
         })

@@ -52,6 +52,8 @@ pub(crate) struct Flock {
     /// Nodes on which nothing can be started.
     pub(crate) broken_nodes: BTreeSet<NodeId>,
     pub(crate) calls: usize,
+    /// Stops that left a slot without a replica.
+    pub(crate) wrong_stops: Vec<String>,
     /// The least number of slots that were served at once, since it was last reset.
     pub(crate) lowest: usize,
 }
@@ -97,6 +99,7 @@ impl Flock {
             broken: BTreeSet::new(),
             broken_nodes: BTreeSet::new(),
             calls: 0,
+            wrong_stops: Vec::new(),
             lowest: usize::MAX,
         };
         for index in 0..count {
@@ -303,6 +306,11 @@ impl Flock {
 
     fn deliver(&mut self, to: NodeId, delivery: Delivery) {
         let now = self.now();
+        if let Delivery::Member(event) = &delivery
+            && !self.is_believable(to, *event)
+        {
+            return;
+        }
         let Some(agent) = self.nodes.get_mut(&to).and_then(|n| n.agent.as_mut()) else {
             return;
         };
@@ -321,6 +329,17 @@ impl Flock {
             Delivery::Desired(desired) => agent.desired_changed(desired, now),
         };
         self.perform(to, out);
+    }
+
+    /// Membership does not report what has changed again meanwhile.
+    fn is_believable(&self, to: NodeId, event: MemberEvent) -> bool {
+        let reachable = self.reachable(to);
+        match event {
+            MemberEvent::Alive(id) => reachable.contains(&id.node),
+            MemberEvent::Suspect(id) | MemberEvent::Down(id) | MemberEvent::Left(id) => {
+                !reachable.contains(&id.node)
+            }
+        }
     }
 
     fn perform(&mut self, id: NodeId, out: Vec<Output>) {
@@ -351,7 +370,7 @@ impl Flock {
                     self.lowest = self.lowest.min(self.served().len());
                 }
                 Output::Persist(claims) => self.nodes.get_mut(&id).unwrap().saved = claims,
-                Output::Event(_) | Output::Standing { .. } => {}
+                Output::Event(_) | Output::RoutesChanged | Output::Standing { .. } => {}
             }
         }
     }
@@ -384,6 +403,7 @@ impl Flock {
                 }
             }
             RuntimeCommand::Stop { id: workload, .. } => {
+                self.judge_stop(id, &workload);
                 self.nodes.get_mut(&id).unwrap().running.remove(&workload);
                 RuntimeEvent::Exited {
                     id: workload,
@@ -395,6 +415,33 @@ impl Flock {
             RuntimeCommand::CheckPort { id, .. } => RuntimeEvent::PortChecked { id, open: true },
         };
         self.push(RUNTIME, id, Delivery::Runtime(event));
+    }
+
+    /// Invariant I2, as far as the stopping node can know: a replica that serves a wanted slot by
+    /// the present specification on an active node is only stopped when another one serves it.
+    fn judge_stop(&mut self, id: NodeId, workload: &WorkloadId) {
+        let slot = &workload.slot;
+        let revision = self.nodes[&id].revisions.get(workload);
+        let Some(service) = self.desired.services.get(&slot.service) else {
+            return;
+        };
+        let active =
+            self.desired.nodes.get(&id).is_none_or(|intent| {
+                intent.availability != dunlin_state::model::Availability::Drained
+            });
+        let wanted = match slot.slot {
+            Slot::Replica(index) => index < service.wanted_replicas(),
+            Slot::Node(_) => false,
+        };
+        let current = revision == Some(&service.revision);
+        let elsewhere = self
+            .nodes
+            .iter()
+            .any(|(other, node)| *other != id && node.running.iter().any(|w| w.slot == *slot));
+        if active && wanted && current && !elsewhere {
+            let text = format!("n{} at {}: {workload:?}", id.as_bytes()[7], self.now);
+            self.wrong_stops.push(text);
+        }
     }
 
     /// A replica ends by itself.

@@ -1,3 +1,4 @@
+mod chaos;
 mod flock;
 mod healing;
 mod placing;
