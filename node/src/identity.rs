@@ -43,7 +43,7 @@ pub enum IdentityError {
 
 /// A node's key, the count of this life, and the lock that keeps others out of its directory.
 #[derive(Debug)]
-pub struct Identity {
+pub(crate) struct Identity {
     /// The secret half of the node's identity.
     pub key: SigningKey,
     /// Which life this is; greater than all before it.
@@ -54,7 +54,7 @@ pub struct Identity {
 
 impl Identity {
     /// Opens the data directory: locks it, reads or makes the key, and counts this start.
-    pub fn open(dir: &Path, wall_seconds: u64) -> Result<Self, IdentityError> {
+    pub(crate) fn open(dir: &Path, wall_seconds: u64) -> Result<Self, IdentityError> {
         fs::create_dir_all(dir).map_err(io_error("create", dir))?;
         restrict(dir)?;
         let lock = lock(dir)?;
@@ -68,7 +68,7 @@ impl Identity {
     }
 
     /// The public half.
-    pub fn node(&self) -> NodeId {
+    pub(crate) fn node(&self) -> NodeId {
         NodeId::from_bytes(self.key.verifying_key().to_bytes())
     }
 }

@@ -15,7 +15,7 @@ use crate::cluster::Cluster;
 /// Tickets of this version start so.
 const PREFIX: &str = "dunlin1-";
 /// More addresses than this do not help a newcomer.
-pub const MAX_ADDRESSES: usize = 8;
+pub(crate) const MAX_ADDRESSES: usize = 8;
 const CHECKSUM_BYTES: usize = 4;
 /// The longest text worth decoding: 16 + 32 bytes, 8 IPv6 addresses and a checksum, in base32.
 const MAX_TEXT: usize = 512;

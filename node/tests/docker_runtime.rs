@@ -69,8 +69,14 @@ fn container(script: &str) -> ServiceSpec {
 }
 
 fn docker(arguments: &[&str]) -> String {
-    let output = Command::new("docker").args(arguments).output().unwrap();
-    String::from_utf8(output.stdout).unwrap().trim().to_owned()
+    let output = Command::new("docker")
+        .args(arguments)
+        .output()
+        .expect("docker runs");
+    String::from_utf8(output.stdout)
+        .expect("docker prints UTF-8")
+        .trim()
+        .to_owned()
 }
 
 /// The containers of a node, dead or alive.

@@ -67,23 +67,7 @@ struct Own {
 pub(super) async fn build(config: UpConfig, started: Instant) -> Result<Parts, UpError> {
     let clock = Clock::start();
     let invitation = invitation(config.join.as_deref())?;
-    let name = name(&config)?;
-    let identity = Identity::open(&config.data_dir, wall_millis() / 1_000)?;
-    let cluster = Cluster::settle(&config.data_dir, invitation.as_ref().map(|t| t.cluster))?;
-    let (membership, address) = bind_membership(&config)?;
-    let member = MemberId {
-        node: identity.node(),
-        boot: identity.boot,
-        address,
-    };
-    let me = Own {
-        member,
-        name,
-        cluster,
-        seed: identity.key.to_bytes(),
-        identity,
-    };
-
+    let (me, membership) = settle(&config, invitation.as_ref())?;
     let api_path = config
         .api
         .clone()
@@ -95,15 +79,61 @@ pub(super) async fn build(config: UpConfig, started: Instant) -> Result<Parts, U
     let net = Net::start(NetConfig {
         seed: NodeSeed(me.seed),
         cluster: ClusterSecret {
-            id: cluster.id,
-            key: cluster.key,
+            id: me.cluster.id,
+            key: me.cluster.key,
             previous_key: None,
         },
         membership,
         mdns: config.mdns,
     })?;
+    announce(&me, &api_path, invitation.is_some());
+    let info = info(&config, &me, api_path, started, notes, &runtimes_handle);
+    let built = Built {
+        me,
+        clock,
+        api,
+        runtimes,
+        runtimes_handle,
+        store,
+        engine,
+        first,
+        written,
+        net,
+    };
+    Ok(assemble(built, info, invitation.as_ref()))
+}
 
+/// Parts that exist and do not know each other yet.
+struct Built {
+    me: Own,
+    clock: Clock,
+    api: ApiServer,
+    runtimes: Runtimes,
+    runtimes_handle: RuntimesHandle,
+    store: Store,
+    engine: Engine,
+    first: Vec<Effect>,
+    written: mpsc::Receiver<Written>,
+    net: Net,
+}
+
+/// Connects the parts by bounded queues.
+fn assemble(built: Built, info: NodeInfo, invitation: Option<&Ticket>) -> Parts {
+    let Built {
+        me,
+        clock,
+        api,
+        runtimes,
+        runtimes_handle,
+        store,
+        engine,
+        first,
+        written,
+        net,
+    } = built;
+    let node = me.member.node;
     let (handle, requests) = EngineHandle::new();
+    ask_to_join(&handle, invitation, me.member.address);
     let (commands_tx, commands) = mpsc::channel(COMMANDS);
     let (events_tx, events) = mpsc::channel(NEWS);
     let (peer_tx, peer_requests) = mpsc::channel(peers::QUEUE);
@@ -126,28 +156,9 @@ pub(super) async fn build(config: UpConfig, started: Instant) -> Result<Parts, U
         routes: routes_tx,
         events: event_log.clone(),
     };
-    for address in invitation
-        .iter()
-        .flat_map(|t| &t.addresses)
-        .filter(|a| **a != address)
-    {
-        // The queue is empty and larger than a ticket; this cannot be refused.
-        if let Err(error) = handle.join(*address) {
-            tracing::warn!(%error, "cannot ask to join");
-        }
-    }
-    announce(&me, &api_path, invitation.is_some());
-    let node = me.member.node;
     let context = Context {
         engine: handle,
-        info: Arc::new(info(
-            &config,
-            &me,
-            api_path,
-            started,
-            notes,
-            &runtimes_handle,
-        )),
+        info: Arc::new(info),
         logs: LogSource {
             node,
             runtimes: runtimes_handle.clone(),
@@ -156,7 +167,7 @@ pub(super) async fn build(config: UpConfig, started: Instant) -> Result<Parts, U
         events: event_log,
         left: CancellationToken::new(),
     };
-    Ok(Parts {
+    Parts {
         context,
         api,
         driver: Driver::new(engine, clock, inbox, outbox),
@@ -172,7 +183,44 @@ pub(super) async fn build(config: UpConfig, started: Instant) -> Result<Parts, U
         net: net.tasks,
         routes,
         identity: me.identity,
-    })
+    }
+}
+
+/// Who this node is, which cluster it is in, and its bound membership socket.
+fn settle(config: &UpConfig, invitation: Option<&Ticket>) -> Result<(Own, UdpSocket), UpError> {
+    let name = name(config)?;
+    let identity = Identity::open(&config.data_dir, wall_millis() / 1_000)?;
+    let cluster = Cluster::settle(&config.data_dir, invitation.map(|t| t.cluster))?;
+    let (membership, address) = bind_membership(config)?;
+    let member = MemberId {
+        node: identity.node(),
+        boot: identity.boot,
+        address,
+    };
+    let seed = identity.key.to_bytes();
+    Ok((
+        Own {
+            member,
+            name,
+            cluster,
+            seed,
+            identity,
+        },
+        membership,
+    ))
+}
+
+fn ask_to_join(engine: &EngineHandle, invitation: Option<&Ticket>, own: SocketAddr) {
+    for address in invitation
+        .iter()
+        .flat_map(|t| &t.addresses)
+        .filter(|a| **a != own)
+    {
+        // The queue is empty and larger than a ticket, so this is not refused.
+        if let Err(error) = engine.join(*address) {
+            tracing::warn!(%error, "cannot ask to join");
+        }
+    }
 }
 
 fn announce(me: &Own, api: &Path, joining: bool) {

@@ -49,7 +49,7 @@ pub enum StoreError {
 
 /// The answer to a request.
 #[derive(Debug)]
-pub struct Written {
+pub(crate) struct Written {
     /// Which request.
     pub id: PersistId,
     /// Whether it is on disk now, or why not.
@@ -58,7 +58,7 @@ pub struct Written {
 
 /// A handle on the disk thread.
 #[derive(Debug)]
-pub struct Store {
+pub(crate) struct Store {
     jobs: Option<SyncSender<Job>>,
     thread: Option<JoinHandle<()>>,
 }
@@ -72,7 +72,7 @@ struct Job {
 impl Store {
     /// Opens the file, reads what an earlier life left, and starts the thread. Answers come on
     /// `written`.
-    pub fn open(
+    pub(crate) fn open(
         dir: &Path,
         written: mpsc::Sender<Written>,
     ) -> Result<(Self, Recovered), StoreError> {
@@ -97,7 +97,7 @@ impl Store {
 
     /// Moves a damaged file out of the way, so that the next [`Store::open`] starts empty. Returns
     /// its new path.
-    pub fn set_aside(dir: &Path, wall_seconds: u64) -> std::io::Result<PathBuf> {
+    pub(crate) fn set_aside(dir: &Path, wall_seconds: u64) -> std::io::Result<PathBuf> {
         let path = dir.join(database::FILE);
         let aside = dir.join(format!("{}.damaged-{wall_seconds}", database::FILE));
         std::fs::rename(&path, &aside)?;
@@ -106,7 +106,7 @@ impl Store {
 
     /// Queues a request. When the queue is full, or the thread has ended, the reason is returned
     /// and nothing will be written.
-    pub fn persist(&self, id: PersistId, writes: Vec<Write>) -> Result<(), String> {
+    pub(crate) fn persist(&self, id: PersistId, writes: Vec<Write>) -> Result<(), String> {
         let Some(jobs) = &self.jobs else {
             return Err("the store is closed".to_owned());
         };
@@ -120,7 +120,7 @@ impl Store {
     }
 
     /// Writes what is queued and ends the thread.
-    pub fn close(&mut self) {
+    pub(crate) fn close(&mut self) {
         self.jobs = None;
         if let Some(thread) = self.thread.take()
             && thread.join().is_err()
