@@ -6,6 +6,8 @@ use crate::commands::{
     completions, cordon, deploy, doctor, drain, events, explain, history, inspect, label, leave,
     logs, ls, nodes, ps, rm, run, scale, start, stop, ticket, version,
 };
+use crate::demo::DemoArgs;
+use crate::whoami::WhoamiArgs;
 
 const EXIT_CODES: &str = "\
 Exit codes:
@@ -114,6 +116,10 @@ pub enum Command {
     Leave(leave::LeaveArgs),
     /// Check how well this node is set up
     Doctor(doctor::DoctorArgs),
+    /// Show a cluster at work on this host, with a crash, and clean up
+    Demo(DemoArgs),
+    /// Serve HTTP and say which replica answers; a workload for demos and tests
+    Whoami(WhoamiArgs),
     /// Print a completion script for a shell
     Completions(completions::CompletionsArgs),
     /// Show the versions of this program and of the daemon

@@ -9,10 +9,10 @@ use dunlin_api::Exit;
 use dunlin_api::client::{Client, Host};
 
 use crate::args::{Cli, Command, Global};
-use crate::commands;
 use crate::context::{Context, default_socket};
 use crate::failure::Failure;
 use crate::output::Output;
+use crate::{commands, demo, whoami};
 
 /// Runs the command that the process's arguments name.
 pub fn main() -> ExitCode {
@@ -38,9 +38,12 @@ pub fn main() -> ExitCode {
             return ExitCode::from(exit.code());
         }
     };
+    if let Command::Whoami(args) = cli.command {
+        return whoami::run(args);
+    }
     let mut output = Output::of_process();
     let json = cli.global.json;
-    let exit = match run(cli) {
+    let exit = match run(cli, &mut output) {
         Ok(exit) => exit,
         Err(failure) => {
             report(&failure, json, &mut output);
@@ -50,9 +53,10 @@ pub fn main() -> ExitCode {
     ExitCode::from(exit.code())
 }
 
-fn run(cli: Cli) -> Result<Exit, Failure> {
+fn run(cli: Cli, output: &mut Output) -> Result<Exit, Failure> {
     match cli.command {
-        Command::Completions(args) => commands::completions::run(&args, &mut Output::of_process()),
+        Command::Demo(args) => demo::run(&args, cli.global.json, output),
+        Command::Completions(args) => commands::completions::run(&args, output),
         command => ask(command, &cli.global),
     }
 }

@@ -57,6 +57,8 @@ pub async fn dispatch(command: Command, context: &mut Context) -> Result<Exit, F
         Command::Leave(args) => leave::run(&args, context).await,
         Command::Doctor(args) => doctor::run(&args, context).await,
         Command::Version(args) => version::run(&args, context).await,
-        Command::Completions(_) => Err(Failure::usage("this command asks no daemon")),
+        Command::Demo(_) | Command::Whoami(_) | Command::Completions(_) => {
+            Err(Failure::usage("this command asks no daemon"))
+        }
     }
 }
