@@ -8,9 +8,10 @@ use dunlin_state::model::{NodeId, ServiceKey, Slot};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
+use super::auction::{Auction, FIRST_BACKOFF_MS, PASSING_MS};
 use super::candidates::{Invitation, invite};
 use super::round::{ENOUGH_MS, LastRound, ROUND_WINDOW_MS, Round};
-use super::{Message, RoundId, TAKEOVER_MS};
+use super::{Message, RoundId};
 use crate::cluster::{Cluster, Watch};
 use crate::placement::{Reason, reserves_anything};
 use crate::timers::Timers;
@@ -18,19 +19,6 @@ use crate::timers::Timers;
 /// Rounds that one node has in flight. Each waits for one round trip, so this allows thousands of
 /// rounds a second, and bounds what bidders hold in offers for one auctioneer.
 const MAX_ROUNDS: usize = 64;
-
-/// Milliseconds until an awarded slot counts as vacant again when no claim shows up: a push
-/// through the cluster takes a tenth of that.
-const PENDING_MS: u64 = 1_500;
-
-/// Milliseconds before the second round for a service that nobody took; doubles with each.
-const FIRST_BACKOFF_MS: u64 = 250;
-
-/// Milliseconds between rounds for a service that nobody takes. Changes that matter end the wait.
-const MAX_BACKOFF_MS: u64 = 5_000;
-
-/// Milliseconds before asking again when the refusals were of a kind that passes by itself.
-const PASSING_MS: u64 = 100;
 
 /// Milliseconds between two rounds that a change in the cluster brings forward.
 const NUDGE_MS: u64 = 250;
@@ -69,31 +57,6 @@ pub struct Auctioneer {
     /// Services that wait for a round to end.
     queued: BTreeSet<ServiceKey>,
     starving: BTreeSet<ServiceKey>,
-}
-
-/// The state of one service's auction.
-#[derive(Debug, Default)]
-struct Auction {
-    /// When the present vacancy began, or last shrank.
-    vacant_since: Option<u64>,
-    vacant: usize,
-    /// When a node of a better rank was last seen auctioning the service.
-    better_heard: Option<u64>,
-    not_before: u64,
-    /// Rounds in a row that placed nothing.
-    fruitless: u32,
-    nudged: u64,
-    round: Option<RoundId>,
-    pending: BTreeMap<u32, Pending>,
-    /// The highest epoch given away of each slot in this vacancy: a winner may show up late.
-    promised: BTreeMap<u32, u64>,
-    last: Option<LastRound>,
-}
-
-#[derive(Debug)]
-struct Pending {
-    node: NodeId,
-    until: u64,
 }
 
 /// What the auctioneer may look at.
@@ -455,71 +418,6 @@ impl Auctioneer {
         let bidders = self.rounds.remove(&round);
         let bidders = bidders.iter().flat_map(Round::bidders);
         bidders.map(|to| release(to, round)).collect()
-    }
-}
-
-impl Auction {
-    fn note_vacancy(&mut self, vacant: &BTreeSet<u32>, cluster: &Cluster, now: u64) {
-        self.pending.retain(|slot, pending| {
-            vacant.contains(slot)
-                && pending.until > now
-                && cluster.standing(pending.node).holds_claims()
-        });
-        let shrank = vacant.len() < self.vacant;
-        self.vacant = vacant.len();
-        if vacant.is_empty() {
-            self.vacant_since = None;
-            self.promised.clear();
-        } else if shrank || self.vacant_since.is_none() {
-            self.vacant_since = Some(now);
-        }
-    }
-
-    /// When a round may start. Later ranks give the earlier ones time, more so when they are known
-    /// to be at work.
-    fn start_at(&self, rank: usize) -> u64 {
-        let rank = u64::try_from(rank).unwrap_or(u64::MAX);
-        if rank == 0 {
-            return self.not_before;
-        }
-        let since = self.vacant_since.unwrap_or(0);
-        let heard = self
-            .better_heard
-            .map_or(0, |at| at.saturating_add(MAX_BACKOFF_MS));
-        let idle_since = since.max(heard);
-        let patience = rank.saturating_mul(TAKEOVER_MS);
-        self.not_before.max(idle_since.saturating_add(patience))
-    }
-
-    /// Writes down that `node` was given `slots`, and with which epochs.
-    fn promise(
-        &mut self,
-        slots: &[u32],
-        node: NodeId,
-        watch: &Watch,
-        now: u64,
-    ) -> Vec<(Slot, u64)> {
-        let until = now + PENDING_MS;
-        let mut won = Vec::with_capacity(slots.len());
-        for index in slots {
-            let slot = Slot::Replica(*index);
-            let promised = self.promised.entry(*index).or_default();
-            let epoch = watch.highest_epoch(slot).max(*promised).saturating_add(1);
-            *promised = epoch;
-            self.pending.insert(*index, Pending { node, until });
-            won.push((slot, epoch));
-        }
-        won
-    }
-
-    /// Counts a fruitless round; returns the wait before the next in milliseconds.
-    fn back_off(&mut self, passing: bool) -> u64 {
-        if passing {
-            return PASSING_MS;
-        }
-        let doublings = self.fruitless.min(10);
-        self.fruitless = self.fruitless.saturating_add(1);
-        (FIRST_BACKOFF_MS << doublings).min(MAX_BACKOFF_MS)
     }
 }
 

@@ -9,6 +9,7 @@
 //!
 //! Every message names its round, and an answer to a round that is over changes nothing.
 
+mod auction;
 mod auctioneer;
 mod bidder;
 mod candidates;

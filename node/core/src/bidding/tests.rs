@@ -1,1 +1,586 @@
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
+use dunlin_state::Now;
+use dunlin_state::desired::{Desired, Service};
+use dunlin_state::model::{
+    Facts, NodeId, NodeRegister, NodeReport, Resources, ServiceKey, ServiceSpec, Slot, Version,
+};
+use proptest::prelude::*;
+
+use super::auctioneer::Floor;
+use super::round::Round;
+use super::*;
+use crate::cluster::Cluster;
+use crate::liveness::Standing;
+use crate::placement::{NodeView, Reason};
+
+fn id(index: u8) -> NodeId {
+    NodeId::from_bytes([index; 32])
+}
+
+fn web() -> ServiceKey {
+    "web".parse().unwrap()
+}
+
+fn report(cpu_millis: u64) -> NodeReport {
+    NodeReport {
+        facts: Facts {
+            cpus: 4,
+            ..Facts::default()
+        },
+        capacity: Resources {
+            cpu_millis,
+            memory: 1 << 30,
+            disk: 0,
+        },
+        runtimes: vec!["process".to_owned()],
+        disk_ok: true,
+        ..NodeReport::default()
+    }
+}
+
+fn desired(cpu_millis: u64, replicas: u32) -> Desired {
+    let spec = ServiceSpec {
+        command: vec!["serve".to_owned()],
+        reservation: Resources {
+            cpu_millis,
+            ..Resources::ZERO
+        },
+        ..ServiceSpec::default()
+    };
+    let service = Service {
+        spec: Arc::new(spec),
+        revision: "r1".to_owned(),
+        replicas,
+        running: true,
+    };
+    Desired {
+        services: BTreeMap::from([(web(), service)]),
+        nodes: BTreeMap::new(),
+    }
+}
+
+fn round(seq: u64) -> RoundId {
+    RoundId { boot: 1, seq }
+}
+
+fn call(seq: u64, revision: &str, slots: u32) -> Message {
+    Message::Call {
+        round: round(seq),
+        service: web(),
+        revision: revision.to_owned(),
+        slots,
+    }
+}
+
+/// A bidder on a node with two cores.
+struct Bench {
+    bidder: Bidder,
+    desired: Desired,
+    held: BTreeSet<Slot>,
+    refused: Option<Reason>,
+}
+
+impl Bench {
+    fn new(cpu_millis: u64) -> Self {
+        Self {
+            bidder: Bidder::default(),
+            desired: desired(cpu_millis, 100),
+            held: BTreeSet::new(),
+            refused: None,
+        }
+    }
+
+    fn with<T>(&mut self, act: impl FnOnce(&mut Bidder, &Market<'_>) -> T) -> T {
+        let own = || NodeView::conditions(id(1), &report(2_000), Standing::Alive, &self.desired);
+        let market = Market {
+            desired: &self.desired,
+            own: &own,
+            refuse: &|_, _| self.refused.clone(),
+            holds: &|_, slot| self.held.contains(&slot),
+        };
+        act(&mut self.bidder, &market)
+    }
+
+    fn tell(&mut self, message: Message, now: u64) -> Vec<BidderEffect> {
+        self.with(|bidder, market| bidder.handle(id(9), message, market, now))
+    }
+}
+
+fn sent(effects: Vec<BidderEffect>) -> Option<Message> {
+    effects.into_iter().find_map(|e| match e {
+        BidderEffect::Send { to, message } => {
+            assert_eq!(to, id(9));
+            Some(message)
+        }
+        BidderEffect::Take { .. } => None,
+    })
+}
+
+fn bid_scores(effects: Vec<BidderEffect>) -> usize {
+    match sent(effects) {
+        Some(Message::Bid { scores, .. }) => scores.len(),
+        other => panic!("no bid: {other:?}"),
+    }
+}
+
+#[test]
+fn nothing_is_offered_twice_until_the_offer_ends() {
+    let mut bench = Bench::new(500);
+    assert_eq!(bid_scores(bench.tell(call(1, "r1", 3), 0)), 3);
+    assert_eq!(bid_scores(bench.tell(call(2, "r1", 3), 0)), 1);
+    let refused = sent(bench.tell(call(3, "r1", 3), 0));
+    let busy = Message::Refusal {
+        round: round(3),
+        reasons: vec![Reason::Busy],
+    };
+    assert_eq!(refused, Some(busy));
+    // Released by an empty award.
+    let release = Message::Award {
+        round: round(1),
+        slots: Vec::new(),
+    };
+    assert_eq!(bench.tell(release, 10), []);
+    assert_eq!(bid_scores(bench.tell(call(4, "r1", 9), 10)), 3);
+    // Lapsed.
+    assert_eq!(bench.bidder.poll_timeout(), Some(OFFER_MS));
+    let _ = bench.bidder.handle_timeout(10 + OFFER_MS);
+    assert_eq!(bid_scores(bench.tell(call(5, "r1", 9), 4_000)), 4);
+    assert_eq!(bench.tell(call(5, "r1", 9), 4_000), [], "a repeated call");
+}
+
+#[test]
+fn an_award_is_taken_once_in_time_and_only_as_far_as_it_was_offered() {
+    let mut bench = Bench::new(1_000);
+    assert_eq!(bid_scores(bench.tell(call(1, "r1", 5), 0)), 2);
+    let award = Message::Award {
+        round: round(1),
+        slots: (0..3).map(|n| (Slot::Replica(n), 7)).collect(),
+    };
+    let effects = bench.tell(award.clone(), 5);
+    let taken = effects
+        .iter()
+        .filter(|e| matches!(e, BidderEffect::Take { epoch: 7, .. }))
+        .count();
+    assert_eq!(taken, 2);
+    let refused = |slots: Vec<Slot>| Message::AwardRefused {
+        round: round(1),
+        slots,
+        reason: Reason::Lapsed,
+    };
+    assert_eq!(sent(effects), Some(refused(vec![Slot::Replica(2)])));
+    let all = (0..3).map(Slot::Replica).collect();
+    assert_eq!(sent(bench.tell(award, 6)), Some(refused(all)));
+}
+
+#[test]
+fn awards_of_held_or_unwanted_slots_are_refused() {
+    let mut bench = Bench::new(0);
+    bench.held.insert(Slot::Replica(0));
+    assert_eq!(bid_scores(bench.tell(call(1, "r1", 3), 0)), 3);
+    let slots = [Slot::Replica(0), Slot::Replica(100), Slot::Node(id(1))];
+    let award = Message::Award {
+        round: round(1),
+        slots: slots.iter().map(|s| (*s, 1)).collect(),
+    };
+    let effects = bench.tell(award, 5);
+    let takes = effects
+        .iter()
+        .any(|e| matches!(e, BidderEffect::Take { .. }));
+    assert!(!takes && effects.len() == 3, "{effects:?}");
+}
+
+#[test]
+fn a_call_about_an_unknown_revision_waits_for_it_and_no_longer() {
+    let mut bench = Bench::new(500);
+    assert_eq!(bench.tell(call(1, "r2", 1), 0), []);
+    assert_eq!(bench.tell(call(2, "r3", 1), 0), []);
+    bench.desired.services.get_mut(&web()).unwrap().revision = "r2".to_owned();
+    let effects = bench.with(|bidder, market| bidder.desired_changed(market, 100));
+    assert_eq!(bid_scores(effects), 1);
+    let late = bench.bidder.handle_timeout(BID_WINDOW_MS);
+    let stale = Message::Refusal {
+        round: round(2),
+        reasons: vec![Reason::StaleSpec],
+    };
+    assert_eq!(sent(late), Some(stale));
+}
+
+#[test]
+fn calls_beyond_the_bound_are_refused() {
+    let mut bench = Bench::new(0);
+    let refused = (0..5_000)
+        .filter(|seq| {
+            matches!(
+                sent(bench.tell(call(*seq, "r1", 1), 0)),
+                Some(Message::Refusal { .. })
+            )
+        })
+        .count();
+    assert_eq!(refused, 5_000 - 2_048);
+}
+
+/// An auctioneer that ranks `rank`-th among five nodes.
+struct Hall {
+    auctioneer: Auctioneer,
+    cluster: Cluster,
+    desired: Desired,
+    now: u64,
+}
+
+impl Hall {
+    fn new(rank: usize, replicas: u32) -> Self {
+        let desired = desired(500, replicas);
+        let clusters = (0..5).map(|index| {
+            let mut cluster = Cluster::new(id(index));
+            for other in 0..5 {
+                let _ = cluster.set_standing(id(other), Standing::Alive, &desired);
+                let register = NodeRegister {
+                    node: id(other),
+                    version: Version { boot: 1, seq: 1 },
+                    report: report(2_000),
+                };
+                let _ = cluster.set_register(&Arc::new(register));
+            }
+            let _ = cluster.set_service(&web(), &desired);
+            cluster
+        });
+        let mut ranked = clusters.filter(|c| c.my_rank(&web()) == Some(rank));
+        let cluster = ranked.next().unwrap();
+        Self {
+            auctioneer: Auctioneer::new(cluster.me(), 1, 1),
+            cluster,
+            desired,
+            now: 10_000,
+        }
+    }
+
+    fn with(
+        &mut self,
+        act: impl FnOnce(&mut Auctioneer, Floor<'_>, Now) -> Vec<AuctionEffect>,
+    ) -> Vec<(NodeId, Message)> {
+        let floor = Floor {
+            cluster: &self.cluster,
+            desired: &self.desired,
+            open: true,
+        };
+        let now = Now {
+            mono: self.now,
+            wall: self.now,
+        };
+        let effects = act(&mut self.auctioneer, floor, now);
+        let sends = effects.into_iter().filter_map(|e| match e {
+            AuctionEffect::Send { to, message } => Some((to, message)),
+            AuctionEffect::Unplaced { .. } => None,
+        });
+        sends.collect()
+    }
+
+    fn review(&mut self) -> Vec<(NodeId, Message)> {
+        self.with(|a, floor, now| a.review(&web(), floor, now))
+    }
+
+    fn tell(&mut self, from: NodeId, message: Message) -> Vec<(NodeId, Message)> {
+        self.with(|a, floor, now| a.handle(from, message, floor, now))
+    }
+
+    /// Lets time pass; returns what was sent and when.
+    fn wait(&mut self, duration: u64) -> Vec<(u64, NodeId, Message)> {
+        let end = self.now + duration;
+        let mut sent = Vec::new();
+        while let Some(due) = self.auctioneer.poll_timeout().filter(|due| *due <= end) {
+            self.now = self.now.max(due);
+            let messages = self.with(Auctioneer::handle_timeout);
+            sent.extend(messages.into_iter().map(|(to, m)| (self.now, to, m)));
+        }
+        self.now = end;
+        sent
+    }
+
+    fn refuse_all(&mut self, calls: &[(NodeId, Message)]) {
+        for (to, message) in calls {
+            if let Message::Call { round, .. } = message {
+                let refusal = Message::Refusal {
+                    round: *round,
+                    reasons: vec![Reason::DiskFailing],
+                };
+                let _ = self.tell(*to, refusal);
+            }
+        }
+    }
+}
+
+fn open_round(calls: &[(NodeId, Message)]) -> RoundId {
+    match &calls[0].1 {
+        Message::Call { round, .. } => *round,
+        other => panic!("no call: {other:?}"),
+    }
+}
+
+#[test]
+fn a_round_closes_when_all_have_answered_and_awards_the_best() {
+    let mut hall = Hall::new(0, 4);
+    let calls = hall.review();
+    assert_eq!(calls.len(), 5);
+    let round = open_round(&calls);
+    for (index, (to, _)) in calls.iter().enumerate() {
+        let scores = vec![-(index as i64), -10 - index as i64];
+        let out = hall.tell(*to, Message::Bid { round, scores });
+        assert_eq!(out.is_empty(), index < 4);
+        if index == 4 {
+            let awards: Vec<(NodeId, usize)> = out
+                .iter()
+                .map(|(to, m)| match m {
+                    Message::Award { slots, .. } => (*to, slots.len()),
+                    other => panic!("{other:?}"),
+                })
+                .collect();
+            let expected: Vec<(NodeId, usize)> = calls
+                .iter()
+                .enumerate()
+                .map(|(i, (to, _))| (*to, usize::from(i < 4)))
+                .collect();
+            assert_eq!(awards, expected, "losers are released");
+        }
+    }
+    // Pending slots are not auctioned again before their time.
+    assert!(hall.review().is_empty());
+    let again = hall.wait(2_000);
+    assert_eq!(again.first().map(|(at, ..)| *at), Some(11_500));
+    let late = hall.tell(
+        id(0),
+        Message::Bid {
+            round,
+            scores: vec![1],
+        },
+    );
+    let release = Message::Award {
+        round,
+        slots: Vec::new(),
+    };
+    assert_eq!(late, [(id(0), release)]);
+}
+
+#[test]
+fn epochs_grow_with_every_award() {
+    let mut hall = Hall::new(0, 1);
+    let mut epochs = Vec::new();
+    let mut calls = hall.review();
+    for _ in 0..3 {
+        let round = open_round(&calls);
+        let mut out = Vec::new();
+        for (to, _) in &calls {
+            out.extend(hall.tell(
+                *to,
+                Message::Bid {
+                    round,
+                    scores: vec![1],
+                },
+            ));
+        }
+        for (to, message) in out {
+            if let Message::Award { slots, .. } = message
+                && let Some((slot, epoch)) = slots.first()
+            {
+                epochs.push(*epoch);
+                let refused = Message::AwardRefused {
+                    round,
+                    slots: vec![*slot],
+                    reason: Reason::Lapsed,
+                };
+                let _ = hall.tell(to, refused);
+            }
+        }
+        let sent = hall.wait(300);
+        calls = sent.into_iter().map(|(_, to, m)| (to, m)).take(5).collect();
+    }
+    assert_eq!(epochs, [1, 2, 3]);
+}
+
+#[test]
+fn silent_candidates_delay_a_round_by_its_window_only() {
+    let mut hall = Hall::new(0, 1);
+    let calls = hall.review();
+    let round = open_round(&calls);
+    let _ = hall.tell(
+        calls[0].0,
+        Message::Bid {
+            round,
+            scores: vec![5],
+        },
+    );
+    let sent = hall.wait(1_000);
+    assert_eq!(sent.first().map(|(at, ..)| *at), Some(10_500));
+    // With most answers there, it is much less.
+    let mut hall = Hall::new(0, 1);
+    let calls = hall.review();
+    let round = open_round(&calls);
+    for (to, _) in &calls[..4] {
+        let _ = hall.tell(
+            *to,
+            Message::Bid {
+                round,
+                scores: vec![5],
+            },
+        );
+    }
+    let sent = hall.wait(1_000);
+    assert_eq!(sent.first().map(|(at, ..)| *at), Some(10_150));
+    // Nobody waits for a node that is known to be lost.
+    let mut hall = Hall::new(0, 1);
+    let calls = hall.review();
+    let round = open_round(&calls);
+    for (to, _) in &calls[..4] {
+        let _ = hall.tell(
+            *to,
+            Message::Bid {
+                round,
+                scores: vec![5],
+            },
+        );
+    }
+    let lost = calls[4].0;
+    let awards = hall.with(|a, floor, now| a.node_lost(lost, floor, now));
+    assert_eq!(awards.len(), 4);
+}
+
+#[test]
+fn what_nobody_takes_is_asked_for_ever_more_rarely_until_something_changes() {
+    let mut hall = Hall::new(0, 2);
+    let mut rounds = Vec::new();
+    let mut calls = hall.review();
+    while rounds.len() < 8 {
+        rounds.push(hall.now);
+        hall.refuse_all(&calls);
+        let due = hall.auctioneer.poll_timeout().unwrap();
+        let sent = hall.wait(due - hall.now);
+        calls = sent.into_iter().map(|(_, to, m)| (to, m)).collect();
+    }
+    let gaps: Vec<u64> = rounds.windows(2).map(|w| w[1] - w[0]).collect();
+    assert!((250..=300).contains(&gaps[0]), "{gaps:?}");
+    assert!(
+        gaps.windows(2).all(|g| g[1] > g[0] || g[0] >= 5_000),
+        "{gaps:?}"
+    );
+    assert!((5_000..=6_000).contains(&gaps[6]), "{gaps:?}");
+    hall.refuse_all(&calls);
+    hall.auctioneer.nudge(hall.now);
+    let next = hall.auctioneer.poll_timeout().unwrap() - hall.now;
+    assert!(next <= 100, "{next}");
+    let last = hall.auctioneer.last_round(&web()).unwrap();
+    assert_eq!((last.asked, last.refusals.len()), (5, 5));
+}
+
+#[test]
+fn the_next_in_rank_takes_over_a_vacancy_that_nobody_fills() {
+    for (rank, expected) in [(1, 11_500), (2, 13_000)] {
+        let mut hall = Hall::new(rank, 1);
+        assert!(hall.review().is_empty());
+        let sent = hall.wait(4_000);
+        assert_eq!(sent.first().map(|(at, ..)| *at), Some(expected));
+    }
+    // Not while a better one is seen at work.
+    let mut hall = Hall::new(1, 1);
+    let _ = hall.review();
+    for _ in 0..10 {
+        hall.auctioneer.heard_call(&web(), id(9), hall.now);
+        let _ = hall.review();
+        assert!(hall.wait(5_000).is_empty());
+    }
+    assert!(!hall.wait(3_000).is_empty());
+}
+
+proptest! {
+    /// Every slot goes to at most one node, no node gets more than it offered or what is forbidden
+    /// to it, no slot is left that somebody could have taken, and better scores come first.
+    #[test]
+    fn assignments_cover_what_can_be_covered(
+        offers in proptest::collection::btree_map(
+            0..8u8,
+            proptest::collection::vec(-1_000..1_000i64, 0..6),
+            0..6,
+        ),
+        slots in proptest::collection::btree_set(0..20u32, 0..12),
+        forbidden in proptest::collection::btree_set((0..20u32, 0..8u8), 0..6),
+    ) {
+        let slots: Vec<u32> = slots.into_iter().collect();
+        let candidates: BTreeSet<NodeId> = offers.keys().map(|n| id(*n)).collect();
+        let mut round = Round::new(web(), "r1".to_owned(), slots.clone(), candidates, 0);
+        for (node, scores) in &offers {
+            let mut scores = scores.clone();
+            // Marginal scores fall.
+            scores.sort_by(|a, b| b.cmp(a));
+            prop_assert!(round.bid(id(*node), scores));
+        }
+        let is_forbidden = |slot: u32, node: NodeId| forbidden.contains(&(slot, node.as_bytes()[0]));
+        let awards = round.assign(&slots, is_forbidden);
+        let mut given = BTreeSet::new();
+        for (node, won) in &awards {
+            prop_assert!(won.len() <= offers[&node.as_bytes()[0]].len());
+            for slot in won {
+                prop_assert!(given.insert(*slot), "slot {slot} twice");
+                prop_assert!(slots.contains(slot) && !is_forbidden(*slot, *node));
+            }
+        }
+        if forbidden.is_empty() {
+            let offered: usize = offers.values().map(Vec::len).sum();
+            prop_assert_eq!(given.len(), slots.len().min(offered));
+            // The scores that won are the best ones.
+            let mut all: Vec<i64> = offers.values().flatten().copied().collect();
+            all.sort_by(|a, b| b.cmp(a));
+            let mut won: Vec<i64> = Vec::new();
+            for (node, slots) in &awards {
+                let mut scores = offers[&node.as_bytes()[0]].clone();
+                scores.sort_by(|a, b| b.cmp(a));
+                won.extend(&scores[..slots.len()]);
+            }
+            won.sort_by(|a, b| b.cmp(a));
+            prop_assert_eq!(&won[..], &all[..won.len()]);
+        }
+    }
+
+    /// Whatever auctioneers ask and award in whatever order, the bidder never promises more than
+    /// the node has.
+    #[test]
+    fn offers_and_takes_never_exceed_the_capacity(
+        steps in proptest::collection::vec((0..3u8, 0..12u64, 0..6u32, 0..2_000u64), 1..60),
+    ) {
+        let mut bench = Bench::new(400);
+        let mut taken = 0;
+        let mut now = 0;
+        for (kind, seq, slots, pause) in steps {
+            now += pause;
+            let _ = bench.bidder.handle_timeout(now);
+            let message = match kind {
+                0 => call(seq, "r1", slots),
+                _ => Message::Award {
+                    round: round(seq),
+                    slots: (0..slots).map(|n| (Slot::Replica(n), 1)).collect(),
+                },
+            };
+            let own_taken = taken;
+            let desired = bench.desired.clone();
+            let own = || {
+                let mut view =
+                    NodeView::conditions(id(1), &report(2_000), Standing::Alive, &desired);
+                view.committed.cpu_millis = own_taken;
+                view
+            };
+            let market = Market {
+                desired: &desired,
+                own: &own,
+                refuse: &|_, _| None,
+                holds: &|_, _| false,
+            };
+            let effects = bench.bidder.handle(id(9), message, &market, now);
+            taken += effects
+                .iter()
+                .filter(|e| matches!(e, BidderEffect::Take { .. }))
+                .count() as u64 * 400;
+            let mut view = NodeView::conditions(id(1), &report(2_000), Standing::Alive, &desired);
+            bench.bidder.add_offers(&mut view);
+            prop_assert!(taken + view.offered.cpu_millis <= 2_000);
+        }
+    }
+}

@@ -12,7 +12,7 @@ use dunlin_state::model::{
     Facts, NodeId, Phase, Resources, RuntimeKind, ServiceKey, ServiceSpec, Slot,
 };
 
-use super::Engine;
+use crate::engine::Engine;
 use crate::io::{
     Adopted, Effect, Input, NodeConfig, Recovered, Running, RuntimeCommand, RuntimeEvent,
     WorkloadId, Write,
@@ -22,31 +22,31 @@ const LATENCY: u64 = 2;
 const DISK: u64 = 3;
 const RUNTIME: u64 = 5;
 
-struct Host {
-    engine: Option<Engine>,
-    boot: u64,
-    side: u32,
-    running: BTreeMap<WorkloadId, String>,
-    connected: BTreeSet<NodeId>,
-    document: Option<(Bytes, Vec<Bytes>)>,
-    recovered: Recovered,
-    answers: Vec<Result<bool, Rejection>>,
+pub(super) struct Host {
+    pub(super) engine: Option<Engine>,
+    pub(super) boot: u64,
+    pub(super) side: u32,
+    pub(super) running: BTreeMap<WorkloadId, String>,
+    pub(super) connected: BTreeSet<NodeId>,
+    pub(super) document: Option<(Bytes, Vec<Bytes>)>,
+    pub(super) recovered: Recovered,
+    pub(super) answers: Vec<Result<bool, Rejection>>,
 }
 
-struct Net {
-    now: u64,
-    hosts: BTreeMap<NodeId, Host>,
-    queue: BTreeMap<(u64, u64), (NodeId, Input)>,
-    seq: u64,
-    events: Vec<String>,
-    log: blake3::Hasher,
+pub(super) struct Net {
+    pub(super) now: u64,
+    pub(super) hosts: BTreeMap<NodeId, Host>,
+    pub(super) queue: BTreeMap<(u64, u64), (NodeId, Input)>,
+    pub(super) seq: u64,
+    pub(super) events: Vec<String>,
+    pub(super) log: blake3::Hasher,
 }
 
-fn node_id(index: u8) -> NodeId {
+pub(super) fn node_id(index: u8) -> NodeId {
     NodeId::from_bytes([index + 1; 32])
 }
 
-fn address(index: u8) -> SocketAddr {
+pub(super) fn address(index: u8) -> SocketAddr {
     ([10, 0, 0, index + 1], 7_000).into()
 }
 
@@ -54,11 +54,11 @@ fn index_of(node: NodeId) -> u8 {
     node.as_bytes()[0] - 1
 }
 
-fn key() -> ServiceKey {
+pub(super) fn key() -> ServiceKey {
     "web".parse().unwrap()
 }
 
-fn deploy(replicas: u32, version: &str) -> Command {
+pub(super) fn deploy(replicas: u32, version: &str) -> Command {
     let spec = ServiceSpec {
         runtime: RuntimeKind::Process,
         command: vec!["serve".to_owned(), version.to_owned()],
@@ -72,7 +72,7 @@ fn deploy(replicas: u32, version: &str) -> Command {
 }
 
 impl Net {
-    fn new(count: u8) -> Self {
+    pub(super) fn new(count: u8) -> Self {
         let mut net = Self {
             now: 1_000,
             hosts: BTreeMap::new(),
@@ -108,22 +108,22 @@ impl Net {
         net
     }
 
-    fn time(&self) -> Now {
+    pub(super) fn time(&self) -> Now {
         Now {
             mono: self.now,
             wall: 1_700_000_000_000 + self.now,
         }
     }
 
-    fn engines(&self) -> impl Iterator<Item = &Engine> {
+    pub(super) fn engines(&self) -> impl Iterator<Item = &Engine> {
         self.hosts.values().filter_map(|h| h.engine.as_ref())
     }
 
-    fn host(&mut self, index: u8) -> &mut Host {
+    pub(super) fn host(&mut self, index: u8) -> &mut Host {
         self.hosts.get_mut(&node_id(index)).unwrap()
     }
 
-    fn boot(&mut self, index: u8) {
+    pub(super) fn boot(&mut self, index: u8) {
         let now = self.time();
         let host = self.host(index);
         host.boot += 1;
@@ -158,7 +158,7 @@ impl Net {
     }
 
     /// The host loses power.
-    fn kill(&mut self, index: u8) {
+    pub(super) fn kill(&mut self, index: u8) {
         let host = self.host(index);
         host.engine = None;
         host.running.clear();
@@ -174,7 +174,7 @@ impl Net {
         }
     }
 
-    fn split(&mut self, side_b: &[u8]) {
+    pub(super) fn split(&mut self, side_b: &[u8]) {
         for index in side_b {
             self.host(*index).side = 1;
         }
@@ -190,7 +190,7 @@ impl Net {
         }
     }
 
-    fn heal(&mut self) {
+    pub(super) fn heal(&mut self) {
         for host in self.hosts.values_mut() {
             host.side = 0;
         }
@@ -209,7 +209,7 @@ impl Net {
         self.queue.insert(at, (to, input));
     }
 
-    fn propose(&mut self, index: u8, command: Command) {
+    pub(super) fn propose(&mut self, index: u8, command: Command) {
         let input = Input::Propose {
             id: ProposalId(self.seq),
             commands: vec![command],
@@ -218,7 +218,7 @@ impl Net {
         self.input(node_id(index), input);
     }
 
-    fn input(&mut self, to: NodeId, input: Input) {
+    pub(super) fn input(&mut self, to: NodeId, input: Input) {
         let now = self.time();
         let Some(engine) = self.hosts.get_mut(&to).and_then(|h| h.engine.as_mut()) else {
             return;
@@ -229,13 +229,13 @@ impl Net {
         self.perform(to, effects);
     }
 
-    fn run(&mut self, duration: u64) {
+    pub(super) fn run(&mut self, duration: u64) {
         let end = self.now + duration;
         while self.step(end) {}
         self.now = end;
     }
 
-    fn run_until(&mut self, limit: u64, done: impl Fn(&Self) -> bool) -> Option<u64> {
+    pub(super) fn run_until(&mut self, limit: u64, done: impl Fn(&Self) -> bool) -> Option<u64> {
         let start = self.now;
         while !done(self) {
             if !self.step(start + limit) {
@@ -362,7 +362,7 @@ impl Net {
     }
 
     /// Whether every living node sees each slot of the service ready exactly once.
-    fn is_settled(&self) -> bool {
+    pub(super) fn is_settled(&self) -> bool {
         let mut engines = self.engines();
         engines.all(|engine| {
             let Some(service) = engine.desired().services.get(&key()) else {
@@ -386,7 +386,7 @@ impl Net {
         })
     }
 
-    fn running_count(&self) -> usize {
+    pub(super) fn running_count(&self) -> usize {
         self.hosts.values().map(|h| h.running.len()).sum()
     }
 }
@@ -397,158 +397,4 @@ fn running(id: &WorkloadId) -> Running {
         workload: "w".to_owned(),
         endpoints: Vec::new(),
     }
-}
-
-#[test]
-fn thirty_replicas_on_three_nodes_run_within_a_third_of_a_second() {
-    let mut net = Net::new(3);
-    net.propose(1, deploy(30, "1"));
-    let took = net.run_until(5_000, Net::is_settled).unwrap();
-    assert!(took <= 300, "took {took} ms");
-    assert_eq!(net.host(1).answers.as_slice(), [Ok(true)]);
-    assert!(net.hosts.values().all(|h| h.running.len() == 10));
-}
-
-#[test]
-fn a_dead_nodes_work_is_taken_over() {
-    let mut net = Net::new(3);
-    net.propose(0, deploy(30, "1"));
-    net.run_until(5_000, Net::is_settled).unwrap();
-    net.run(2_000);
-    net.kill(2);
-    let replaced = |net: &Net| net.running_count() == 30 && net.is_settled();
-    let took = net.run_until(20_000, replaced).unwrap();
-    assert!((1_500..=2_500).contains(&took), "took {took} ms");
-}
-
-#[test]
-fn both_sides_of_a_partition_work_and_heal_to_one() {
-    let mut net = Net::new(5);
-    net.propose(0, deploy(10, "1"));
-    net.run_until(5_000, Net::is_settled).unwrap();
-    net.run(1_000);
-    net.split(&[3, 4]);
-    net.run(10_000);
-    assert_eq!(net.running_count(), 20);
-    // Both sides go on editing.
-    net.propose(4, deploy(12, "1"));
-    net.run(2_000);
-    net.heal();
-    net.run_until(60_000, Net::is_settled).expect("it heals");
-    net.run(5_000);
-    assert!(net.is_settled());
-    assert_eq!(net.running_count(), 12);
-    let prints: BTreeSet<_> = net.engines().map(Engine::fingerprint).collect();
-    assert_eq!(prints.len(), 1);
-}
-
-#[test]
-fn after_a_power_loss_all_work_comes_back_once() {
-    let mut net = Net::new(3);
-    net.propose(0, deploy(9, "1"));
-    net.run_until(5_000, Net::is_settled).unwrap();
-    net.run(10_000);
-    for index in 0..3 {
-        net.kill(index);
-    }
-    net.run(10_000);
-    for index in 0..3 {
-        net.boot(index);
-    }
-    let took = net.run_until(30_000, Net::is_settled).unwrap();
-    assert!(took <= 10_000, "took {took} ms");
-    net.run(10_000);
-    assert!(net.is_settled());
-    assert_eq!(net.running_count(), 9);
-}
-
-#[test]
-fn a_node_that_leaves_is_replaced_at_once() {
-    let mut net = Net::new(3);
-    net.propose(0, deploy(9, "1"));
-    net.run_until(5_000, Net::is_settled).unwrap();
-    net.run(1_000);
-    net.input(node_id(2), Input::Leave);
-    net.run(300);
-    net.kill(2);
-    let replaced = |net: &Net| net.running_count() == 9 && net.is_settled();
-    let took = net.run_until(5_000, replaced).unwrap();
-    assert!(took <= 1_000, "took {took} ms");
-}
-
-#[test]
-fn the_same_seed_gives_the_same_log() {
-    let run = || {
-        let mut net = Net::new(4);
-        net.propose(0, deploy(8, "1"));
-        net.run(3_000);
-        net.kill(1);
-        net.propose(2, deploy(10, "2"));
-        net.run(10_000);
-        net.boot(1);
-        net.run(5_000);
-        net.log.finalize()
-    };
-    assert_eq!(run(), run());
-}
-
-#[test]
-fn a_damaged_document_is_an_error_and_a_damaged_end_a_warning() {
-    let mut net = Net::new(1);
-    net.propose(0, deploy(1, "1"));
-    net.run_until(5_000, Net::is_settled).unwrap();
-    net.propose(0, deploy(2, "1"));
-    net.run(1_000);
-    let engine = net.engines().next().unwrap();
-    let config = engine.config().clone();
-    let now = net.time();
-    let (saved, changes) = net.host(0).document.clone().unwrap();
-    let mut broken = saved.to_vec();
-    let middle = broken.len() / 2;
-    broken[middle] ^= 0xff;
-    let start = |document| {
-        let recovered = Recovered {
-            document: Some(document),
-            ..Recovered::default()
-        };
-        Engine::new(config.clone(), recovered, now)
-    };
-    let error = start((broken.into(), Vec::new())).err().unwrap();
-    assert!(error.to_string().contains("cannot be read"), "{error}");
-    let mut cut = changes;
-    let last = cut.pop().unwrap();
-    cut.push(last.slice(..last.len() / 2));
-    let (engine, effects) = start((saved, cut)).unwrap();
-    assert!(!engine.desired().services.is_empty());
-    let warned = effects
-        .iter()
-        .any(|e| matches!(e, Effect::Event(e) if e.warning));
-    let saved = effects.iter().any(|e| match e {
-        Effect::Persist { writes, .. } => matches!(writes.as_slice(), [Write::Document(_)]),
-        _ => false,
-    });
-    assert!(warned && saved);
-}
-
-#[test]
-fn rubbish_from_a_peer_is_told_once_and_harmless() {
-    let mut net = Net::new(2);
-    for length in 0..50u8 {
-        let bytes = Bytes::from(vec![length; usize::from(length)]);
-        net.input(
-            node_id(0),
-            Input::Message {
-                from: node_id(1),
-                bytes,
-            },
-        );
-    }
-    let told = net
-        .events
-        .iter()
-        .filter(|e| e.contains("cannot be read"))
-        .count();
-    assert_eq!(told, 1);
-    net.propose(0, deploy(2, "1"));
-    assert!(net.run_until(5_000, Net::is_settled).is_some());
 }

@@ -1,0 +1,173 @@
+//! Carrying out what a claim should become.
+
+use dunlin_state::Now;
+use dunlin_state::desired::Service;
+use dunlin_state::model::{Phase, SlotId};
+
+use super::held::{Stage, Then};
+use super::wish::{Wish, wish};
+use super::{Effect, REPLACE_SOON_MS, Reconciler, World, stop_command};
+use crate::io::RuntimeCommand;
+
+impl Reconciler {
+    pub(super) fn review_slot(
+        &mut self,
+        slot: &SlotId,
+        world: &World<'_>,
+        now: Now,
+    ) -> Vec<Effect> {
+        let Some(held) = self.claims.get(slot) else {
+            return Vec::new();
+        };
+        let view = || {
+            let mut view = self.view(world.host, world.desired, Some(slot));
+            world.bidder.add_offers(&mut view);
+            view
+        };
+        let wish = wish(held, world, view);
+        let service = world.desired.services.get(&slot.service);
+        match (wish, service) {
+            (Wish::Keep, _) => self.keep(slot),
+            (Wish::Leave(why), _) => self.leave(slot, &why),
+            (Wish::Stop(why), _) => self.end(slot, &why, now),
+            (Wish::Replace, Some(service)) => self.replace(slot, service, world, now),
+            (Wish::ReplaceSoon, _) => {
+                let at = now.mono + REPLACE_SOON_MS;
+                self.revisits.set(&slot.service, Some(at));
+                Vec::new()
+            }
+            // Only a service that exists can want a replacement.
+            (Wish::Replace, None) => Vec::new(),
+        }
+    }
+
+    fn keep(&mut self, slot: &SlotId) -> Vec<Effect> {
+        let Some(held) = self.claims.get_mut(slot) else {
+            return Vec::new();
+        };
+        // Wanted again while it was on its way out: once it has stopped it starts anew.
+        if let Stage::Stopping { then, .. } = &mut held.stage {
+            *then = Then::Restart;
+        }
+        if held.claim.leaving {
+            held.claim.leaving = false;
+            self.changes.report = true;
+            self.changes.durable = true;
+        }
+        Vec::new()
+    }
+
+    fn leave(&mut self, slot: &SlotId, why: &str) -> Vec<Effect> {
+        let Some(held) = self.claims.get_mut(slot) else {
+            return Vec::new();
+        };
+        if held.claim.leaving {
+            return Vec::new();
+        }
+        held.claim.leaving = true;
+        held.say(why);
+        let text = format!("{slot} looks for another node: {why}");
+        let event = self.event(slot, false, text);
+        self.changes.report = true;
+        self.changes.durable = true;
+        vec![event]
+    }
+
+    /// Ends a claim: at once when nothing runs, else after its replica has stopped.
+    fn end(&mut self, slot: &SlotId, why: &str, now: Now) -> Vec<Effect> {
+        let Some(held) = self.claims.get_mut(slot) else {
+            return Vec::new();
+        };
+        match &mut held.stage {
+            // What runs has to be known before it can be stopped.
+            Stage::Recovering => Vec::new(),
+            Stage::Parked | Stage::Waiting { .. } | Stage::Ended => self.release(slot),
+            Stage::Stopping { then, .. } => {
+                *then = Then::Release;
+                if !held.claim.leaving {
+                    held.claim.leaving = true;
+                    self.changes.report = true;
+                }
+                Vec::new()
+            }
+            Stage::Starting | Stage::Running { .. } => {
+                held.claim.leaving = true;
+                held.say(why);
+                let text = format!("stopping {slot}: {why}");
+                let mut effects = vec![self.event(slot, false, text)];
+                effects.extend(self.stop(slot, Then::Release, now));
+                effects
+            }
+        }
+    }
+
+    fn replace(
+        &mut self,
+        slot: &SlotId,
+        service: &Service,
+        world: &World<'_>,
+        now: Now,
+    ) -> Vec<Effect> {
+        let Some(held) = self.claims.get_mut(slot) else {
+            return Vec::new();
+        };
+        held.claim.leaving = false;
+        self.changes.report = true;
+        self.changes.durable = true;
+        match &mut held.stage {
+            Stage::Recovering => Vec::new(),
+            Stage::Parked if !self.gate_open => {
+                held.adopt_spec(service);
+                Vec::new()
+            }
+            Stage::Parked | Stage::Waiting { .. } | Stage::Ended => {
+                held.adopt_spec(service);
+                held.stage = Stage::Waiting { at: now.mono };
+                self.run_due(slot, world, now)
+            }
+            Stage::Stopping { then, .. } => {
+                *then = Then::Restart;
+                held.reserve_also(&service.spec);
+                Vec::new()
+            }
+            Stage::Starting | Stage::Running { .. } => {
+                held.reserve_also(&service.spec);
+                let text = format!("updating {slot} to {}", service.revision);
+                let mut effects = vec![self.event(slot, false, text)];
+                effects.extend(self.stop(slot, Then::Restart, now));
+                effects
+            }
+        }
+    }
+
+    fn stop(&mut self, slot: &SlotId, then: Then, now: Now) -> Vec<Effect> {
+        let Some(held) = self.claims.get_mut(slot) else {
+            return Vec::new();
+        };
+        held.stage = Stage::Stopping {
+            then,
+            asked: now.mono,
+        };
+        held.claim.phase = Phase::Stopping;
+        held.claim.ready = false;
+        let command = stop_command(held);
+        self.changes.report = true;
+        self.set_timer(slot);
+        vec![Effect::Runtime(command)]
+    }
+
+    /// Gives a slot up; nothing of it runs.
+    pub(super) fn release(&mut self, slot: &SlotId) -> Vec<Effect> {
+        let Some(held) = self.claims.remove(slot) else {
+            return Vec::new();
+        };
+        self.timers.set(slot, None);
+        self.changes.report = true;
+        self.changes.durable = true;
+        self.changes.held.insert(slot.service.clone());
+        let residue = held.residue.into_iter();
+        residue
+            .map(|id| Effect::Runtime(RuntimeCommand::Remove { id }))
+            .collect()
+    }
+}
