@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use dunlin_state::desired::MAX_REPLICAS;
 use dunlin_state::model::{
     Constraint, ConstraintOp, Mode, Placement, Resources, RestartCondition, RestartPolicy,
     ServiceSpec,
@@ -15,9 +16,6 @@ use super::support::{
     DEPLOY, LIMITS, PLACEMENT, RESERVATIONS, RESOURCES, RESTART_POLICY, UPDATE_CONFIG,
 };
 use super::units::{bytes, cpu_millis, duration_ms};
-
-/// Most replicas of a service: the largest cluster that is simulated runs so many in all.
-const MAX_REPLICAS: u32 = 10_000;
 
 /// Most placement constraints of a service; each is checked on every node for every bid.
 const MAX_CONSTRAINTS: usize = 64;
@@ -317,7 +315,7 @@ pub(super) fn restart(report: &mut Report, view: &View<'_>) -> Option<RestartPol
 }
 
 fn constraint(report: &mut Report, view: &View<'_>) -> Option<Constraint> {
-    let text = report.filled(view)?;
+    let text = report.line(view)?;
     let operators = [("!=", ConstraintOp::NotEqual), ("==", ConstraintOp::Equal)];
     let split = operators.iter().find_map(|(sign, op)| {
         let (key, value) = text.split_once(sign)?;

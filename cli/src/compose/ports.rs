@@ -9,8 +9,8 @@ use super::read::View;
 use super::report::Report;
 use super::support::PORT;
 
-/// Most ports of a service: each one costs every node a listener.
-const MAX_PORTS: usize = 256;
+/// Most ports of a service, as in the cluster's own check: each one costs every node a listener.
+const MAX_PORTS: usize = 128;
 
 const PROTOCOLS: &[(&str, Protocol)] = &[("tcp", Protocol::Tcp), ("udp", Protocol::Udp)];
 
@@ -57,29 +57,43 @@ pub(super) fn ports(
 }
 
 fn add(report: &mut Report, ports: &mut Vec<PlacedPort>, item: &View<'_>, spec: PortSpec) {
-    if let Some(first) = ports.iter().find(|p| collide(&p.spec, &spec)) {
+    let inside = |p: &PortSpec| (p.target, p.protocol);
+    if let Some(known) = ports.iter_mut().find(|p| inside(&p.spec) == inside(&spec)) {
+        if spec.published.is_none() || known.spec == spec {
+            // It is there already, and perhaps published.
+        } else if known.spec.published.is_none() {
+            known.spec = spec;
+            known.at = item.at();
+            known.path.clone_from(&item.path);
+        } else {
+            let text = format!("port {} of the container is published twice", spec.target);
+            let related = (known.at, "it is published first");
+            report.error_related(item.at(), &item.path, text, related);
+        }
+        return;
+    }
+    // On which address does not matter: within a service the cluster tells ports apart by number.
+    let outside = |p: &PortSpec| p.published.map(|port| (port, p.protocol));
+    let taken = |p: &&PlacedPort| outside(&p.spec).is_some() && outside(&p.spec) == outside(&spec);
+    if let Some(first) = ports.iter().find(taken) {
         let text = format!("port {} is published twice", spec.published.unwrap_or(0));
         let related = (first.at, "it is published first");
         report.error_related(item.at(), &item.path, text, related);
         return;
     }
-    if ports.iter().any(|p| p.spec == spec) {
-        return;
-    }
-    match ports.len().cmp(&MAX_PORTS) {
-        std::cmp::Ordering::Less => ports.push(PlacedPort {
+    if ports.len() < MAX_PORTS {
+        ports.push(PlacedPort {
             spec,
             at: item.at(),
             path: item.path.clone(),
-        }),
-        // Said once; the report drops equal faults.
-        std::cmp::Ordering::Equal | std::cmp::Ordering::Greater => {
-            report.fault(item, format!("a service has at most {MAX_PORTS} ports"));
-        }
+        });
+    } else {
+        // Said once for each item; the report drops equal faults.
+        report.fault(item, format!("a service has at most {MAX_PORTS} ports"));
     }
 }
 
-/// Whether two published ports cannot both be answered on one host.
+/// Whether two published ports of different services cannot both be answered on one host.
 pub(super) fn collide(a: &PortSpec, b: &PortSpec) -> bool {
     let address = match (&a.host_ip, &b.host_ip) {
         (Some(a), Some(b)) => a == b,

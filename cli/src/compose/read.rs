@@ -204,6 +204,17 @@ impl Report<'_> {
         Some(text)
     }
 
+    /// A text that is not empty and stays on one line, as names and paths do.
+    pub(super) fn line<'n>(&mut self, view: &View<'n>) -> Option<&'n str> {
+        let text = self.filled(view)?;
+        if text.chars().any(char::is_control) {
+            let name = last_key(&view.path);
+            self.fault(view, format!("{name} has a control character"));
+            return None;
+        }
+        Some(text)
+    }
+
     /// `true` or `false`.
     pub(super) fn flag(&mut self, view: &View<'_>) -> Option<bool> {
         self.parsed(view, |text| match text {
@@ -232,7 +243,7 @@ impl Report<'_> {
         view: &View<'_>,
         read: impl FnOnce(&str) -> Result<T, String>,
     ) -> Option<T> {
-        let text = self.filled(view)?;
+        let text = self.line(view)?;
         match read(text) {
             Ok(value) => Some(value),
             Err(message) => {

@@ -79,6 +79,11 @@ impl<'s> Report<'s> {
         }
     }
 
+    /// How many faults there are so far.
+    pub(super) fn faults(&self) -> usize {
+        self.errors.len() + self.dropped
+    }
+
     /// Whether the file can still be deployed.
     pub(super) fn is_clean(&self) -> bool {
         self.errors.is_empty()

@@ -1,5 +1,6 @@
 //! A service of the file, turned into a specification.
 
+use dunlin_state::desired::{SpecFault, check_spec};
 use dunlin_state::model::{
     Constraint, ConstraintOp, Mode, RuntimeKind, ServiceKey, ServiceSpec, Strategy,
 };
@@ -55,6 +56,7 @@ pub(super) fn service(
     key: &ServiceKey,
     view: &View<'_>,
 ) -> Option<Read> {
+    let faults = report.faults();
     let mut reader = Reader::default();
     for (name, field) in report.section(view, &SERVICE) {
         reader.field(report, scope, key, name, &field);
@@ -69,7 +71,19 @@ pub(super) fn service(
         report.warn_key(view, text);
         return None;
     }
-    Some(reader.finish(report, scope, key, view))
+    let environment = reader.environment.clone().or(reader.env_file.clone());
+    let read = reader.finish(report, scope, key, view);
+    if report.faults() == faults
+        && let Err(fault) = check_spec(&read.service.spec)
+    {
+        // What the readers let through and the cluster would refuse: bounds, above all.
+        let place = match (&fault, &environment) {
+            (SpecFault::EnvironmentTooLarge { .. }, Some(environment)) => environment,
+            _ => view,
+        };
+        report.error(place.key_at, &place.path, fault.to_string());
+    }
+    Some(read)
 }
 
 #[derive(Default)]
@@ -115,8 +129,8 @@ impl<'n> Reader<'n> {
             "healthcheck" => spec.health = health(report, field),
             "volumes" => spec.volumes = mounts(report, scope, field),
             "stop_signal" => spec.stop_signal = report.parsed(field, signal),
-            "stop_grace_period" => spec.stop_grace_ms = report.parsed(field, duration_ms),
-            "user" => spec.user = report.filled(field).map(str::to_owned),
+            "stop_grace_period" => spec.stop_grace_ms = report.parsed(field, grace_ms),
+            "user" => spec.user = report.line(field).map(str::to_owned),
             "working_dir" => spec.working_dir = report.parsed(field, absolute),
             "hostname" => spec.hostname = report.parsed(field, hostname),
             "cpus" => cpus(&mut self.deployment.limit_cpu, report, field),
@@ -333,6 +347,16 @@ fn signal(text: &str) -> Result<String, String> {
         None => Err(format!(
             "'{text}' is not a signal; write for example 'SIGINT'"
         )),
+    }
+}
+
+/// Longest grace, in milliseconds: a drain waits for it.
+const MAX_GRACE_MS: u64 = 3_600_000;
+
+fn grace_ms(text: &str) -> Result<u64, String> {
+    match duration_ms(text)? {
+        ms if ms > MAX_GRACE_MS => Err(format!("'{text}' is longer than an hour")),
+        ms => Ok(ms),
     }
 }
 

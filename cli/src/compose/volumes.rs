@@ -16,7 +16,7 @@ use super::support::{TOP_VOLUME, VOLUME};
 const HARMLESS_OPTIONS: &[&str] = &["z", "Z", "cached", "delegated", "consistent", "nocopy"];
 
 /// Most mounts of a service.
-const MAX_MOUNTS: usize = 256;
+const MAX_MOUNTS: usize = 128;
 
 /// Declared volumes: the key in the file, and the name on the nodes.
 pub(super) type Declared = BTreeMap<String, String>;
@@ -98,7 +98,7 @@ pub(super) fn mounts(report: &mut Report, scope: &Scope<'_>, view: &View<'_>) ->
 
 /// `[SOURCE:]TARGET[:OPTIONS]`
 fn short(report: &mut Report, scope: &Scope<'_>, view: &View<'_>) -> Option<VolumeMount> {
-    let text = report.filled(view)?;
+    let text = report.line(view)?;
     let mut parts = text.splitn(3, ':');
     let first = parts.next().unwrap_or_default();
     let Some(target) = parts.next() else {
@@ -156,8 +156,8 @@ fn long(report: &mut Report, scope: &Scope<'_>, view: &View<'_>) -> Option<Volum
                 typed = true;
                 kind = report.choice(&field, KINDS);
             }
-            "source" => source = report.filled(&field).map(|text| (text, field)),
-            "target" => target = report.filled(&field).map(|text| (text, field)),
+            "source" => source = report.line(&field).map(|text| (text, field)),
+            "target" => target = report.line(&field).map(|text| (text, field)),
             "read_only" => read_only = report.flag(&field).unwrap_or(false),
             _ => report.unhandled(&field),
         }

@@ -247,6 +247,56 @@ fn ports() {
 }
 
 #[test]
+fn what_the_cluster_would_refuse_is_refused_here() {
+    let long = format!(
+        "command: [\"{}\"]\nuser: \"{}\"",
+        "x".repeat(500),
+        "u".repeat(2_000)
+    );
+    service(&long, &[("2:3", "services.web", "the user is too long")]);
+    let big = format!("environment:\n  A: {}", "x".repeat(50_000));
+    service(
+        &big,
+        &[("4:5", "services.web.environment", "takes 50001 bytes")],
+    );
+    service(
+        "user: \"a\\tb\"\nvolumes: [\"/a\\eb:/c\"]",
+        &[
+            ("4:11", "services.web.user", "control character"),
+            ("5:15", "services.web.volumes[0]", "control character"),
+        ],
+    );
+    service(
+        "stop_grace_period: 2h",
+        &[(
+            "4:24",
+            "services.web.stop_grace_period",
+            "longer than an hour",
+        )],
+    );
+    service(
+        "ports: [\"80:80\", \"81:80\"]",
+        &[(
+            "4:22",
+            "services.web.ports[1]",
+            "of the container is published twice",
+        )],
+    );
+    service(
+        "ports: [\"127.0.0.1:80:80\", \"127.0.0.2:80:81\"]",
+        &[(
+            "4:32",
+            "services.web.ports[1]",
+            "port 80 is published twice",
+        )],
+    );
+    service(
+        "ports: [\"1000-1200\"]",
+        &[("4:13", "services.web.ports[0]", "at most 128 ports")],
+    );
+}
+
+#[test]
 fn deploy() {
     let place = "services.web.deploy.placement.constraints[0]";
     let constraint = |text: &str, words: &str| {
@@ -400,8 +450,8 @@ fn interpolation_is_placed_at_the_variable() {
         &[("4:13", "services.web.user", "not closed")],
     );
     service(
-        "user: \"\\t${B:?set it}\"",
-        &[("4:14", "services.web.user", "B is required: set it")],
+        "labels: {a: \"\\t${B:?set it}\"}",
+        &[("4:20", "services.web.labels.a", "B is required: set it")],
     );
     service(
         "user: ${9}",

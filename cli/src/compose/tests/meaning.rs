@@ -126,6 +126,32 @@ fn ports() {
 }
 
 #[test]
+fn a_port_is_listed_once_and_published_if_anywhere() {
+    let ports = service("ports: [80, \"8080:80\", \"8080:80\", 80]")
+        .spec
+        .ports;
+    assert_eq!(ports.len(), 1);
+    assert_eq!(ports[0].published, Some(8080));
+}
+
+#[test]
+fn constraints_are_on_what_the_cluster_knows() {
+    for key in [
+        "id",
+        "hostname",
+        "platform.os",
+        "platform.arch",
+        "kernel",
+        "labels.a",
+    ] {
+        assert!(Constraint::is_known_key(&format!("node.{key}")), "{key}");
+        service(&format!(
+            "deploy: {{placement: {{constraints: [node.{key} == a]}}}}"
+        ));
+    }
+}
+
+#[test]
 fn two_services_may_hold_the_same_port_of_different_hosts() {
     let port = "ports: [{target: 80, published: 80, mode: host}]";
     let text = format!("services:\n  a: {{image: x, {port}}}\n  b: {{image: x, {port}}}\n");
