@@ -1,9 +1,11 @@
 //! The docker runtime against a real engine. Without one each test says so and returns, unless
 //! `DUNLIN_REQUIRE_DOCKER=1` says that there must be one.
+#![allow(clippy::unwrap_used, reason = "a failed step fails the test")]
 
 #[path = "support/runtime.rs"]
 mod support;
 
+use std::path::PathBuf;
 use std::process::Command;
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
@@ -14,6 +16,10 @@ use dunlin_state::model::{
     NodeId, PortSpec, PublishMode, Resources, RuntimeKind, ServiceSpec, VolumeMount,
 };
 use support::{Lab, shell};
+use tempfile::TempDir;
+use tokio::io::copy_bidirectional;
+use tokio::net::{UnixListener, UnixStream};
+use tokio::task::{JoinHandle, JoinSet};
 
 const IMAGE: &str = "dunlin-test/busybox:1";
 
@@ -59,6 +65,63 @@ async fn lab() -> Option<Lab> {
     );
     eprintln!("skipped: {missing}");
     None
+}
+
+/// A way to the engine that can be cut.
+struct Way {
+    socket: PathBuf,
+    task: Option<JoinHandle<()>>,
+    _directory: TempDir,
+}
+
+impl Way {
+    fn new() -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let socket = directory.path().join("docker.sock");
+        let mut way = Self {
+            socket,
+            task: None,
+            _directory: directory,
+        };
+        way.mend();
+        way
+    }
+
+    fn mend(&mut self) {
+        let listener = UnixListener::bind(&self.socket).unwrap();
+        self.task = Some(tokio::spawn(async move {
+            let mut connections = JoinSet::new();
+            while let Ok((mut near, _)) = listener.accept().await {
+                connections.spawn(async move {
+                    let mut far = UnixStream::connect("/var/run/docker.sock").await.unwrap();
+                    let _ = copy_bidirectional(&mut near, &mut far).await;
+                });
+            }
+        }));
+    }
+
+    async fn cut(&mut self) {
+        let task = self.task.take().unwrap();
+        task.abort();
+        let _ = task.await;
+        std::fs::remove_file(&self.socket).unwrap();
+    }
+}
+
+/// A node whose engine can be cut off.
+async fn lab_over(way: &Way) -> Lab {
+    let node = support::node();
+    let socket = way.socket.to_str().unwrap().to_owned();
+    Lab::with_socket(RuntimeKind::Docker, node, Some(socket)).await
+}
+
+async fn wait_for_offer(lab: &Lab, docker: bool) {
+    let mut offers = lab.handle.watch();
+    let there = offers.wait_for(|offer| offer.runtimes.contains(&"docker".to_owned()) == docker);
+    let waited = tokio::time::timeout(Duration::from_secs(20), there).await;
+    waited
+        .expect("the offer does not follow the engine")
+        .unwrap();
 }
 
 fn container(script: &str) -> ServiceSpec {
@@ -320,6 +383,61 @@ async fn a_container_removed_behind_our_back_is_noticed() {
         }
         other => panic!("{other:?}"),
     }
+}
+
+#[tokio::test]
+async fn what_ends_while_the_engine_is_away_is_told_when_it_is_back() {
+    if lab().await.is_none() {
+        return;
+    }
+    let mut way = Way::new();
+    let mut lab = lab_over(&way).await;
+    let _clean = CleanUp(lab.config.node);
+    wait_for_offer(&lab, true).await;
+    let ends = lab.start(0, container("exec sleep 1000")).await;
+    let stays = lab.start(1, container("exec sleep 1000")).await;
+    let vanishes = lab.start(2, container("exec sleep 1000")).await;
+
+    way.cut().await;
+    wait_for_offer(&lab, false).await;
+    lab.send_start(3, container("true")).await;
+    match lab.next().await {
+        RuntimeEvent::StartFailed { reason, .. } => assert!(reason.contains("answers")),
+        other => panic!("{other:?}"),
+    }
+    docker(&["kill", &ends.workload]);
+    docker(&["rm", "-f", &vanishes.workload]);
+
+    way.mend();
+    let mut told = vec![lab.next().await, lab.next().await];
+    told.sort_by_key(|event| matches!(event, RuntimeEvent::Lost(_)));
+    assert!(
+        matches!(&told[0], RuntimeEvent::Exited { id, code: 137, .. } if *id == ends.id),
+        "{told:?}"
+    );
+    assert!(
+        matches!(&told[1], RuntimeEvent::Lost(id) if *id == vanishes.id),
+        "{told:?}"
+    );
+    assert_eq!(lab.start(1, container("true")).await, stays);
+}
+
+#[tokio::test]
+async fn what_was_given_up_is_removed_when_its_engine_comes_back() {
+    if lab().await.is_none() {
+        return;
+    }
+    let mut way = Way::new();
+    let mut lab = lab_over(&way).await;
+    let _clean = CleanUp(lab.config.node);
+    let node = lab.config.node;
+    lab.start(0, container("exec sleep 1000")).await;
+    way.cut().await;
+    let mut lab = lab.restart().await;
+    assert!(lab.adopt().await.is_empty());
+    assert_eq!(containers_of(node).len(), 1);
+    way.mend();
+    lab.wait_until(|_| containers_of(node).is_empty()).await;
 }
 
 #[tokio::test]

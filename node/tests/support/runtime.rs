@@ -104,6 +104,14 @@ impl Lab {
     }
 
     pub async fn with(allowed: RuntimeKind, node: NodeId) -> Self {
+        Self::with_socket(allowed, node, None).await
+    }
+
+    pub async fn with_socket(
+        allowed: RuntimeKind,
+        node: NodeId,
+        docker_socket: Option<String>,
+    ) -> Self {
         let directory = Arc::new(tempfile::tempdir().unwrap());
         let config = RuntimesConfig {
             node,
@@ -112,7 +120,7 @@ impl Lab {
             advertise: "127.0.0.1".parse().unwrap(),
             supervisor_command: vec![env!("CARGO_BIN_EXE_dunlin-test-supervisor").into()],
             allowed,
-            docker_socket: None,
+            docker_socket,
         };
         Self::open(config, directory, Vec::new()).await
     }

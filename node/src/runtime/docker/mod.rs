@@ -37,9 +37,10 @@ mod waiters;
 use naming::Owner;
 use waiters::Waiters;
 
-/// Containers that are created and started at the same time. The engine takes locks of its own;
-/// more in parallel only lets each take longer.
-const PARALLEL_STARTS: usize = 8;
+/// Containers that are created and started at the same time. Most of a start is waiting for
+/// locks of the kernel's network stack, so more than there are CPUs pays: thirty on a busy 2-core
+/// host took 5.1 s by fours, 4.4 s by eights, 3.8 s by sixteens and 4.5 s all at once.
+const PARALLEL_STARTS: usize = 16;
 
 /// A container engine that answers.
 #[derive(Debug, Clone)]
