@@ -260,8 +260,9 @@ async fn a_stop_asks_first_and_kills_after_the_grace() {
 async fn what_a_replica_leaves_behind_ends_with_it() {
     let mut lab = Lab::new().await;
     // One in its group and one in a session of its own.
-    let script = "sleep 1000 & echo $!; setsid sleep 1000 & sleep 0.2; \
-                  cat /proc/thread-self/children; pgrep -P $$ | tail -1; exit 0";
+    let script = "sleep 1000 & echo $! | tee -a out; \
+                  setsid sh -c 'echo $$ | tee -a out; exec sleep 1000' & \
+                  while [ $(wc -l < out) != 2 ]; do sleep 0.01; done";
     let id = lab.start(0, shell(script)).await.id;
     lab.expect_exit(&id, 0).await;
     let chunk = lab
@@ -273,7 +274,7 @@ async fn what_a_replica_leaves_behind_ends_with_it() {
         .split_whitespace()
         .filter_map(|word| word.parse().ok())
         .collect();
-    assert!(!pids.is_empty());
+    assert_eq!(pids.len(), 2);
     for pid in pids {
         assert!(!support::is_alive(pid), "{pid} lives on");
     }
@@ -330,6 +331,68 @@ async fn a_killed_supervisor_takes_its_replica_along_and_it_counts_as_lost() {
     assert!(matches!(lab.next().await, RuntimeEvent::Lost(id) if id == running.id));
     assert!(!support::is_alive(leader));
     assert!(!support::is_alive(child));
+}
+
+#[tokio::test]
+async fn a_stop_does_not_depend_on_a_supervisor_that_is_stuck() {
+    let mut lab = Lab::new().await;
+    let running = lab.start(0, shell("sleep 1000")).await;
+    let leader = support::pid(&running.workload);
+    let supervisor = rustix::process::Pid::from_raw(support::parent(leader)).unwrap();
+    rustix::process::kill_process(supervisor, rustix::process::Signal::STOP).unwrap();
+    lab.send(RuntimeCommand::Stop {
+        id: running.id.clone(),
+        signal: None,
+        grace_ms: 0,
+    })
+    .await;
+    assert!(matches!(lab.next().await, RuntimeEvent::Lost(id) if id == running.id));
+    assert!(!support::is_alive(leader));
+}
+
+#[tokio::test]
+async fn a_replica_keeps_nothing_open_that_the_daemon_has_inherited() {
+    let mut lab = Lab::new().await;
+    // Without O_CLOEXEC, as a shell leaves it.
+    let (reader, writer) = rustix::pipe::pipe().unwrap();
+    lab.start(0, shell("exec sleep 1000")).await;
+    drop(writer);
+    let reader = std::fs::File::from(reader);
+    let end = tokio::task::spawn_blocking(move || std::io::read_to_string(reader));
+    let end = tokio::time::timeout(Duration::from_secs(20), end).await;
+    assert_eq!(end.expect("somebody keeps it open").unwrap().unwrap(), "");
+    lab.stop_all().await;
+}
+
+#[tokio::test]
+async fn a_supervisor_that_comes_too_late_starts_nothing() {
+    let mut lab = Lab::new().await;
+    let id = lab.start(0, shell("echo once; exit 2")).await.id;
+    lab.expect_exit(&id, 2).await;
+    let directory = lab.attempt_file(&id, "");
+    let late = std::process::Command::new(&lab.config.supervisor_command[0])
+        .arg(&directory)
+        .output()
+        .unwrap();
+    assert!(!late.status.success());
+    assert!(String::from_utf8_lossy(&late.stdout).contains("given up"));
+    assert_eq!(lab.wait_for_line(&id, "once").await, "once");
+}
+
+#[tokio::test]
+async fn the_program_dunlin_is_the_daemons_own_executable() {
+    let mut lab = Lab::new().await;
+    let spec = ServiceSpec {
+        command: ["dunlin", "/no/such/attempt"].map(str::to_owned).to_vec(),
+        ..ServiceSpec::default()
+    };
+    let id = lab.start(0, spec).await.id;
+    lab.expect_exit(&id, 1).await;
+    assert!(
+        lab.wait_for_line(&id, "cannot lock")
+            .await
+            .contains("/no/such/attempt")
+    );
 }
 
 #[tokio::test]

@@ -91,9 +91,14 @@ pub fn main(directory: &Path) -> ExitCode {
 }
 
 fn start(paths: &Paths) -> Result<(launch::Launched, File), Refusal> {
+    let lock = lock(&paths.lock())?;
+    // Only now: a daemon that found the lock free has drawn its conclusion, or made the directory
+    // anew for another supervisor.
+    if paths.exit().exists() {
+        return Err(Refusal::passing("it was given up before it had started"));
+    }
     let spec: LaunchSpec = read_json(&paths.spec())
         .map_err(|e| Refusal::passing(format!("cannot read {}: {e}", paths.spec().display())))?;
-    let lock = lock(&paths.lock())?;
     let launched = launch::launch(paths, &spec)?;
     let written = write_json(&paths.run(), &launched.record);
     if let Err(error) = written {

@@ -51,7 +51,7 @@ pub(crate) fn is_same(process: ProcessStamp) -> bool {
 }
 
 /// The living processes of a session that started no earlier than its leader.
-pub(crate) fn session_members(leader: ProcessStamp) -> Vec<(i32, Stat)> {
+pub(crate) fn session_members(leader: ProcessStamp) -> Vec<i32> {
     // A number stays taken while a session of that number has members. So if the leader's number
     // now belongs to a later process, nothing of the old session is left.
     if stat(leader.pid).is_some_and(|stat| stat.start != leader.start) {
@@ -66,6 +66,7 @@ pub(crate) fn session_members(leader: ProcessStamp) -> Vec<(i32, Stat)> {
         .filter_map(|pid| Some((pid, stat(pid)?)))
         .filter(|(_, stat)| stat.session == leader.pid && stat.start >= leader.start)
         .filter(|(_, stat)| stat.state != b'Z')
+        .map(|(pid, _)| pid)
         .collect()
 }
 

@@ -19,7 +19,11 @@ use crate::supervisor::{
 
 /// How much longer than the grace a supervisor may take to stop its workload, before the daemon
 /// does it in its place.
-const SUPERVISOR_PATIENCE: Duration = Duration::from_secs(5);
+const SUPERVISOR_PATIENCE: Duration = Duration::from_secs(3);
+/// Rounds of killing a session; each reads all of `/proc`.
+const KILL_ROUNDS: u32 = 100;
+/// Pause between such rounds.
+const KILL_PAUSE: Duration = Duration::from_millis(5);
 /// Exit code of a workload that died unseen: with its supervisor, or with the host's power.
 /// `SIGKILL` is what the kernel sends it in the first case.
 const KILLED: i32 = 128 + 9;
@@ -119,16 +123,27 @@ pub(super) fn conclude(paths: &Paths) -> Ending {
 /// Kills everything that an attempt may have left without its supervisor.
 fn kill_leftovers(paths: &Paths, record: &RunRecord) {
     if record.boot == boot_id() {
-        for (pid, _) in proc::session_members(record.supervisor) {
-            if let Some(pid) = Pid::from_raw(pid) {
-                let _ = rustix::process::kill_process(pid, Signal::KILL);
-            }
-        }
+        kill_session(record.supervisor);
     }
     let spec = read_json::<LaunchSpec>(&paths.spec());
     if let Some(cgroup) = spec.ok().and_then(|spec| spec.cgroup) {
         cgroup.kill_all();
         cgroup.remove();
+    }
+}
+
+/// Kills a session and waits a little for its members to be gone: a successor may want their
+/// ports.
+fn kill_session(leader: ProcessStamp) {
+    for _ in 0..KILL_ROUNDS {
+        let members = proc::session_members(leader);
+        if members.is_empty() {
+            return;
+        }
+        for pid in members.into_iter().filter_map(Pid::from_raw) {
+            let _ = rustix::process::kill_process(pid, Signal::KILL);
+        }
+        std::thread::sleep(KILL_PAUSE);
     }
 }
 
