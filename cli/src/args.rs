@@ -4,7 +4,7 @@ use clap::{Args, Parser, Subcommand};
 
 use crate::commands::{
     completions, cordon, deploy, doctor, drain, events, explain, history, inspect, label, leave,
-    logs, ls, nodes, ps, rm, run, scale, start, stop, ticket, version,
+    logs, ls, nodes, ps, rm, run, scale, start, stop, ticket, up, version,
 };
 use crate::demo::DemoArgs;
 use crate::whoami::WhoamiArgs;
@@ -72,6 +72,8 @@ pub struct Global {
 /// What to do.
 #[derive(Debug, Subcommand)]
 pub enum Command {
+    /// Run the daemon of this host in the foreground
+    Up(Box<up::UpArgs>),
     /// Print a ticket with which another host can join
     Ticket(ticket::TicketArgs),
     /// List the nodes

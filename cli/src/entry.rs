@@ -55,6 +55,7 @@ pub fn main() -> ExitCode {
 
 fn run(cli: Cli, output: &mut Output) -> Result<Exit, Failure> {
     match cli.command {
+        Command::Up(args) => commands::up::run(*args, &cli.global),
         Command::Demo(args) => demo::run(&args, cli.global.json, output),
         Command::Completions(args) => commands::completions::run(&args, output),
         command => ask(command, &cli.global),

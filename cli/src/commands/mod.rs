@@ -24,6 +24,7 @@ pub mod stop;
 #[cfg(test)]
 mod tests;
 pub mod ticket;
+pub mod up;
 pub mod version;
 
 use dunlin_api::Exit;
@@ -57,7 +58,7 @@ pub async fn dispatch(command: Command, context: &mut Context) -> Result<Exit, F
         Command::Leave(args) => leave::run(&args, context).await,
         Command::Doctor(args) => doctor::run(&args, context).await,
         Command::Version(args) => version::run(&args, context).await,
-        Command::Demo(_) | Command::Whoami(_) | Command::Completions(_) => {
+        Command::Up(_) | Command::Demo(_) | Command::Whoami(_) | Command::Completions(_) => {
             Err(Failure::usage("this command asks no daemon"))
         }
     }

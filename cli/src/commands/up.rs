@@ -1,0 +1,253 @@
+//! `dunlin up`
+
+use std::collections::BTreeMap;
+use std::io;
+use std::net::IpAddr;
+use std::path::PathBuf;
+
+use clap::{Args, ValueEnum};
+use dunlin_api::Exit;
+use dunlin_api::client::Host;
+use dunlin_node::{Profile, UpConfig};
+use dunlin_state::model::RuntimeKind;
+use tracing_subscriber::EnvFilter;
+
+use crate::args::Global;
+use crate::context::{default_data_dir, default_socket};
+use crate::failure::Failure;
+use crate::words;
+
+/// Threads of the daemon: it waits for the network and disks, and computes little. Two let one
+/// serve while the other decides; more would only cost memory on small hosts.
+const WORKERS: usize = 2;
+
+/// Words of `dunlin up`.
+#[derive(Debug, Args)]
+pub struct UpArgs {
+    /// Where the node keeps its key, its state and its workloads
+    /// [default: /var/lib/dunlin as root, else ~/.local/share/dunlin]
+    #[arg(long, value_name = "DIRECTORY", env = "DUNLIN_DATA_DIR")]
+    pub data_dir: Option<PathBuf>,
+    /// Name of this node [default: the host's name]
+    #[arg(long)]
+    pub name: Option<String>,
+    /// The address at which others reach this node [default: that of the default route]
+    #[arg(long, value_name = "IP")]
+    pub advertise: Option<IpAddr>,
+    /// Membership uses this port (UDP), the control plane the next (UDP and TCP)
+    #[arg(long, default_value_t = 7400, value_name = "BASE")]
+    pub port: u16,
+    /// Where the API listens [default: where commands look for it: unix:///run/dunlin/api.sock as
+    /// root, else in the user's runtime directory; with another --data-dir, api.sock in it]
+    #[arg(long, value_name = "URL")]
+    pub api: Option<String>,
+    /// Join the cluster of this ticket, or of the ticket in this file
+    #[arg(
+        long,
+        value_name = "TICKET",
+        env = "DUNLIN_TICKET",
+        hide_env_values = true
+    )]
+    pub join: Option<String>,
+    /// What starts replicas here
+    #[arg(long, value_enum, default_value_t = RuntimeChoice::Auto)]
+    pub runtime: RuntimeChoice,
+    /// A label of this node
+    #[arg(long, value_name = "KEY=VALUE", value_parser = words::pair)]
+    pub label: Vec<(String, String)>,
+    /// How patient membership is
+    #[arg(long, value_enum, default_value_t = ProfileChoice::Lan)]
+    pub profile: ProfileChoice,
+    /// Do not look for peers on the local network
+    #[arg(long)]
+    pub no_mdns: bool,
+    /// Move a damaged state file aside and fetch the state from peers
+    #[arg(long)]
+    pub recover: bool,
+    /// How log lines look
+    #[arg(long, value_enum, default_value_t = LogFormat::Text)]
+    pub log_format: LogFormat,
+    /// What is logged: error, warn, info, debug, trace, or a filter such as info,dunlin_core=debug
+    #[arg(
+        long,
+        default_value = "info",
+        env = "DUNLIN_LOG",
+        value_name = "FILTER"
+    )]
+    pub log_level: String,
+}
+
+/// A choice of runtimes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum RuntimeChoice {
+    /// Host processes only
+    Process,
+    /// Docker or Podman only
+    Docker,
+    /// Both, where they work
+    Auto,
+}
+
+/// A choice of timing presets.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum ProfileChoice {
+    /// Hosts on one network, round trips under 50 ms
+    Lan,
+    /// Hosts across the internet, round trips up to 500 ms
+    Wan,
+    /// Daemons on one host, for demos and tests
+    Local,
+}
+
+/// How log lines look.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum LogFormat {
+    /// For people
+    Text,
+    /// One JSON object per line
+    Json,
+}
+
+/// Runs the daemon until it is told to stop.
+pub fn run(args: UpArgs, global: &Global) -> Result<Exit, Failure> {
+    log_to_stderr(&args)?;
+    let config = config(args, global)?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(WORKERS)
+        .enable_all()
+        .build()
+        .map_err(|source| Failure::System {
+            message: "cannot start threads".to_owned(),
+            source,
+        })?;
+    let ended = runtime.block_on(dunlin_node::run(config));
+    ended.map_err(|error| Failure::Ended(error.to_string()))?;
+    Ok(Exit::Ok)
+}
+
+fn config(args: UpArgs, global: &Global) -> Result<UpConfig, Failure> {
+    // `--host` says to the daemon what it says to commands, so that one DUNLIN_HOST serves both.
+    let api = match args.api.as_ref().or(global.host.as_ref()) {
+        Some(text) => text.parse::<Host>()?.socket().to_path_buf(),
+        None => match &args.data_dir {
+            // A second daemon of the same user must not fight for the first one's socket.
+            Some(directory) if *directory != default_data_dir() => std::path::absolute(directory)
+                .map_err(|source| Failure::System {
+                    message: format!("cannot resolve {}", directory.display()),
+                    source,
+                })?
+                .join("api.sock"),
+            Some(_) | None => default_socket(),
+        },
+    };
+    let mut labels = BTreeMap::new();
+    for (key, value) in args.label {
+        if labels.insert(key.clone(), value).is_some() {
+            return Err(Failure::usage(format!("--label {key} is given twice")));
+        }
+    }
+    Ok(UpConfig {
+        data_dir: args.data_dir.unwrap_or_else(default_data_dir),
+        name: args.name,
+        advertise: args.advertise,
+        port: args.port,
+        api: Some(api),
+        join: args.join.filter(|ticket| !ticket.is_empty()),
+        runtime: match args.runtime {
+            RuntimeChoice::Process => RuntimeKind::Process,
+            RuntimeChoice::Docker => RuntimeKind::Docker,
+            RuntimeChoice::Auto => RuntimeKind::Auto,
+        },
+        labels,
+        profile: match args.profile {
+            ProfileChoice::Lan => Profile::Lan,
+            ProfileChoice::Wan => Profile::Wan,
+            ProfileChoice::Local => Profile::Local,
+        },
+        mdns: !args.no_mdns,
+        recover: args.recover,
+    })
+}
+
+fn log_to_stderr(args: &UpArgs) -> Result<(), Failure> {
+    let filter = EnvFilter::try_new(&args.log_level)
+        .map_err(|error| Failure::usage(format!("--log-level: {error}")))?;
+    let log = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(io::stderr);
+    match args.log_format {
+        LogFormat::Text => {
+            let choice = anstream::AutoStream::choice(&io::stderr());
+            log.with_ansi(choice != anstream::ColorChoice::Never).init();
+        }
+        LogFormat::Json => log.json().init(),
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+    use crate::args::{Cli, Command};
+
+    fn read(line: &str) -> Result<UpConfig, Failure> {
+        let cli = Cli::try_parse_from(line.split(' ')).unwrap();
+        match cli.command {
+            Command::Up(args) => config(*args, &cli.global),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn words_become_a_configuration() {
+        let config = read(
+            "dunlin up --data-dir /d --name n1 --advertise 10.0.0.1 --port 7500 \
+             --api unix:///d/x.sock --join t --runtime docker --label a=b --label c= \
+             --profile wan --no-mdns --recover",
+        );
+        let config = config.unwrap();
+        assert_eq!(config.data_dir, PathBuf::from("/d"));
+        assert_eq!(config.name.as_deref(), Some("n1"));
+        assert_eq!(config.advertise, Some([10, 0, 0, 1].into()));
+        assert_eq!(config.port, 7500);
+        assert_eq!(config.api, Some(PathBuf::from("/d/x.sock")));
+        assert_eq!(config.join.as_deref(), Some("t"));
+        assert_eq!(config.runtime, RuntimeKind::Docker);
+        assert_eq!(config.labels["a"], "b");
+        assert_eq!(config.labels["c"], "");
+        assert_eq!(config.profile, Profile::Wan);
+        assert!(!config.mdns && config.recover);
+    }
+
+    #[test]
+    fn defaults() {
+        let config = read("dunlin up").unwrap();
+        assert_eq!(config.data_dir, default_data_dir());
+        assert_eq!(config.port, 7400);
+        assert_eq!(config.runtime, RuntimeKind::Auto);
+        assert_eq!(config.profile, Profile::Lan);
+        assert!(config.mdns && !config.recover);
+    }
+
+    #[test]
+    fn a_second_daemon_has_a_socket_of_its_own() {
+        if std::env::var_os("DUNLIN_HOST").is_none() {
+            let config = read("dunlin up --data-dir /second").unwrap();
+            assert_eq!(config.api, Some(PathBuf::from("/second/api.sock")));
+        }
+        let config = read("dunlin up --data-dir /second -H unix:///a.sock").unwrap();
+        assert_eq!(config.api, Some(PathBuf::from("/a.sock")));
+    }
+
+    #[test]
+    fn words_that_contradict_each_other_are_refused() {
+        for line in [
+            "dunlin up --label a=1 --label a=2",
+            "dunlin up --api tcp://1.2.3.4:5",
+        ] {
+            assert_eq!(read(line).unwrap_err().exit(), Exit::Usage, "{line}");
+        }
+    }
+}
