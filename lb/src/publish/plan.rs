@@ -1,0 +1,224 @@
+//! Which listeners there should be. Pure.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, SocketAddr};
+
+use dunlin_state::model::{PortSpec, Protocol, PublishMode, ServiceKey};
+use dunlin_state::route::RouteTable;
+use thiserror::Error;
+
+/// What a listener serves.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Wish {
+    /// The service.
+    pub service: ServiceKey,
+    /// Its port, as its specification calls it.
+    pub target: u16,
+    /// Whether an IPv6 listener must leave IPv4 alone: a written `::` means IPv6 and no more.
+    pub only_v6: bool,
+}
+
+/// Why a published port gets no listener on this node.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Error)]
+pub enum Unpublishable {
+    /// It is a UDP port.
+    #[error("published UDP ports are not supported yet; reach the replicas by their SRV records")]
+    Udp,
+    /// Its host address is none.
+    #[error("'{0}' is no IP address; write one, or leave it out to publish on all addresses")]
+    BadAddress(String),
+    /// Its host address is of the other family than the one this node publishes on.
+    #[error(
+        "{host_ip} is not among what this node publishes on ({bind_ip}); start it with another address"
+    )]
+    OtherFamily {
+        /// What the port asks for.
+        host_ip: IpAddr,
+        /// What the node allows.
+        bind_ip: IpAddr,
+    },
+    /// Another service has it. A deployment is refused for this; it takes two at the same time, on
+    /// two sides of a partition, to get here.
+    #[error(
+        "{holder} already publishes it, and comes first in the order of names; publish one of them on another port"
+    )]
+    Taken {
+        /// Who has it.
+        holder: ServiceKey,
+    },
+}
+
+/// A published port that gets no listener.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Refusal {
+    /// Whose port.
+    pub service: ServiceKey,
+    /// The published port.
+    pub published: u16,
+    /// Why.
+    pub reason: Unpublishable,
+}
+
+/// The listeners that the ingress ports of a table ask for on a node that publishes on `bind_ip`,
+/// and what cannot be had. Services without ready replicas have theirs too: clients wait there.
+pub fn plan(table: &RouteTable, bind_ip: IpAddr) -> (BTreeMap<SocketAddr, Wish>, Vec<Refusal>) {
+    let mut wishes: BTreeMap<SocketAddr, Wish> = BTreeMap::new();
+    let mut refusals = Vec::new();
+    for (service, route) in &table.services {
+        for port in &route.ports {
+            let Some(published) = ingress(port) else {
+                continue;
+            };
+            let mut refuse = |reason| {
+                refusals.push(Refusal {
+                    service: service.clone(),
+                    published,
+                    reason,
+                });
+            };
+            let ip = match address(port, bind_ip) {
+                Ok(ip) => ip,
+                Err(reason) => {
+                    refuse(reason);
+                    continue;
+                }
+            };
+            let address = SocketAddr::new(ip, published);
+            if let Some(other) = wishes.get(&address) {
+                let holder = other.service.clone();
+                refuse(Unpublishable::Taken { holder });
+                continue;
+            }
+            let wish = Wish {
+                service: service.clone(),
+                target: port.target,
+                only_v6: ip.is_ipv6() && port.host_ip.is_some(),
+            };
+            wishes.insert(address, wish);
+        }
+    }
+    (wishes, refusals)
+}
+
+fn ingress(port: &PortSpec) -> Option<u16> {
+    match port.publish_mode {
+        PublishMode::Ingress => port.published,
+        PublishMode::Host => None,
+    }
+}
+
+/// The address to listen on, never a wider one than the port names: a particular address is taken
+/// as it is, and "all addresses" means all that this node publishes on.
+fn address(port: &PortSpec, bind_ip: IpAddr) -> Result<IpAddr, Unpublishable> {
+    match port.protocol {
+        Protocol::Tcp => {}
+        Protocol::Udp => return Err(Unpublishable::Udp),
+    }
+    let Some(text) = &port.host_ip else {
+        return Ok(bind_ip);
+    };
+    let Ok(host_ip) = text.parse::<IpAddr>() else {
+        return Err(Unpublishable::BadAddress(text.chars().take(80).collect()));
+    };
+    if !host_ip.is_unspecified() {
+        return Ok(host_ip);
+    }
+    if host_ip.is_ipv4() == bind_ip.is_ipv4() {
+        return Ok(bind_ip);
+    }
+    // A node that publishes on `::` publishes on all of IPv4 too, but not the other way round.
+    if host_ip.is_ipv4() && bind_ip.is_unspecified() {
+        return Ok(host_ip);
+    }
+    Err(Unpublishable::OtherFamily { host_ip, bind_ip })
+}
+
+#[cfg(test)]
+mod tests {
+    use dunlin_state::route::ServiceRoute;
+
+    use super::*;
+
+    fn port(published: u16, host_ip: Option<&str>) -> PortSpec {
+        PortSpec {
+            target: 80,
+            published: Some(published),
+            host_ip: host_ip.map(str::to_owned),
+            ..PortSpec::default()
+        }
+    }
+
+    fn table(services: &[(&str, Vec<PortSpec>)]) -> RouteTable {
+        let services = services.iter().map(|(name, ports)| {
+            let route = ServiceRoute {
+                ports: ports.clone(),
+                backends: Vec::new(),
+            };
+            (name.parse().unwrap(), route)
+        });
+        RouteTable {
+            services: services.collect(),
+        }
+    }
+
+    fn ip(text: &str) -> IpAddr {
+        text.parse().unwrap()
+    }
+
+    #[test]
+    fn never_listens_wider_than_written() {
+        let cases = [
+            ("0.0.0.0", None, Some("0.0.0.0")),
+            ("127.0.0.2", None, Some("127.0.0.2")),
+            ("0.0.0.0", Some("127.0.0.1"), Some("127.0.0.1")),
+            ("10.0.0.1", Some("127.0.0.1"), Some("127.0.0.1")),
+            ("10.0.0.1", Some("0.0.0.0"), Some("10.0.0.1")),
+            ("0.0.0.0", Some("::"), None),
+            ("10.0.0.1", Some("::"), None),
+            ("::1", Some("0.0.0.0"), None),
+            ("::", Some("0.0.0.0"), Some("0.0.0.0")),
+            ("::", Some("::1"), Some("::1")),
+            ("0.0.0.0", Some("everywhere"), None),
+        ];
+        for (bind, host, expected) in cases {
+            let found = address(&port(80, host), ip(bind));
+            assert_eq!(found.ok(), expected.map(ip), "{bind} {host:?}");
+        }
+    }
+
+    #[test]
+    fn only_a_written_address_shuts_ipv4_out() {
+        for (host, only_v6) in [(None, false), (Some("::"), true), (Some("::1"), true)] {
+            let table = table(&[("web", vec![port(80, host)])]);
+            let (wishes, _) = plan(&table, ip("::"));
+            let wish = wishes.values().next().unwrap();
+            assert_eq!(wish.only_v6, only_v6, "{host:?}");
+        }
+    }
+
+    #[test]
+    fn takes_ingress_tcp_ports_and_says_why_not_others() {
+        let mut udp = port(53, None);
+        udp.protocol = Protocol::Udp;
+        let mut host = port(81, None);
+        host.publish_mode = PublishMode::Host;
+        let mut inner = port(82, None);
+        inner.published = None;
+        let table = table(&[
+            ("a", vec![port(80, None), udp, host, inner]),
+            ("b", vec![port(80, None), port(80, Some("127.0.0.1"))]),
+        ]);
+        let (wishes, refusals) = plan(&table, ip("0.0.0.0"));
+        let served: Vec<_> = wishes
+            .iter()
+            .map(|(address, wish)| format!("{address} {}", wish.service))
+            .collect();
+        assert_eq!(served, ["0.0.0.0:80 default/a", "127.0.0.1:80 default/b"]);
+        let reasons: Vec<_> = refusals.into_iter().map(|r| r.reason).collect();
+        let holder = "a".parse().unwrap();
+        assert_eq!(
+            reasons,
+            [Unpublishable::Udp, Unpublishable::Taken { holder }]
+        );
+    }
+}
