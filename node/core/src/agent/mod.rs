@@ -271,7 +271,8 @@ impl Agent {
 
     /// Takes in one register, of this or another node.
     fn take_register(&mut self, register: &Arc<NodeRegister>, now: Now) {
-        let change = self.cluster.set_register(register);
+        let ask_roomier = register.node == self.me || self.auctioneer.is_starving();
+        let change = self.cluster.set_register(register, ask_roomier);
         self.dirty.extend(change.services);
         if change.roomier {
             self.auctioneer.nudge(now.mono);

@@ -106,6 +106,11 @@ impl Auctioneer {
         pending.map(|(s, p)| (Slot::Replica(*s), p.node)).collect()
     }
 
+    /// Whether a service waits for somebody to take it.
+    pub(crate) fn is_starving(&self) -> bool {
+        !self.starving.is_empty()
+    }
+
     /// Another node called for bids: if its rank is better, this node need not take over.
     pub(crate) fn heard_call(&mut self, service: &ServiceKey, from: NodeId, now: u64) {
         if from != self.me

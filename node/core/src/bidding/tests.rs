@@ -241,7 +241,7 @@ impl Hall {
                     version: Version { boot: 1, seq: 1 },
                     report: report(2_000),
                 };
-                let _ = cluster.set_register(&Arc::new(register));
+                let _ = cluster.set_register(&Arc::new(register), true);
             }
             let _ = cluster.set_service(&web(), &desired);
             cluster

@@ -6,6 +6,7 @@
 //! changed register costs a comparison with the one before, and no input costs work proportional
 //! to nodes times services.
 
+mod filter;
 mod ranks;
 #[cfg(test)]
 mod tests;
@@ -15,8 +16,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use dunlin_state::desired::{Desired, Service};
-use dunlin_state::model::{Claim, Mode, NodeId, NodeRegister, NodeReport, ServiceKey, Slot};
+use dunlin_state::model::{Claim, Mode, NodeId, NodeRegister, NodeReport, ServiceKey};
 
+use filter::Filter;
 use ranks::{Rank, TOP_RANKS};
 pub(crate) use watch::Watch;
 
@@ -36,6 +38,7 @@ pub(crate) struct Cluster {
     missing: BTreeSet<NodeId>,
     ranks: BTreeMap<ServiceKey, Rank>,
     watched: BTreeMap<ServiceKey, Watch>,
+    filter: Filter,
     held: BTreeSet<ServiceKey>,
 }
 
@@ -93,6 +96,7 @@ impl Cluster {
             missing: BTreeSet::new(),
             ranks: BTreeMap::new(),
             watched: BTreeMap::new(),
+            filter: Filter::default(),
             held: BTreeSet::new(),
         }
     }
@@ -238,26 +242,32 @@ impl Cluster {
             .collect()
     }
 
-    /// Takes in a register.
-    pub(crate) fn set_register(&mut self, register: &Arc<NodeRegister>) -> RegisterChange {
+    /// Takes in a register. Whether the node has more room now is found out only if asked for.
+    pub(crate) fn set_register(
+        &mut self,
+        register: &Arc<NodeRegister>,
+        ask_roomier: bool,
+    ) -> RegisterChange {
         let node = register.node;
+        self.missing.remove(&node);
         let entry = self
             .nodes
             .entry(node)
             .or_insert_with(|| Node::unknown(node));
-        self.missing.remove(&node);
         let before = entry.register.replace(Arc::clone(register));
         entry.trusted = entry.is_of_this_life();
         let old = before.as_deref().map(|r| &r.report);
+        let differ = |old| conditions_differ(old, &register.report);
         let mut change = RegisterChange {
             services: BTreeSet::new(),
-            roomier: old.is_none_or(|old| conditions_differ(old, &register.report)),
+            roomier: ask_roomier && old.is_none_or(differ),
         };
         let old_claims = old.map_or(&[][..], |r| r.claims.as_slice());
         self.diff_claims(node, old_claims, &register.report.claims, &mut change);
         change
     }
 
+    /// Brings the watched services up to date with a node's new claims.
     fn diff_claims(
         &mut self,
         node: NodeId,
@@ -265,37 +275,48 @@ impl Cluster {
         new: &[Claim],
         change: &mut RegisterChange,
     ) {
-        // Reports list claims by slot; if one does not, this costs more and stays right.
-        let mut gone: BTreeMap<(&ServiceKey, Slot), &Claim> = BTreeMap::new();
-        let mut came: BTreeMap<(&ServiceKey, Slot), &Claim> = BTreeMap::new();
+        let mut gone: Vec<&Claim> = Vec::new();
+        let mut came: Vec<&Claim> = Vec::new();
         let mut olds = old.iter().peekable();
         for claim in new {
-            while let Some(earlier) = olds.next_if(|o| o.slot < claim.slot) {
-                gone.insert((&earlier.slot.service, earlier.slot.slot), earlier);
-            }
-            match olds.next_if(|o| o.slot == claim.slot) {
-                Some(same) if same == claim => {}
-                Some(_) | None => {
-                    came.insert((&claim.slot.service, claim.slot.slot), claim);
+            loop {
+                match olds.peek() {
+                    Some(o) if o.slot == claim.slot => {
+                        if *o != claim {
+                            came.push(claim);
+                        }
+                        olds.next();
+                        break;
+                    }
+                    Some(o) if o.slot < claim.slot => gone.extend(olds.next()),
+                    Some(_) | None => {
+                        came.push(claim);
+                        break;
+                    }
                 }
             }
         }
-        gone.extend(olds.map(|o| ((&o.slot.service, o.slot.slot), o)));
+        gone.extend(olds);
+        change.roomier |= !gone.is_empty();
         let nodes = &self.nodes;
         let standing = |n| standing_in(nodes, n);
-        for ((service, slot), _) in gone {
-            change.roomier = true;
-            if came.contains_key(&(service, slot)) {
-                continue;
-            }
-            if let Some(watch) = self.watched.get_mut(service) {
-                watch.remove(slot, node, &standing);
+        // Reports list claims by slot. If one does not, some claims are both gone and come, which
+        // is why the gone ones go first.
+        for claim in gone {
+            let service = &claim.slot.service;
+            if self.filter.may_contain(service)
+                && let Some(watch) = self.watched.get_mut(service)
+            {
+                watch.remove(claim.slot.slot, node, &standing);
                 change.services.insert(service.clone());
             }
         }
-        for ((service, slot), claim) in came {
-            if let Some(watch) = self.watched.get_mut(service) {
-                watch.insert(slot, node, claim, &standing);
+        for claim in came {
+            let service = &claim.slot.service;
+            if self.filter.may_contain(service)
+                && let Some(watch) = self.watched.get_mut(service)
+            {
+                watch.insert(claim.slot.slot, node, claim, &standing);
                 change.services.insert(service.clone());
             }
         }
@@ -354,7 +375,9 @@ impl Cluster {
     fn review_watch(&mut self, service: &ServiceKey, desired: &Desired) {
         let wanted = self.held.contains(service) || self.my_rank(service).is_some();
         if !wanted {
-            self.watched.remove(service);
+            if self.watched.remove(service).is_some() {
+                self.filter = Filter::of(self.watched.keys());
+            }
             return;
         }
         if self.watched.contains_key(service) {
@@ -370,6 +393,7 @@ impl Cluster {
             }
         }
         watch.set_wanted(wanted_slots(desired.services.get(service)), &standing);
+        self.filter.add(service);
         self.watched.insert(service.clone(), watch);
     }
 }

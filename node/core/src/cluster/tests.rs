@@ -140,7 +140,7 @@ proptest! {
                         claims.sort_by(|a, b| a.slot.cmp(&b.slot));
                         claims.dedup_by(|a, b| a.slot == b.slot);
                     }
-                    let _ = cluster.set_register(&register(id(node), seq as u64, claims));
+                    let _ = cluster.set_register(&register(id(node), seq as u64, claims), true);
                 }
                 Step::Stands(node, standing) => {
                     let _ = cluster.set_standing(id(node), standing, &desired);
