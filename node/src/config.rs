@@ -1,7 +1,7 @@
 //! What `dunlin up` is told.
 
 use std::collections::BTreeMap;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 
 use dunlin_gossip::membership::Profile;
@@ -30,6 +30,10 @@ pub struct UpConfig {
     pub profile: Profile,
     /// Whether to look for peers on the local network.
     pub mdns: bool,
+    /// Where to answer DNS queries for service names; nowhere when absent.
+    pub dns: Option<SocketAddr>,
+    /// The domain that service names are under; `dunlin.internal` when absent.
+    pub dns_suffix: Option<String>,
     /// Move a damaged state file aside and fetch the state from peers, even when none is known.
     pub recover: bool,
 }

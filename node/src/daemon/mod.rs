@@ -78,6 +78,15 @@ pub enum UpError {
     /// The network.
     #[error(transparent)]
     Net(#[from] NetError),
+    /// The domain of service names.
+    #[error("--dns-suffix: {0}")]
+    Suffix(#[from] dunlin_dns::BadSuffix),
+    /// The DNS port.
+    #[error(transparent)]
+    Dns(#[from] dunlin_dns::BindError),
+    /// The DNS server failed.
+    #[error(transparent)]
+    DnsServe(#[from] dunlin_dns::ServeError),
     /// A part of the running node failed.
     #[error(transparent)]
     Driver(#[from] DriverError),
@@ -140,6 +149,7 @@ impl Node {
             peers,
             net,
             routes,
+            dns,
             identity,
         } = parts;
         let (stop_api, stop_driver, stop_rest) = (
@@ -148,6 +158,13 @@ impl Node {
             CancellationToken::new(),
         );
         let mut tasks = JoinSet::new();
+        if let Some((server, suffix)) = dns {
+            let (routes, stop) = (routes.clone(), stop_rest.clone());
+            tasks.spawn(async move {
+                server.serve(routes, suffix, stop).await?;
+                Ok("the DNS server")
+            });
+        }
         let stop = stop_driver.clone();
         tasks.spawn(async move {
             // Held here so that the table outlives a moment with no reader.

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use dunlin_core::engine::{Engine, StartError};
 use dunlin_core::io::{Effect, NodeConfig, Recovered, RuntimeCommand, RuntimeEvent};
+use dunlin_dns::{DnsServer, Suffix};
 use dunlin_gossip::membership::MemberId;
 use dunlin_gossip::net::{ClusterSecret, Net, NetConfig, NetTasks, NodeSeed};
 use dunlin_state::model::{Facts, NodeId};
@@ -52,6 +53,7 @@ pub(super) struct Parts {
     pub(super) peers: PeerDesk,
     pub(super) net: NetTasks,
     pub(super) routes: watch::Receiver<Arc<RouteTable>>,
+    pub(super) dns: Option<(DnsServer, Suffix)>,
     pub(super) identity: Identity,
 }
 
@@ -73,6 +75,7 @@ pub(super) async fn build(config: UpConfig, started: Instant) -> Result<Parts, U
         .clone()
         .unwrap_or_else(|| config.data_dir.join("api.sock"));
     let api = ApiServer::bind(&api_path)?;
+    let dns = bind_dns(&config).await?;
     let (written_tx, written) = mpsc::channel(WRITTEN);
     let (runtimes, runtimes_handle) = Runtimes::open(runtimes_config(&config, &me)).await?;
     let (store, engine, first, notes) = recover(&config, &me, &runtimes_handle, written_tx, clock)?;
@@ -92,6 +95,7 @@ pub(super) async fn build(config: UpConfig, started: Instant) -> Result<Parts, U
         me,
         clock,
         api,
+        dns,
         runtimes,
         runtimes_handle,
         store,
@@ -108,6 +112,7 @@ struct Built {
     me: Own,
     clock: Clock,
     api: ApiServer,
+    dns: Option<(DnsServer, Suffix)>,
     runtimes: Runtimes,
     runtimes_handle: RuntimesHandle,
     store: Store,
@@ -123,6 +128,7 @@ fn assemble(built: Built, info: NodeInfo, invitation: Option<&Ticket>) -> Parts 
         me,
         clock,
         api,
+        dns,
         runtimes,
         runtimes_handle,
         store,
@@ -182,8 +188,20 @@ fn assemble(built: Built, info: NodeInfo, invitation: Option<&Ticket>) -> Parts 
         },
         net: net.tasks,
         routes,
+        dns,
         identity: me.identity,
     }
+}
+
+async fn bind_dns(config: &UpConfig) -> Result<Option<(DnsServer, Suffix)>, UpError> {
+    let Some(address) = config.dns else {
+        return Ok(None);
+    };
+    let suffix = match &config.dns_suffix {
+        Some(text) => text.parse()?,
+        None => Suffix::default(),
+    };
+    Ok(Some((DnsServer::bind(address).await?, suffix)))
 }
 
 /// Who this node is, which cluster it is in, and its bound membership socket.
