@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::io;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
@@ -61,6 +61,12 @@ pub struct UpArgs {
     /// Do not look for peers on the local network
     #[arg(long)]
     pub no_mdns: bool,
+    /// Answer DNS queries for service names here, over UDP and TCP
+    #[arg(long, value_name = "ADDR:PORT")]
+    pub dns: Option<SocketAddr>,
+    /// The domain of service names [default: dunlin.internal]
+    #[arg(long, value_name = "DOMAIN", requires = "dns")]
+    pub dns_suffix: Option<String>,
     /// Move a damaged state file aside and fetch the state from peers
     #[arg(long)]
     pub recover: bool,
@@ -147,6 +153,8 @@ fn config(args: UpArgs, global: &Global) -> Result<UpConfig, Failure> {
         }
     }
     Ok(UpConfig {
+        dns: args.dns,
+        dns_suffix: args.dns_suffix,
         data_dir: args.data_dir.unwrap_or_else(default_data_dir),
         name: args.name,
         advertise: args.advertise,

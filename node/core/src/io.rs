@@ -94,7 +94,7 @@ pub enum Input {
     Runtime(RuntimeEvent),
     /// Join through this membership address.
     Join(SocketAddr),
-    /// Hand nothing over, say goodbye: the daemon stops for good on this cluster.
+    /// Say goodbye and end all replicas: the daemon stops for good on this cluster.
     Leave,
     /// The runtimes on offer or the disk's health have changed.
     Host {

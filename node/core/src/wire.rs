@@ -17,8 +17,9 @@ pub const WIRE_VERSION: u8 = 1;
 /// Bytes of a message at most: a saved document of a large cluster, and some room.
 pub const MAX_MESSAGE_BYTES: usize = 9 * 1024 * 1024;
 
-/// Bytes of a membership message at most: such a message fits a datagram.
-pub const MAX_SWIM_BYTES: usize = 1_400;
+/// Bytes of a membership message at most. Most fit a datagram; a whole member list, which is sent
+/// when two views differ for long, holds up to 256 members of less than 80 bytes.
+pub const MAX_SWIM_BYTES: usize = 24 * 1024;
 
 /// Nesting of a message at most; honest ones need less than half of it.
 const MAX_DEPTH: usize = 32;

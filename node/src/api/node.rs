@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use axum::Json;
 use axum::extract::State;
@@ -18,6 +18,10 @@ use crate::cluster::Cluster;
 use crate::host;
 use crate::runtime::RuntimesHandle;
 use crate::ticket::{MAX_ADDRESSES, Ticket};
+
+/// How long replicas may take to end when their node leaves; what is left is killed by nobody.
+const LEAVE_DEADLINE: Duration = Duration::from_secs(20);
+const LEAVE_POLL: Duration = Duration::from_millis(50);
 
 /// What does not change while the daemon runs.
 pub(crate) struct NodeInfo {
@@ -133,8 +137,11 @@ pub(super) async fn ticket(
 
 pub(super) async fn leave(State(context): State<Context>) -> Answer<ChangeResponse> {
     context.engine.leave()?;
-    Cluster::forget(&context.info.data_dir)
-        .map_err(|error| Failure::new(ErrorCode::Internal, error.to_string()))?;
+    let deadline = Instant::now() + LEAVE_DEADLINE;
+    while Instant::now() < deadline && !context.engine.ask(|e| e.report().claims.is_empty()).await?
+    {
+        tokio::time::sleep(LEAVE_POLL).await;
+    }
     context.left.cancel();
     Ok(Json(ChangeResponse { changed: true }))
 }

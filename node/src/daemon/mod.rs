@@ -19,11 +19,11 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::api::{ApiServer, BindError, Context};
-use crate::cluster::ClusterError;
+use crate::cluster::{Cluster, ClusterError};
 use crate::config::UpConfig;
 use crate::identity::{Identity, IdentityError};
 use crate::runtime::{OpenError, RuntimesError};
-use crate::store::StoreError;
+use crate::store::{Store, StoreError};
 use crate::ticket::BadTicket;
 pub use driver::DriverError;
 use dunlin_gossip::net::{NetError, NetTasks};
@@ -107,6 +107,7 @@ pub async fn run(config: UpConfig) -> Result<(), UpError> {
     let started = Instant::now();
     let mut terminate = signal(SignalKind::terminate()).map_err(UpError::Signals)?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(UpError::Signals)?;
+    let data_dir = config.data_dir.clone();
     let parts = setup::build(config, started).await?;
     let mut node = Node::start(parts);
     let left = node.context.left.clone();
@@ -121,6 +122,11 @@ pub async fn run(config: UpConfig) -> Result<(), UpError> {
         Err(error) => tracing::error!(%error, "stopping"),
     }
     node.shutdown().await;
+    if left.is_cancelled() {
+        // Nothing of this cluster may leak into the next one that this node joins.
+        Store::forget(&data_dir)?;
+        Cluster::forget(&data_dir)?;
+    }
     result.map(|_reason| ())
 }
 

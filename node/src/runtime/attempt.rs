@@ -34,8 +34,8 @@ pub(super) enum Order {
 pub(super) enum Begin {
     /// With a start.
     Start(Box<Workload>),
-    /// With one that runs.
-    Adopted(Live, Arc<dyn Runtime>),
+    /// With one that runs, once the token says that the engine has been told of it.
+    Adopted(Live, Arc<dyn Runtime>, CancellationToken),
 }
 
 /// What remains of a task.
@@ -63,7 +63,10 @@ impl Attempt {
     pub(super) async fn run(mut self, begin: Begin) -> Done {
         let ending = match begin {
             Begin::Start(workload) => self.start(&workload).await,
-            Begin::Adopted(live, runtime) => self.watch(live, runtime, None).await,
+            Begin::Adopted(live, runtime, announced) => {
+                announced.cancelled().await;
+                self.watch(live, runtime, None).await
+            }
         };
         if let Some(ending) = ending {
             self.tell(ending.event(self.id.clone())).await;

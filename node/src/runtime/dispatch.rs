@@ -9,6 +9,7 @@ use dunlin_core::io::{Adopted, RuntimeCommand, RuntimeEvent, WorkloadId};
 use tokio::net::TcpStream;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
 use super::attempt::{Attempt, Begin, Done, Order, QUEUE};
@@ -144,39 +145,54 @@ impl Dispatch {
     }
 
     fn adopt(&mut self) {
-        let (shared, events) = (self.shared.clone(), self.events.clone());
+        let shared = self.shared.clone();
         self.tasks.spawn(async move {
             let mut all = Vec::new();
             for runtime in shared.all() {
                 let found = runtime.adopt().await;
                 all.extend(found.into_iter().map(|found| (found, runtime.clone())));
             }
-            let list: Vec<Adopted> = all.iter().map(|(found, _)| found.adopted.clone()).collect();
-            // Before anything is said of any one of them.
-            let _ = events.send(RuntimeEvent::Adopted(list)).await;
             Finished::Adoption(all)
+        });
+    }
+
+    /// Takes over what was found, then says so: a command about one of them, which can only follow
+    /// the news, finds it known. Nothing is said of any one of them before.
+    fn adopted(&mut self, all: Vec<(Found, Arc<dyn Runtime>)>) {
+        let list: Vec<Adopted> = all.iter().map(|(found, _)| found.adopted.clone()).collect();
+        let announced = CancellationToken::new();
+        for (found, runtime) in all {
+            self.take_over(found, runtime, &announced);
+        }
+        let events = self.events.clone();
+        self.tasks.spawn(async move {
+            let _ = events.send(RuntimeEvent::Adopted(list)).await;
+            announced.cancel();
+            Finished::Side
         });
     }
 
     fn finished(&mut self, finished: Finished) {
         match finished {
             Finished::Attempt(done) => self.attempt_done(done),
-            Finished::Adoption(all) => {
-                for (found, runtime) in all {
-                    self.take_over(found, runtime);
-                }
-            }
+            Finished::Adoption(all) => self.adopted(all),
             Finished::Side => {}
         }
     }
 
-    fn take_over(&mut self, found: Found, runtime: Arc<dyn Runtime>) {
+    fn take_over(
+        &mut self,
+        found: Found,
+        runtime: Arc<dyn Runtime>,
+        announced: &CancellationToken,
+    ) {
         let running = found.adopted.running;
         let id = running.id.clone();
         if let Some(ended) = found.ended
             && !self.entries.contains_key(&id)
         {
-            self.spawn(id, Begin::Adopted(Live { running, ended }, runtime));
+            let live = Live { running, ended };
+            self.spawn(id, Begin::Adopted(live, runtime, announced.clone()));
         }
     }
 

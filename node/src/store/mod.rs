@@ -104,6 +104,15 @@ impl Store {
         Ok(aside)
     }
 
+    /// Deletes what this node knows of its cluster.
+    pub(crate) fn forget(dir: &Path) -> Result<(), StoreError> {
+        let path = dir.join(database::FILE);
+        std::fs::remove_file(&path).map_err(|e| StoreError::Open {
+            path,
+            reason: e.to_string(),
+        })
+    }
+
     /// Queues a request. When the queue is full, or the thread has ended, the reason is returned
     /// and nothing will be written.
     pub(crate) fn persist(&self, id: PersistId, writes: Vec<Write>) -> Result<(), String> {

@@ -342,6 +342,7 @@ impl Agent {
             cluster: &self.cluster,
             desired: &self.desired,
             desired_known: self.desired_known,
+            leaving: self.leaving,
             host: &self.host,
             bidder: &self.bidder,
         };

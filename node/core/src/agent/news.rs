@@ -170,9 +170,15 @@ impl Agent {
         out
     }
 
-    /// This node is about to leave: it takes nothing more.
-    pub fn leave(&mut self) {
+    /// This node is about to leave: it takes nothing more, and ends what it runs, which others
+    /// start again once they have heard the goodbye.
+    pub fn leave(&mut self, now: Now) -> Vec<Output> {
+        let mut out = Vec::new();
         self.leaving = true;
+        self.dirty
+            .extend(self.reconciler.claims().map(|c| c.slot.service.clone()));
+        self.settle(now, &mut out);
+        out
     }
 
     /// A node that has been gone for long is forgotten.

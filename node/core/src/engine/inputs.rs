@@ -83,7 +83,8 @@ impl Engine {
             }
             Input::Join(address) => self.tell_membership(membership::Input::Join { address }, out),
             Input::Leave => {
-                self.agent.leave();
+                let outputs = self.agent.leave(now);
+                self.carry_out(outputs, out);
                 self.tell_membership(membership::Input::Leave, out);
             }
             Input::Host {

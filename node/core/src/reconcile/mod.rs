@@ -79,6 +79,8 @@ pub(crate) struct World<'a> {
     /// Whether desired state is known at all: a node that lost its disk keeps what it runs until
     /// a peer has told it what is wanted.
     pub(crate) desired_known: bool,
+    /// Whether this node is leaving the cluster: nothing of it may run on.
+    pub(crate) leaving: bool,
     /// This node's report; its claims are not looked at.
     pub(crate) host: &'a NodeReport,
     pub(crate) bidder: &'a Bidder,

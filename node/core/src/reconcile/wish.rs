@@ -27,6 +27,9 @@ pub(super) enum Wish {
 /// Decides about one claim of this node. `view` is this node without that claim.
 pub(super) fn wish(held: &Held, world: &World<'_>, view: impl FnOnce() -> NodeView) -> Wish {
     let claim = &held.claim;
+    if world.leaving {
+        return Wish::Stop("the node leaves the cluster".to_owned());
+    }
     let Some(service) = world.desired.services.get(&claim.slot.service) else {
         return if world.desired_known {
             Wish::Stop("the service was removed".to_owned())
