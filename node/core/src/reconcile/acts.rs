@@ -90,7 +90,7 @@ impl Reconciler {
                 }
                 Vec::new()
             }
-            Stage::Starting | Stage::Running { .. } => {
+            Stage::Starting { .. } | Stage::Running { .. } => {
                 held.claim.leaving = true;
                 held.say(why);
                 let text = format!("stopping {slot}: {why}");
@@ -130,7 +130,7 @@ impl Reconciler {
                 held.reserve_also(&service.spec);
                 Vec::new()
             }
-            Stage::Starting | Stage::Running { .. } => {
+            Stage::Starting { .. } | Stage::Running { .. } => {
                 held.reserve_also(&service.spec);
                 let text = format!("updating {slot} to {}", service.revision);
                 let mut effects = vec![self.event(slot, false, text)];

@@ -133,7 +133,7 @@ impl Reconciler {
                 effects
             }
             Some((code, oom)) => {
-                held.stage = Stage::Starting;
+                held.stage = Stage::Starting { asked: now.mono };
                 let exit = ExitReport {
                     code,
                     oom,

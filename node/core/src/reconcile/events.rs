@@ -56,7 +56,7 @@ impl Reconciler {
 
     fn on_preparing(&mut self, id: &WorkloadId) -> Vec<Effect> {
         if let Some(held) = self.current(id)
-            && held.stage == Stage::Starting
+            && matches!(held.stage, Stage::Starting { .. })
         {
             held.claim.phase = Phase::Preparing;
             self.changes.report = true;
@@ -71,7 +71,7 @@ impl Reconciler {
             return vec![stop_stray(running.id)];
         };
         match held.stage {
-            Stage::Starting => {
+            Stage::Starting { .. } => {
                 held.set_running(running, now.wall, now.mono);
                 self.changes.report = true;
                 self.run_due(&slot, world, now)
@@ -98,7 +98,7 @@ impl Reconciler {
             return Vec::new();
         };
         match held.stage {
-            Stage::Starting => {}
+            Stage::Starting { .. } => {}
             Stage::Stopping { .. } => return self.on_ended(id, None, world, now),
             Stage::Recovering
             | Stage::Parked
@@ -160,7 +160,7 @@ impl Reconciler {
             return Vec::new();
         };
         match held.stage {
-            Stage::Starting | Stage::Running { .. } => self.on_died(id, exit, now),
+            Stage::Starting { .. } | Stage::Running { .. } => self.on_died(id, exit, now),
             Stage::Stopping { then, .. } => {
                 held.set_dead();
                 held.claim.last_exit = exit.or(held.claim.last_exit.take());

@@ -47,8 +47,8 @@ pub(super) enum Stage {
     Parked,
     /// To be started at this instant.
     Waiting { at: u64 },
-    /// The runtime has been asked to start it.
-    Starting,
+    /// The runtime was asked to start it at this instant.
+    Starting { asked: u64 },
     /// It runs since this instant.
     Running { since: u64, check: Check },
     /// It ended for good.
@@ -163,7 +163,7 @@ impl Held {
     pub(super) fn may_run(&self) -> bool {
         match self.stage {
             Stage::Recovering
-            | Stage::Starting
+            | Stage::Starting { .. }
             | Stage::Running { .. }
             | Stage::Stopping { .. } => true,
             Stage::Parked | Stage::Waiting { .. } | Stage::Ended => false,

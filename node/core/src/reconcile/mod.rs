@@ -18,6 +18,7 @@ mod tests;
 mod wish;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use dunlin_state::Now;
 use dunlin_state::desired::Desired;
@@ -43,6 +44,10 @@ const MAX_REFUSALS: usize = 1_024;
 
 /// Milliseconds before looking again at an update that waits for offers to lapse.
 const REPLACE_SOON_MS: u64 = 200;
+
+/// Milliseconds after which a start that was not answered is asked for again: the answer may have
+/// been lost with a runtime that was restarted. A slow fetch is asked too, which changes nothing.
+const START_PATIENCE_MS: u64 = 30_000;
 
 /// Milliseconds beyond the grace after which a stop is asked for again.
 const STOP_PATIENCE_MS: u64 = 15_000;
@@ -300,7 +305,12 @@ impl Reconciler {
         let mut effects = Vec::new();
         match held.stage {
             Stage::Waiting { at } if at <= now.mono => {
-                effects.extend(self.launch(slot, world));
+                effects.extend(self.launch(slot, world, now));
+            }
+            Stage::Starting { asked } if asked + START_PATIENCE_MS <= now.mono => {
+                held.stage = Stage::Starting { asked: now.mono };
+                let start = start_command(held, world);
+                effects.extend(start.map(Effect::Runtime));
             }
             Stage::Running { since, check } => match check {
                 Check::Due { at, delay } if at <= now.mono => {
@@ -323,7 +333,7 @@ impl Reconciler {
             Stage::Recovering
             | Stage::Parked
             | Stage::Waiting { .. }
-            | Stage::Starting
+            | Stage::Starting { .. }
             | Stage::Ended
             | Stage::Stopping { .. } => {}
         }
@@ -337,29 +347,22 @@ impl Reconciler {
     }
 
     /// Asks the runtime to start the present attempt.
-    fn launch(&mut self, slot: &SlotId, world: &World<'_>) -> Vec<Effect> {
+    fn launch(&mut self, slot: &SlotId, world: &World<'_>, now: Now) -> Vec<Effect> {
         let Some(held) = self.claims.get_mut(slot) else {
             return Vec::new();
         };
-        let Some(spec) = held.spec.clone() else {
+        let Some(start) = start_command(held, world) else {
             // The specification of an older revision is not known any more; the review that
             // follows every change of desired state replaces it.
             held.stage = Stage::Parked;
             return Vec::new();
         };
-        held.stage = Stage::Starting;
+        held.stage = Stage::Starting { asked: now.mono };
         held.claim.phase = Phase::Starting;
         held.claim.restarts = held.attempt;
-        let workload = Workload {
-            id: held.id(),
-            revision: held.claim.revision.clone(),
-            spec,
-            node_name: world.host.name.clone(),
-            node: self.me,
-        };
         self.changes.report = true;
         self.changes.durable = true;
-        vec![Effect::Runtime(RuntimeCommand::Start(Box::new(workload)))]
+        vec![Effect::Runtime(start)]
     }
 
     fn event(&self, slot: &SlotId, warning: bool, text: String) -> Effect {
@@ -387,7 +390,8 @@ impl Held {
                 Check::Sent { at, .. } => Some(at.saturating_add(CHECK_TIMEOUT_MS)),
             },
             Stage::Stopping { asked, .. } => Some(self.stop_again_at(asked)),
-            Stage::Recovering | Stage::Parked | Stage::Starting | Stage::Ended => None,
+            Stage::Starting { asked } => Some(asked.saturating_add(START_PATIENCE_MS)),
+            Stage::Recovering | Stage::Parked | Stage::Ended => None,
         }
     }
 
@@ -395,6 +399,17 @@ impl Held {
         let grace = self.spec.as_ref().map_or(0, |s| s.stop_grace_ms());
         asked.saturating_add(grace).saturating_add(STOP_PATIENCE_MS)
     }
+}
+
+/// Asks for the start of the present attempt, if its specification is known.
+fn start_command(held: &Held, world: &World<'_>) -> Option<RuntimeCommand> {
+    Some(RuntimeCommand::Start(Box::new(Workload {
+        id: held.id(),
+        revision: held.claim.revision.clone(),
+        spec: Arc::clone(held.spec.as_ref()?),
+        node_name: world.host.name.clone(),
+        node: world.cluster.me(),
+    })))
 }
 
 /// Asks for the end of the present attempt.
