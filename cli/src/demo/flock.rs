@@ -12,6 +12,7 @@ use dunlin_api::client::{Client, Host};
 use dunlin_state::model::RuntimeKind;
 
 use super::layout::{Layout, Member, free_port};
+use super::watch::Watch;
 use super::{DemoArgs, DemoError, containers, processes};
 
 /// How long supervisors may take to tidy up after their workloads before they are killed too.
@@ -43,6 +44,8 @@ pub(super) struct Flock {
     runtime: RuntimeKind,
     program: PathBuf,
     children: BTreeMap<Member, Child>,
+    /// Cleans up should this process be killed.
+    watch: Option<Watch>,
     /// The cluster's identity, once known, when it may have containers.
     cluster: Option<String>,
     kept: bool,
@@ -67,6 +70,11 @@ impl Flock {
         flock.port = port;
         flock.runtime = args.runtime;
         flock.program = program;
+        let watch = Watch::start(&flock.program, flock.layout.root());
+        flock.watch = Some(watch.map_err(|source| DemoError::Host {
+            what: "cannot start the process that cleans up after a demo that was killed".to_owned(),
+            source,
+        })?);
         Ok(flock)
     }
 
@@ -79,6 +87,7 @@ impl Flock {
             runtime: RuntimeKind::Process,
             program: PathBuf::new(),
             children: BTreeMap::new(),
+            watch: None,
             cluster,
             kept: false,
         }
@@ -235,6 +244,9 @@ impl Flock {
 impl Drop for Flock {
     fn drop(&mut self) {
         if self.kept {
+            if let Some(watch) = self.watch.take() {
+                watch.dismiss();
+            }
             return;
         }
         self.sweep();

@@ -13,9 +13,11 @@
 //! - `call`: one HTTP request to a replica.
 //! - `tell`: what a person or a program gets to read.
 //!
+//! - `watch`: a process that cleans up should the demo itself be killed.
+//!
 //! Cleaning up does not depend on how the story ended. Whatever happens, also on Ctrl-C, SIGTERM,
 //! SIGHUP or a panic, [`flock::Flock`] is dropped, and that ends all processes of its directory and
-//! removes it.
+//! removes it. After SIGKILL the watch does the same.
 
 mod call;
 mod containers;
@@ -26,6 +28,7 @@ mod story;
 mod tell;
 #[cfg(test)]
 mod tests;
+mod watch;
 
 use std::future::Future;
 use std::io;
@@ -73,6 +76,9 @@ pub struct DemoArgs {
     /// End a cluster that --keep left running in this directory
     #[arg(long, value_name = "DIR", exclusive = true)]
     pub end: Option<PathBuf>,
+    /// The same as soon as standard input ends: how a demo is cleaned up that was killed
+    #[arg(long, value_name = "DIR", exclusive = true, hide = true)]
+    pub end_after: Option<PathBuf>,
 }
 
 fn runtime(text: &str) -> Result<RuntimeKind, String> {
@@ -148,6 +154,9 @@ pub fn run(args: &DemoArgs, json: bool, output: &mut Output) -> Result<Exit, Fai
     if let Some(directory) = &args.end {
         return end(directory, output);
     }
+    if let Some(directory) = &args.end_after {
+        return Ok(watch::end_after(directory));
+    }
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -173,6 +182,10 @@ pub fn run(args: &DemoArgs, json: bool, output: &mut Output) -> Result<Exit, Fai
         Err(error) => (Ending::Told(Err(error)), None),
     };
     // The flock has been dropped: whatever it started is gone.
+    if let Ending::Told(Err(DemoError::Output(error))) = ending {
+        // Nobody reads what could be told.
+        return Err(error.into());
+    }
     teller.finish(&ending, kept.as_ref())?;
     Ok(match ending {
         Ending::Told(Ok(())) => Exit::Ok,

@@ -111,6 +111,10 @@ impl<'a, 'o> Story<'a, 'o> {
                     if alive != clients.len() {
                         return Err(format!("{} sees {alive} of {nodes} daemons", client.host()));
                     }
+                    // A member is known by its key at once, and by name when its own word arrives.
+                    if seen.iter().any(|n| n.name.is_empty()) {
+                        return Err(format!("{} has not heard of all", client.host()));
+                    }
                 }
                 Ok(seen)
             })

@@ -17,6 +17,7 @@ use super::flock::Flock;
 use super::layout::{Layout, Member, free_port};
 use super::story::{example, victim};
 use super::tell::{Killed, Summary, Teller};
+use super::watch::end_when_closed;
 use super::{DemoArgs, DemoError, Ending, processes};
 use crate::output::{Look, Output};
 
@@ -220,6 +221,32 @@ fn all_processes_of_a_directory_end_and_no_others() {
     );
     drop(reader.stdin.take());
     assert!(reader.wait().is_ok());
+}
+
+#[test]
+fn a_demo_that_was_killed_is_ended_by_its_watch() {
+    let layout = Layout::create().expect("a directory");
+    let root = layout.root().to_owned();
+    let scripts = tempfile::tempdir().expect("a directory");
+    let data = root.join("n1").display().to_string();
+    let words = ["--data-dir", &data];
+    let mut daemon = lookalike(scripts.path(), "up", "read line\n", &words, false);
+    let deadline = Instant::now() + Duration::from_secs(10);
+    while processes::of(&root).is_empty() {
+        assert!(Instant::now() < deadline);
+        std::thread::yield_now();
+    }
+    let (reader, writer) = std::io::pipe().expect("a pipe");
+    let watched = root.clone();
+    let watch = std::thread::spawn(move || end_when_closed(reader, &watched));
+    assert!(
+        root.exists(),
+        "the demo lives as long as its end of the pipe"
+    );
+    drop(writer);
+    watch.join().expect("it does not panic");
+    assert!(!root.exists());
+    assert!(daemon.wait().is_ok_and(|status| !status.success()));
 }
 
 #[test]
