@@ -378,7 +378,7 @@ impl Auctioneer {
             .copied()
             .filter(|slot| watch.vacant().contains(slot))
             .collect();
-        let holds = |slot, node| watch.claims_of(Slot::Replica(slot)).any(|(n, _)| n == node);
+        let holds = |slot, node| watch.holders(Slot::Replica(slot)).any(|(n, _)| n == node);
         let awards = round.assign(&still, holds);
         let mut effects = Vec::new();
         for bidder in round.bidders() {

@@ -16,7 +16,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use dunlin_state::desired::{Desired, Service};
-use dunlin_state::model::{Claim, Mode, NodeId, NodeRegister, NodeReport, ServiceKey};
+use dunlin_state::model::{Claim, Mode, NodeId, NodeRegister, NodeReport, ServiceKey, Slot};
 
 use filter::Filter;
 use ranks::{Rank, TOP_RANKS};
@@ -138,6 +138,20 @@ impl Cluster {
     /// Services that this node watches.
     pub(crate) fn watched(&self) -> impl Iterator<Item = &ServiceKey> {
         self.watched.keys()
+    }
+
+    /// The claims to a slot of a watched service, also of nodes that are gone.
+    pub(crate) fn claims_of<'a>(
+        &'a self,
+        service: &'a ServiceKey,
+        slot: Slot,
+    ) -> impl Iterator<Item = (NodeId, &'a Claim)> + 'a {
+        let watch = self.watched.get(service).into_iter();
+        let holders = watch.flat_map(move |w| w.holders(slot));
+        holders.filter_map(move |(node, _)| {
+            let claims = &self.register(node)?.report.claims;
+            Some((node, find_claim(claims, service, slot)?))
+        })
     }
 
     /// This node's place in the order of those who auction the service, if it is among the first.
@@ -403,6 +417,18 @@ fn wanted_slots(service: Option<&Service>) -> u32 {
     match service {
         Some(service) if service.spec.mode == Mode::Replicated => service.wanted_replicas(),
         Some(_) | None => 0,
+    }
+}
+
+/// Finds a claim in a report, which lists claims by slot; if it does not, by searching all.
+fn find_claim<'a>(claims: &'a [Claim], service: &ServiceKey, slot: Slot) -> Option<&'a Claim> {
+    let wanted = (service, slot);
+    let found = claims.binary_search_by(|c| (&c.slot.service, c.slot.slot).cmp(&wanted));
+    match found {
+        Ok(index) => claims.get(index),
+        Err(_) => claims
+            .iter()
+            .find(|c| c.slot.slot == slot && c.slot.service == *service),
     }
 }
 

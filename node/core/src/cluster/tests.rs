@@ -1,6 +1,6 @@
 use std::collections::BTreeMap;
 
-use dunlin_state::model::{Phase, Resources, ServiceSpec, Slot, SlotId, Version};
+use dunlin_state::model::{Phase, Resources, ServiceSpec, SlotId, Version};
 use proptest::prelude::*;
 
 use super::*;

@@ -1,4 +1,5 @@
-//! The claims of one watched service.
+//! Who claims the slots of one watched service. The claims themselves stay in the registers: a
+//! service may have ten thousand slots, and each of its holders watches all of them.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -13,7 +14,8 @@ const MAX_SPARE_EPOCHS: usize = 1_024;
 /// Claims by slot, and which wanted slots nobody holds.
 #[derive(Debug, Default)]
 pub(crate) struct Watch {
-    claims: BTreeMap<Slot, BTreeMap<NodeId, Claim>>,
+    /// Whether each claim is leaving.
+    claims: BTreeMap<(Slot, NodeId), bool>,
     /// The highest epoch seen of each slot, also after its claims have gone.
     epochs: BTreeMap<Slot, u64>,
     wanted: u32,
@@ -26,25 +28,22 @@ impl Watch {
         &self.vacant
     }
 
-    /// All claims of a slot, also of nodes that are gone.
-    pub(crate) fn claims_of(&self, slot: Slot) -> impl Iterator<Item = (NodeId, &Claim)> {
-        self.claims
-            .get(&slot)
-            .into_iter()
-            .flatten()
-            .map(|(node, claim)| (*node, claim))
+    /// All nodes that claim a slot, also those that are gone, and whether they want to leave it.
+    pub(crate) fn holders(&self, slot: Slot) -> impl Iterator<Item = (NodeId, bool)> + '_ {
+        let first = (slot, NodeId::from_bytes([0; 32]));
+        let last = (slot, NodeId::from_bytes([0xff; 32]));
+        let range = self.claims.range(first..=last);
+        range.map(|((_, node), leaving)| (*node, *leaving))
     }
 
-    /// All slots that have claims, ordered.
-    pub(crate) fn slots(&self) -> impl Iterator<Item = Slot> + '_ {
+    /// All slots that have claims, with their holders, ordered.
+    pub(crate) fn slots(&self) -> impl Iterator<Item = (Slot, NodeId)> + '_ {
         self.claims.keys().copied()
     }
 
     /// Whether the node has claims to any slot.
     pub(super) fn is_held_by(&self, node: NodeId) -> bool {
-        self.claims
-            .values()
-            .any(|holders| holders.contains_key(&node))
+        self.claims.keys().any(|(_, holder)| *holder == node)
     }
 
     /// The highest epoch that any claim of the slot had, zero if it never had one.
@@ -68,17 +67,19 @@ impl Watch {
     ) {
         let epoch = self.epochs.entry(slot).or_default();
         *epoch = claim.epoch.max(*epoch);
-        if self.epochs.len() > self.wanted as usize + self.claims.len() + MAX_SPARE_EPOCHS {
-            let (claims, wanted) = (&self.claims, self.wanted);
-            self.epochs.retain(|slot, _| {
-                claims.contains_key(slot) || matches!(slot, Slot::Replica(i) if *i < wanted)
-            });
-        }
-        self.claims
-            .entry(slot)
-            .or_default()
-            .insert(node, claim.clone());
+        self.claims.insert((slot, node), claim.leaving);
         self.refresh(slot, standing);
+        if self.epochs.len() > self.wanted as usize + self.claims.len() + MAX_SPARE_EPOCHS {
+            self.drop_spare_epochs();
+        }
+    }
+
+    fn drop_spare_epochs(&mut self) {
+        let held: BTreeSet<Slot> = self.claims.keys().map(|(slot, _)| *slot).collect();
+        let wanted = self.wanted;
+        self.epochs.retain(|slot, _| {
+            held.contains(slot) || matches!(slot, Slot::Replica(index) if *index < wanted)
+        });
     }
 
     pub(super) fn remove(
@@ -87,12 +88,7 @@ impl Watch {
         node: NodeId,
         standing: &dyn Fn(NodeId) -> Standing,
     ) {
-        if let Some(holders) = self.claims.get_mut(&slot) {
-            holders.remove(&node);
-            if holders.is_empty() {
-                self.claims.remove(&slot);
-            }
-        }
+        self.claims.remove(&(slot, node));
         self.refresh(slot, standing);
     }
 
@@ -102,12 +98,9 @@ impl Watch {
         node: NodeId,
         standing: &dyn Fn(NodeId) -> Standing,
     ) -> bool {
-        let slots: Vec<Slot> = self
-            .claims
-            .iter()
-            .filter(|(_, holders)| holders.contains_key(&node))
-            .map(|(slot, _)| *slot)
-            .collect();
+        let claims = self.claims.keys();
+        let claims = claims.filter(|(_, holder)| *holder == node);
+        let slots: Vec<Slot> = claims.map(|(slot, _)| *slot).collect();
         for slot in &slots {
             self.refresh(*slot, standing);
         }
@@ -124,7 +117,7 @@ impl Watch {
     }
 
     fn is_filled(&self, slot: Slot, standing: &dyn Fn(NodeId) -> Standing) -> bool {
-        self.claims_of(slot)
-            .any(|(node, claim)| !claim.leaving && standing(node).holds_claims())
+        self.holders(slot)
+            .any(|(node, leaving)| !leaving && standing(node).holds_claims())
     }
 }

@@ -47,26 +47,27 @@ pub(super) fn wish(held: &Held, world: &World<'_>, view: impl FnOnce() -> NodeVi
     if held.stage == Stage::Ended && !outdated {
         return Wish::Keep;
     }
-    let view = view();
     let go = |why: String| match claim.slot.slot {
         Slot::Replica(_) => Wish::Leave(why),
         // Nobody else can have this slot.
         Slot::Node(_) => Wish::Stop(why),
     };
-    if view.availability == Availability::Drained {
+    let intent = world.desired.nodes.get(&world.cluster.me());
+    if intent.is_some_and(|i| i.availability == Availability::Drained) {
         return go("the node is drained".to_owned());
     }
     if !outdated {
-        return if matches_constraints(&service.spec, &view) {
-            Wish::Keep
-        } else {
+        let constrained = !service.spec.placement.constraints.is_empty();
+        return if constrained && !matches_constraints(&service.spec, &view()) {
             go("the node does not match the placement constraints any more".to_owned())
+        } else {
+            Wish::Keep
         };
     }
     if held.serves() && !claim.leaving && !is_my_turn(claim, service, world) {
         return Wish::Keep;
     }
-    match judge(&service.spec, &claim.slot.service, &view) {
+    match judge(&service.spec, &claim.slot.service, &view()) {
         Verdict::Fit { .. } => Wish::Replace,
         Verdict::Refused(reasons) => match reasons.iter().find(|r| forbids_update(r)) {
             Some(reason) => go(format!("the new specification cannot run here: {reason}")),
@@ -119,9 +120,10 @@ fn forbids_update(reason: &Reason) -> bool {
 /// other is running and ready (no gap); a claim with nothing behind it goes at once.
 fn beaten_by(held: &Held, service: &Service, world: &World<'_>) -> Option<NodeId> {
     let me = world.cluster.me();
-    let watch = world.cluster.watch(&held.claim.slot.service)?;
-    watch
-        .claims_of(held.claim.slot.slot)
+    let slot = &held.claim.slot;
+    world
+        .cluster
+        .claims_of(&slot.service, slot.slot)
         .filter(|(node, _)| *node != me && world.cluster.standing(*node) == Standing::Alive)
         .filter(|(node, _)| world.cluster.is_trusted(*node))
         .find(|(node, other)| {
@@ -165,12 +167,15 @@ fn is_my_turn(claim: &Claim, service: &Service, world: &World<'_>) -> bool {
         return false;
     };
     let is_updated = |slot: &Slot| {
-        watch.claims_of(*slot).any(|(node, other)| {
-            world.cluster.standing(node).holds_claims()
-                && world.cluster.is_trusted(node)
-                && other.revision == service.revision
-                && is_settled(other)
-        })
+        world
+            .cluster
+            .claims_of(&claim.slot.service, *slot)
+            .any(|(node, other)| {
+                world.cluster.standing(node).holds_claims()
+                    && world.cluster.is_trusted(node)
+                    && other.revision == service.revision
+                    && is_settled(other)
+            })
     };
     let limit = service.spec.update.parallelism.max(1);
     let limit = usize::try_from(limit).unwrap_or(usize::MAX);
@@ -180,19 +185,14 @@ fn is_my_turn(claim: &Claim, service: &Service, world: &World<'_>) -> bool {
             .filter(|slot| !is_updated(slot))
             .take(limit)
             .count(),
+        // A dead node's place in a daemon service is not waited for.
         Slot::Node(me) => watch
             .slots()
-            .filter(|slot| matches!(slot, Slot::Node(node) if *node < me))
-            .filter(|slot| holders_count(world, watch, *slot) && !is_updated(slot))
+            .filter(|(slot, _)| matches!(slot, Slot::Node(node) if *node < me))
+            .filter(|(_, holder)| world.cluster.standing(*holder).holds_claims())
+            .filter(|(slot, _)| !is_updated(slot))
             .take(limit)
             .count(),
     };
     behind < limit
-}
-
-/// Whether a living node holds the slot; a dead node's place in a daemon service is not waited for.
-fn holders_count(world: &World<'_>, watch: &crate::cluster::Watch, slot: Slot) -> bool {
-    watch
-        .claims_of(slot)
-        .any(|(node, _)| world.cluster.standing(node).holds_claims())
 }
