@@ -107,9 +107,14 @@ impl<'a, 'o> Story<'a, 'o> {
                 let mut seen = Vec::new();
                 for client in &clients {
                     seen = client.nodes().await.map_err(|e| e.to_string())?;
-                    let alive = seen.iter().filter(|n| n.state == NodeState::Alive).count();
-                    if alive != clients.len() {
-                        return Err(format!("{} sees {alive} of {nodes} daemons", client.host()));
+                    // A busy host makes one daemon or another miss a probe all the time.
+                    let member = |s| matches!(s, NodeState::Alive | NodeState::Suspect);
+                    let members = seen.iter().filter(|n| member(n.state)).count();
+                    if members != clients.len() {
+                        return Err(format!(
+                            "{} sees {members} of {nodes} daemons",
+                            client.host()
+                        ));
                     }
                     // A member is known by its key at once, and by name when its own word arrives.
                     if seen.iter().any(|n| n.name.is_empty()) {
@@ -131,7 +136,11 @@ impl<'a, 'o> Story<'a, 'o> {
                 node.name.into(),
                 node.id.short().into(),
                 node.address.map_or(String::new(), |a| a.to_string()).into(),
-                Cell::toned("alive", Tone::Good),
+                match node.state {
+                    NodeState::Alive => Cell::toned("alive", Tone::Good),
+                    NodeState::Suspect => Cell::toned("suspect", Tone::Warn),
+                    NodeState::Down | NodeState::Left => Cell::toned("down", Tone::Bad),
+                },
                 node.runtimes.join(",").into(),
                 node.facts.cpus.to_string().into(),
                 size(node.facts.memory).into(),
