@@ -31,7 +31,7 @@ impl<'n> View<'n> {
     pub(super) fn at(&self) -> Position {
         match self.node.value {
             Value::Null | Value::Map(_) => self.key_at,
-            Value::Text(_) | Value::List(_) => self.node.at,
+            Value::Text(_) | Value::Faulty | Value::List(_) => self.node.at,
         }
     }
 
@@ -51,14 +51,14 @@ impl<'n> View<'n> {
     pub(super) fn as_text(&self) -> Option<&'n str> {
         match &self.node.value {
             Value::Text(text) => Some(text),
-            Value::Null | Value::List(_) | Value::Map(_) => None,
+            Value::Null | Value::Faulty | Value::List(_) | Value::Map(_) => None,
         }
     }
 
     fn found(&self) -> &'static str {
         match self.node.value {
             Value::Null => "nothing",
-            Value::Text(_) => "a single value",
+            Value::Text(_) | Value::Faulty => "a single value",
             Value::List(_) => "a list",
             Value::Map(_) => "a mapping",
         }
@@ -88,6 +88,9 @@ impl Report<'_> {
 
     /// Records that a value is of the wrong kind.
     pub(super) fn wrong_kind(&mut self, view: &View<'_>, expected: &str) {
+        if matches!(view.node.value, Value::Faulty) {
+            return;
+        }
         let name = last_key(&view.path);
         let text = if view.is_null() {
             format!("{name} has no value: expected {expected}")

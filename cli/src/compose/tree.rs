@@ -43,6 +43,9 @@ pub(super) enum Value {
     Null,
     /// Anything else that is neither list nor mapping, as written: types are decided by the key.
     Text(String),
+    /// A text whose variables could not be replaced. That has been reported, and what it would have
+    /// been is not known, so that nothing more is said about it.
+    Faulty,
     List(Vec<Rc<Node>>),
     Map(Vec<Pair>),
 }
@@ -200,15 +203,16 @@ impl Loader<'_, '_> {
         let value = if null {
             Value::Null
         } else {
-            Value::Text(self.interpolated(at, text)?)
+            self.interpolated(at, text)?
+                .map_or(Value::Faulty, Value::Text)
         };
         self.attach(at, anchor, value)
     }
 
-    /// The text with its variables replaced.
-    fn interpolated(&mut self, at: Position, text: String) -> Result<String, Fatal> {
+    /// The text with its variables replaced; `None` when they cannot be.
+    fn interpolated(&mut self, at: Position, text: String) -> Result<Option<String>, Fatal> {
         if !text.contains('$') {
-            return Ok(text);
+            return Ok(Some(text));
         }
         let mut unset = Vec::new();
         let result = interpolate(&text, self.variables, &mut unset);
@@ -225,7 +229,7 @@ impl Loader<'_, '_> {
                     Some(hint) => self.report.error_hint(place, &path, finding.text, hint),
                     None => self.report.error(place, &path, finding.text),
                 }
-                return Ok(text);
+                return Ok(None);
             }
         };
         self.interpolated += value.len();
@@ -235,7 +239,7 @@ impl Loader<'_, '_> {
             self.report.error(at, &path, text);
             return Err(Fatal);
         }
-        Ok(value)
+        Ok(Some(value))
     }
 
     fn alias(&mut self, at: Position, anchor: usize) -> Result<(), Fatal> {
@@ -252,7 +256,7 @@ impl Loader<'_, '_> {
         if self.awaits_key() {
             match &node.value {
                 Value::Text(text) => self.key(at, Rc::from(text.as_str()), false),
-                Value::Null | Value::List(_) | Value::Map(_) => self.faulty_key(at),
+                Value::Null | Value::Faulty | Value::List(_) | Value::Map(_) => self.faulty_key(at),
             }
             return Ok(());
         }
@@ -312,7 +316,7 @@ impl Loader<'_, '_> {
     fn attach(&mut self, at: Position, anchor: usize, value: Value) -> Result<(), Fatal> {
         self.spend(at, 1)?;
         let children: Vec<&Rc<Node>> = match &value {
-            Value::Null | Value::Text(_) => Vec::new(),
+            Value::Null | Value::Text(_) | Value::Faulty => Vec::new(),
             Value::List(items) => items.iter().collect(),
             Value::Map(pairs) => pairs.iter().map(|p| &p.value).collect(),
         };
@@ -371,7 +375,7 @@ impl Loader<'_, '_> {
         let bases = match &node.value {
             Value::Map(_) => vec![node],
             Value::List(items) => items.clone(),
-            Value::Null | Value::Text(_) => vec![node],
+            Value::Null | Value::Text(_) | Value::Faulty => vec![node],
         };
         for base in bases {
             if !matches!(base.value, Value::Map(_)) {

@@ -9,6 +9,7 @@
 //! - `layout`: where everything is: directories, addresses, command lines (pure).
 //! - `flock`: starts the daemons, kills one, ends them all.
 //! - `processes`: finds and ends every process of a directory, also those whose parent is gone.
+//! - `plan`: what is deployed, and whom to kill (pure).
 //! - `story`: the steps and what they measure.
 //! - `call`: one HTTP request to a replica.
 //! - `tell`: what a person or a program gets to read.
@@ -23,6 +24,7 @@ mod call;
 mod containers;
 mod flock;
 mod layout;
+mod plan;
 mod processes;
 mod story;
 mod tell;

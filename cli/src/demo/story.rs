@@ -5,24 +5,20 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::path::Path;
 use std::time::{Duration, Instant};
 
 use dunlin_api::client::{Client, ClientError};
 use dunlin_api::{DeployRequest, DeployService, NodeState, Replica, ReplicaQuery, TicketRequest};
-use dunlin_state::model::{Protocol, RuntimeKind, ServiceKey, ServiceSpec, Slot, VolumeMount};
+use dunlin_state::model::{Protocol, ServiceKey, Slot};
 use tokio::task::JoinSet;
 
 use super::call::{Called, call};
 use super::flock::Flock;
 use super::layout::Member;
+use super::plan::{example, victim};
 use super::tell::{Killed, Teller};
 use super::{DemoArgs, DemoError};
-use crate::compose::{self, Disk};
 use crate::output::{Cell, Table, Tone, size};
-
-/// The file that is deployed.
-const EXAMPLE: &str = include_str!("../../../examples/hello/compose.yaml");
 
 /// Pause between looks at the cluster: the precision of what is measured.
 const LOOK: Duration = Duration::from_millis(10);
@@ -35,9 +31,6 @@ const ANSWER: Duration = Duration::from_secs(180);
 
 /// Replicas that a scale-up adds at most.
 const MOST_ADDED: u32 = 20;
-
-/// Where the program is mounted into containers.
-const PROGRAM_IN_CONTAINER: &str = "/dunlin";
 
 /// Why something has not happened yet, in words.
 type NotYet = String;
@@ -356,63 +349,6 @@ impl<'a, 'o> Story<'a, 'o> {
         }
         Ok(self.teller.shows(&table)?)
     }
-}
-
-/// The example with as many replicas as asked for, and for containers with an image into which this
-/// program is mounted.
-pub(super) fn example(
-    args: &DemoArgs,
-    program: &Path,
-) -> Result<(ServiceKey, ServiceSpec), String> {
-    let variables = BTreeMap::new();
-    let context = compose::Context {
-        file: "examples/hello/compose.yaml",
-        directory: None,
-        project: None,
-        namespace: None,
-        variables: &variables,
-        files: &Disk,
-    };
-    let project = compose::parse(EXAMPLE, &context).map_err(|errors| {
-        let errors: Vec<String> = errors.iter().map(ToString::to_string).collect();
-        errors.join("\n")
-    })?;
-    let mut services = project.services.into_iter();
-    let service = services.next().ok_or("it has no service")?;
-    let mut spec = service.spec;
-    if args.runtime == RuntimeKind::Docker {
-        let port = spec.ports.first().map_or(80, |p| p.target);
-        spec.runtime = RuntimeKind::Docker;
-        spec.image.clone_from(&args.image);
-        spec.command = vec![PROGRAM_IN_CONTAINER.to_owned(), "whoami".to_owned()];
-        spec.environment.insert("PORT".to_owned(), port.to_string());
-        spec.volumes.push(VolumeMount {
-            source: program.display().to_string(),
-            target: PROGRAM_IN_CONTAINER.to_owned(),
-            read_only: true,
-        });
-    }
-    Ok((service.key, spec))
-}
-
-/// Whom to kill: the first daemon, which made the cluster, if it has a replica, since a cluster
-/// without a master does not miss it; else the one with the most replicas. Also its id and how many
-/// replicas it has.
-pub(super) fn victim(members: &[Member], replicas: &[Replica]) -> (Member, String, u32) {
-    let count = |member: &Member| {
-        let name = member.name();
-        let here = replicas
-            .iter()
-            .filter(|r| r.node_name == name && !r.superseded);
-        u32::try_from(here.count()).unwrap_or(u32::MAX)
-    };
-    let first = members.first().filter(|m| count(m) > 0);
-    let chosen = first.or_else(|| members.iter().max_by_key(|m| count(m)));
-    let victim = chosen.copied().unwrap_or(Member(1));
-    let name = victim.name();
-    let id = replicas.iter().find(|r| r.node_name == name);
-    let id = id.map_or(String::new(), |r| r.node.to_string());
-    (victim, id, count(&victim))
 }
 
 /// Whether all of them hold the node of this name for down.

@@ -15,7 +15,7 @@ use dunlin_state::model::{NodeId, Phase, RuntimeKind, ServiceKey, Slot};
 
 use super::flock::Flock;
 use super::layout::{Layout, Member, free_port};
-use super::story::{example, victim};
+use super::plan::{example, victim};
 use super::tell::{Killed, Summary, Teller};
 use super::watch::end_when_closed;
 use super::{DemoArgs, DemoError, Ending, processes};

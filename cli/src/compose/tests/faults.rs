@@ -445,6 +445,15 @@ fn volumes() {
 
 #[test]
 fn interpolation_is_placed_at_the_variable() {
+    // One fault each, and none about what the value would have been.
+    service(
+        "deploy: {replicas: \"${N?}\"}\nports: [\"${P?}\"]\nlabels: ${L?}",
+        &[
+            ("4:25", "services.web.deploy.replicas", "N is required"),
+            ("5:14", "services.web.ports[0]", "P is required"),
+            ("6:13", "services.web.labels", "L is required"),
+        ],
+    );
     service(
         "user: a-${B",
         &[("4:13", "services.web.user", "not closed")],
