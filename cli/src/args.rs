@@ -69,6 +69,21 @@ pub struct Global {
     pub namespace: Option<String>,
 }
 
+impl Global {
+    /// The daemon to talk to, if one was named. An empty word names none: that is how a shell
+    /// unsets a variable for one command.
+    pub fn host(&self) -> Option<&str> {
+        self.host.as_deref().filter(|host| !host.is_empty())
+    }
+
+    /// The namespace of services that name none, if one was given.
+    pub fn namespace(&self) -> Option<&str> {
+        self.namespace
+            .as_deref()
+            .filter(|namespace| !namespace.is_empty())
+    }
+}
+
 /// What to do.
 #[derive(Debug, Subcommand)]
 pub enum Command {

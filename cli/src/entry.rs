@@ -78,14 +78,14 @@ fn ask(command: Command, global: &Global) -> Result<Exit, Failure> {
 }
 
 fn context(global: &Global, out: Output) -> Result<Context, Failure> {
-    let host = match &global.host {
+    let host = match global.host() {
         Some(text) => text.parse()?,
         None => Host::unix(default_socket()),
     };
     Ok(Context {
         client: Client::new(host),
         json: global.json,
-        namespace: global.namespace.clone(),
+        namespace: global.namespace().map(str::to_owned),
         out,
     })
 }

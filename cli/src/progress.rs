@@ -24,9 +24,11 @@ use crate::failure::Failure;
 use crate::output::duration;
 use crate::words;
 
-/// Time between two questions. A question costs the daemon some microseconds; a person sees no
-/// shorter steps.
+/// Time between two questions at first: a person sees no shorter steps.
 const ASK_EVERY: Duration = Duration::from_millis(100);
+
+/// Time between two questions once it is slow: an hour of waiting must not load a small host.
+const ASK_EVERY_SLOWLY: Duration = Duration::from_millis(500);
 
 /// After so long a service that is not there gets its reason shown. Shorter waits are normal, and
 /// their reasons would only flicker.
@@ -192,7 +194,7 @@ impl<'t> Watch<'t> {
             if !timeout.is_zero() && self.started.elapsed() >= timeout {
                 return Ok(Exit::TimedOut);
             }
-            tokio::time::sleep(ASK_EVERY).await;
+            tokio::time::sleep(if slow { ASK_EVERY_SLOWLY } else { ASK_EVERY }).await;
         }
     }
 

@@ -75,7 +75,7 @@ pub(crate) async fn dunlin_with(
     let mut context = Context {
         client: daemon.client(),
         json,
-        namespace: cli.global.namespace,
+        namespace: cli.global.namespace().map(str::to_owned),
         out,
     };
     match commands::dispatch(cli.command, &mut context).await {

@@ -54,7 +54,8 @@ fn unreached(error: &ClientError) -> Check {
 }
 
 fn table(checks: &[Check]) -> Table {
-    let mut table = Table::new(["CHECK", "STATUS", "FOUND", "WHAT TO DO"]);
+    let mut table =
+        Table::new(["CHECK", "STATUS", "FOUND", "WHAT TO DO"]).prose(&["FOUND", "WHAT TO DO"]);
     for check in checks {
         let (word, tone) = match check.status {
             CheckStatus::Ok => ("ok", Tone::Good),

@@ -41,7 +41,7 @@ fn print(explanation: &Explanation, name: &str, out: &mut Output) -> Result<(), 
 }
 
 fn slots(explanation: &Explanation) -> Table {
-    let mut table = Table::new(["SLOT", "NODE", "STATUS", "MESSAGE"]);
+    let mut table = Table::new(["SLOT", "NODE", "STATUS", "MESSAGE"]).prose(&["MESSAGE"]);
     for slot in &explanation.slots {
         let status = match (slot.phase, slot.ready) {
             (Some(_), true) => Cell::toned("ready", Tone::Good),
@@ -60,7 +60,8 @@ fn slots(explanation: &Explanation) -> Table {
 
 /// Every reason has a row of its own, so that none is cut.
 fn nodes(explanation: &Explanation) -> Table {
-    let mut table = Table::new(["NODE", "ONE MORE?", "REASON", "WHAT WOULD HELP"]);
+    let mut table = Table::new(["NODE", "ONE MORE?", "REASON", "WHAT WOULD HELP"])
+        .prose(&["REASON", "WHAT WOULD HELP"]);
     for node in &explanation.nodes {
         let verdict = match (node.verdict, node.score) {
             (Verdict::Fits, Some(score)) => Cell::toned(format!("fits, {score:.2}"), Tone::Good),

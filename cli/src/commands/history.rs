@@ -23,7 +23,9 @@ pub async fn run(args: &HistoryArgs, context: &mut Context) -> Result<Exit, Fail
         context.out.json(&history.entries)?;
         return Ok(Exit::Ok);
     }
-    let mut table = Table::new(["AGE", "ASPECT", "CHANGE", "REVISION", "AUTHOR", "STATE"]);
+    let mut table = Table::new(["AGE", "ASPECT", "CHANGE", "REVISION", "AUTHOR", "STATE"])
+        .prose(&["CHANGE"])
+        .optional(&["REVISION", "AUTHOR"]);
     for entry in &history.entries {
         let state = match (entry.current, entry.lost) {
             (_, true) => Cell::toned("lost to a concurrent change", Tone::Warn),

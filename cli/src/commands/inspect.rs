@@ -125,7 +125,9 @@ fn replicas(detail: &ServiceDetail, context: &Context) -> Table {
         "ENDPOINTS",
         "WORKLOAD",
         "MESSAGE",
-    ]);
+    ])
+    .prose(&["MESSAGE"])
+    .optional(&["WORKLOAD", "EPOCH", "ENDPOINTS"]);
     for replica in &detail.replicas {
         table.row([
             Cell::from(replica.slot.to_string()),

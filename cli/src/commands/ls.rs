@@ -33,7 +33,9 @@ pub async fn run(args: &LsArgs, context: &mut Context) -> Result<Exit, Failure> 
         }
         return Ok(Exit::Ok);
     }
-    let mut table = Table::new(["NAME", "MODE", "REPLICAS", "RUNS", "PORTS", "REVISION"]);
+    let mut table = Table::new(["NAME", "MODE", "REPLICAS", "RUNS", "PORTS", "REVISION"])
+        .prose(&["RUNS", "PORTS"])
+        .optional(&["REVISION", "MODE"]);
     for service in &services {
         let replicas = if service.running {
             show::fraction(service.ready, service.wanted)

@@ -44,7 +44,9 @@ fn table(nodes: &[Node]) -> Table {
         "MEMORY",
         "LABELS",
         "VERSION",
-    ]);
+    ])
+    .prose(&["LABELS"])
+    .optional(&["VERSION", "LABELS", "ID", "ADDRESS", "MEMORY", "CPU"]);
     for node in nodes {
         let name = if node.this {
             format!("{}*", node.name)

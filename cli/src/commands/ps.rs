@@ -2,6 +2,7 @@
 
 use clap::Args;
 use dunlin_api::{Exit, Replica, ReplicaList, ReplicaQuery};
+use dunlin_state::model::{ServiceKey, Slot, SlotId};
 
 use super::show;
 use crate::context::Context;
@@ -57,36 +58,53 @@ fn table(list: &ReplicaList, context: &Context) -> Table {
         "ENDPOINTS",
         "REVISION",
         "MESSAGE",
-    ]);
+    ])
+    .prose(&["MESSAGE"])
+    .optional(&["REVISION", "ENDPOINTS", "RESTARTS"]);
+    let mut rows: Vec<((&ServiceKey, Slot), [Cell; 8])> = Vec::new();
     for replica in &list.replicas {
-        let name = show::slot_name(&context.display(&replica.service), replica.slot);
-        let since = replica.started_at.unwrap_or(replica.since);
-        table.row([
-            Cell::from(name),
-            Cell::from(&replica.node_name),
-            show::status(replica),
-            Cell::from(context.out.age(since)),
-            Cell::from(replica.restarts.to_string()),
-            Cell::from(show::endpoints(&replica.endpoints)),
-            Cell::from(show::short(&replica.revision)),
-            Cell::from(message(replica)),
-        ]);
+        let place = (&replica.service, replica.slot);
+        rows.push((place, held(replica, context)));
     }
-    for vacant in &list.vacant {
-        let name = context.display(&vacant.service);
-        let advice = format!("see `dunlin explain {name}`");
-        table.row([
-            Cell::from(show::slot_name(&name, vacant.slot)),
-            Cell::from(""),
-            Cell::toned("vacant", Tone::Bad),
-            Cell::from(""),
-            Cell::from(""),
-            Cell::from(""),
-            Cell::from(""),
-            Cell::from(advice),
-        ]);
+    for slot in &list.vacant {
+        rows.push(((&slot.service, slot.slot), vacant(slot, context)));
+    }
+    // A stable sort: of several claims to a slot the node has put the one that counts first.
+    rows.sort_by(|a, b| a.0.cmp(&b.0));
+    for (_, cells) in rows {
+        table.row(cells);
     }
     table
+}
+
+fn held(replica: &Replica, context: &Context) -> [Cell; 8] {
+    let name = show::slot_name(&context.display(&replica.service), replica.slot);
+    let since = replica.started_at.unwrap_or(replica.since);
+    [
+        Cell::from(name),
+        Cell::from(&replica.node_name),
+        show::status(replica),
+        Cell::from(context.out.age(since)),
+        Cell::from(replica.restarts.to_string()),
+        Cell::from(show::endpoints(&replica.endpoints)),
+        Cell::from(show::short(&replica.revision)),
+        Cell::from(message(replica)),
+    ]
+}
+
+fn vacant(slot: &SlotId, context: &Context) -> [Cell; 8] {
+    let name = context.display(&slot.service);
+    let advice = format!("see `dunlin explain {name}`");
+    [
+        Cell::from(show::slot_name(&name, slot.slot)),
+        Cell::from(""),
+        Cell::toned("vacant", Tone::Bad),
+        Cell::from(""),
+        Cell::from(""),
+        Cell::from(""),
+        Cell::from(""),
+        Cell::from(advice),
+    ]
 }
 
 /// Why it is not running; how it last ended, where that is all that is known.

@@ -133,7 +133,7 @@ pub fn run(args: UpArgs, global: &Global) -> Result<Exit, Failure> {
 
 fn config(args: UpArgs, global: &Global) -> Result<UpConfig, Failure> {
     // `--host` says to the daemon what it says to commands, so that one DUNLIN_HOST serves both.
-    let api = match args.api.as_ref().or(global.host.as_ref()) {
+    let api = match args.api.as_deref().or(global.host()) {
         Some(text) => text.parse::<Host>()?.socket().to_path_buf(),
         None => match &args.data_dir {
             // A second daemon of the same user must not fight for the first one's socket.
@@ -177,8 +177,18 @@ fn config(args: UpArgs, global: &Global) -> Result<UpConfig, Failure> {
     })
 }
 
+/// A bare level is about Dunlin's own words; of the libraries below only warnings are of use to an
+/// operator, unless everything is asked for.
+fn filter(level: &str) -> String {
+    match level {
+        "off" | "error" | "warn" | "trace" => level.to_owned(),
+        "info" | "debug" => format!("warn,dunlin={level}"),
+        filter => filter.to_owned(),
+    }
+}
+
 fn log_to_stderr(args: &UpArgs) -> Result<(), Failure> {
-    let filter = EnvFilter::try_new(&args.log_level)
+    let filter = EnvFilter::try_new(filter(&args.log_level))
         .map_err(|error| Failure::usage(format!("--log-level: {error}")))?;
     let log = tracing_subscriber::fmt()
         .with_env_filter(filter)
@@ -227,6 +237,18 @@ mod tests {
         assert_eq!(config.labels["c"], "");
         assert_eq!(config.profile, Profile::Wan);
         assert!(!config.mdns && config.recover);
+    }
+
+    #[test]
+    fn levels_become_filters_that_are_understood() {
+        for (level, shown) in [
+            ("info", "warn,dunlin=info"),
+            ("trace", "trace"),
+            ("info,quinn=debug", "info,quinn=debug"),
+        ] {
+            assert_eq!(filter(level), shown);
+            assert!(EnvFilter::try_new(filter(level)).is_ok());
+        }
     }
 
     #[test]

@@ -25,7 +25,7 @@ pub async fn run(_args: &VersionArgs, context: &mut Context) -> Result<Exit, Fai
         Err(error) => (None, error.to_string()),
     };
     let versions = Versions {
-        client: client(),
+        client: VersionInfo::of_this_host(env!("CARGO_PKG_VERSION")),
         daemon,
     };
     if context.json {
@@ -41,19 +41,4 @@ pub async fn run(_args: &VersionArgs, context: &mut Context) -> Result<Exit, Fai
         None => context.out.line(format!("daemon  {missing}"))?,
     }
     Ok(Exit::Ok)
-}
-
-fn client() -> VersionInfo {
-    // As Docker names architectures.
-    let arch = match std::env::consts::ARCH {
-        "x86_64" => "amd64",
-        "aarch64" => "arm64",
-        other => other,
-    };
-    VersionInfo {
-        version: env!("CARGO_PKG_VERSION").to_owned(),
-        api: VersionInfo::API.to_owned(),
-        os: std::env::consts::OS.to_owned(),
-        arch: arch.to_owned(),
-    }
 }

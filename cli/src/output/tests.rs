@@ -95,6 +95,32 @@ fn terminals_get_lines_that_fit() {
 }
 
 #[test]
+fn narrow_terminals_lose_columns_before_addresses_break() {
+    let mut table = Table::new(["NAME", "ADDRESS", "REVISION", "MESSAGE"])
+        .prose(&["MESSAGE"])
+        .optional(&["REVISION", "ADDRESS"]);
+    table.row([
+        Cell::from("web.0"),
+        Cell::from("127.0.21.1:23015"),
+        Cell::from("0b3e4db022ca"),
+        Cell::from("the program ended with exit code 1 and will start again"),
+    ]);
+    let whole = "\
+NAME   ADDRESS           REVISION      MESSAGE
+web.0  127.0.21.1:23015  0b3e4db022ca  the program ended with exit
+                                       code 1 and will start again";
+    assert_eq!(table.render(Some(67), false), whole);
+    let without_revision = "\
+NAME   ADDRESS           MESSAGE
+web.0  127.0.21.1:23015  the program ended with
+                         exit code 1 and will
+                         start again";
+    assert_eq!(table.render(Some(50), false), without_revision);
+    let least = table.render(Some(20), false);
+    assert!(least.lines().all(|l| l.chars().count() <= 20), "{least}");
+}
+
+#[test]
 fn colours_come_only_when_asked_for() {
     let coloured = sample().render(Some(100), true);
     assert!(coloured.contains("\x1b["), "{coloured:?}");

@@ -23,6 +23,21 @@ impl Line {
         Self::default()
     }
 
+    /// Whether a log should have another line for it. A reason that only counts down ("next try in
+    /// 9 s") says nothing new.
+    fn is_news_after(&self, before: Option<&Self>) -> bool {
+        let Some(before) = before else {
+            // "Nothing is known yet" is worth a place on a screen, and no line in a log.
+            return *self != Self::waiting();
+        };
+        let words = |line: &Self| -> Option<String> {
+            let reason = line.reason.as_deref()?;
+            Some(reason.chars().filter(|c| !c.is_ascii_digit()).collect())
+        };
+        let numbers = |line: &Self| (line.ready, line.updated, line.wanted, line.done);
+        numbers(self) != numbers(before) || words(self) != words(before)
+    }
+
     pub(super) fn text(&self) -> String {
         let mut text = format!("{}/{} ready", self.ready, self.wanted);
         if self.updated < self.ready {
@@ -58,19 +73,19 @@ impl Display {
         if shown.as_ref() == Some(&line) {
             return None;
         }
-        let text = line.text();
         let news = match &self.bars {
             Some((_, bars)) => {
                 let bar = bars.get(index)?;
-                bar.set_message(text);
+                bar.set_message(line.text());
                 if line.done {
                     bar.finish();
                 }
                 None
             }
-            // "Nothing is known yet" is worth a place on a screen, and no line in a log.
-            None if line == Line::waiting() => None,
-            None => Some(format!("{}: {text}", self.names.get(index)?)),
+            None if line.is_news_after(shown.as_ref()) => {
+                Some(format!("{}: {}", self.names.get(index)?, line.text()))
+            }
+            None => None,
         };
         *shown = Some(line);
         news
@@ -130,5 +145,18 @@ mod tests {
         assert_eq!(display.set(0, line.clone()).as_deref(), Some(text));
         assert_eq!(display.set(0, line), None);
         display.clear();
+    }
+
+    #[test]
+    fn a_reason_that_counts_down_is_printed_once() {
+        let mut display = Display::new(vec!["web".into()], false);
+        let line = |reason: &str| Line {
+            wanted: 1,
+            reason: Some(reason.into()),
+            ..Line::default()
+        };
+        assert!(display.set(0, line("next try in 10 s")).is_some());
+        assert_eq!(display.set(0, line("next try in 9 s")), None);
+        assert!(display.set(0, line("it has started")).is_some());
     }
 }

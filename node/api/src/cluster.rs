@@ -23,6 +23,21 @@ pub struct VersionInfo {
 impl VersionInfo {
     /// The contract that this crate describes.
     pub const API: &'static str = "v1";
+
+    /// What a program of this version that runs here says of itself.
+    pub fn of_this_host(version: &str) -> Self {
+        let arch = match std::env::consts::ARCH {
+            "x86_64" => "amd64",
+            "aarch64" => "arm64",
+            other => other,
+        };
+        Self {
+            version: version.to_owned(),
+            api: Self::API.to_owned(),
+            os: std::env::consts::OS.to_owned(),
+            arch: arch.to_owned(),
+        }
+    }
 }
 
 /// The node that answers, in detail.
