@@ -43,6 +43,11 @@ impl Line {
         if self.updated < self.ready {
             text.push_str(&format!(", {}/{} updated", self.updated, self.wanted));
         }
+        // All are ready, and something superfluous has not ended yet.
+        if !self.done && self.wanted > 0 && self.ready >= self.wanted && self.updated >= self.ready
+        {
+            text.push_str(", settling");
+        }
         if let Some(reason) = &self.reason {
             text.push_str(": ");
             text.extend(reason.chars().map(|c| if c.is_control() { ' ' } else { c }));

@@ -48,7 +48,7 @@ async fn an_answer_from_before_the_change_does_not_count() {
     let daemon = telling(vec![told(progress(1, 1)), told(progress(3, 3))]);
     let ran = dunlin(&daemon, &["scale", "web=3"]).await;
     assert_eq!(ran.exit, Exit::Ok);
-    assert_eq!(ran.err, "web: 1/1 ready\nweb: 3/3 ready\n");
+    assert_eq!(ran.err, "web: 1/1 ready, settling\nweb: 3/3 ready\n");
 }
 
 #[tokio::test]
