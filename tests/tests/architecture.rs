@@ -29,7 +29,10 @@ const ALLOWED: &[(&str, &[&str])] = &[
         ],
     ),
     ("dunlin", &["dunlin-api", "dunlin-node", "dunlin-state"]),
-    ("dunlin-tests", &["dunlin-core", "dunlin-gossip", "dunlin-state", "dunlin-api"]),
+    (
+        "dunlin-tests",
+        &["dunlin-core", "dunlin-gossip", "dunlin-state", "dunlin-api"],
+    ),
 ];
 
 /// The only crate that may depend on each library with a job of its own.
@@ -47,8 +50,9 @@ const OWNERS: &[(&str, &str)] = &[
 
 /// Crates whose whole dependency tree must be free of anything that talks to the world.
 const PURE_CRATES: &[&str] = &["dunlin-state", "dunlin-core", "dunlin-gossip"];
-const WORLDLY: &[&str] =
-    &["tokio", "mio", "socket2", "libp2p", "quinn", "bollard", "redb", "axum", "hyper"];
+const WORLDLY: &[&str] = &[
+    "tokio", "mio", "socket2", "libp2p", "quinn", "bollard", "redb", "axum", "hyper",
+];
 
 /// Folders whose sources must not name a clock, a socket, a thread, a file, an unordered
 /// collection or unseeded randomness.
@@ -79,14 +83,22 @@ const IMPURE_WORDS: &[&str] = &[
 
 #[test]
 fn crates_depend_only_downwards() {
-    let allowed: BTreeMap<&str, BTreeSet<&str>> =
-        ALLOWED.iter().map(|(name, uses)| (*name, uses.iter().copied().collect())).collect();
+    let allowed: BTreeMap<&str, BTreeSet<&str>> = ALLOWED
+        .iter()
+        .map(|(name, uses)| (*name, uses.iter().copied().collect()))
+        .collect();
     for (name, dependencies) in manifests() {
         let may = allowed.get(name.as_str()).unwrap_or_else(|| {
             panic!("{name} is a new crate: give it a place in ALLOWED and in ARCHITECTURE.md")
         });
-        for used in dependencies.iter().filter(|d| allowed.contains_key(d.as_str())) {
-            assert!(may.contains(used.as_str()), "{name} must not depend on {used}");
+        for used in dependencies
+            .iter()
+            .filter(|d| allowed.contains_key(d.as_str()))
+        {
+            assert!(
+                may.contains(used.as_str()),
+                "{name} must not depend on {used}"
+            );
         }
     }
 }
@@ -96,7 +108,10 @@ fn each_library_with_a_job_has_one_owner() {
     for (name, dependencies) in manifests() {
         for (library, owner) in OWNERS {
             let used = dependencies.iter().any(|d| d == library);
-            assert!(!used || name == *owner, "{name} uses {library}, which belongs to {owner}");
+            assert!(
+                !used || name == *owner,
+                "{name} uses {library}, which belongs to {owner}"
+            );
         }
     }
 }
@@ -105,17 +120,33 @@ fn each_library_with_a_job_has_one_owner() {
 fn only_the_docker_runtime_names_bollard() {
     for (path, text) in sources("node/src") {
         let docker = path.to_string_lossy().contains("runtime/docker");
-        assert!(docker || !text.contains("bollard::"), "{} names bollard", path.display());
+        assert!(
+            docker || !text.contains("bollard::"),
+            "{} names bollard",
+            path.display()
+        );
     }
 }
 
 #[test]
 fn crates_that_decide_cannot_reach_the_world() {
     for name in PURE_CRATES {
-        let tree = cargo(&["tree", "-p", name, "-e", "normal", "--prefix", "none", "--offline"]);
+        let tree = cargo(&[
+            "tree",
+            "-p",
+            name,
+            "-e",
+            "normal",
+            "--prefix",
+            "none",
+            "--offline",
+        ]);
         for line in tree.lines() {
             let dependency = line.split(' ').next().unwrap_or_default();
-            assert!(!WORLDLY.contains(&dependency), "{name} reaches {dependency}");
+            assert!(
+                !WORLDLY.contains(&dependency),
+                "{name} reaches {dependency}"
+            );
         }
     }
 }
@@ -145,11 +176,20 @@ fn is_test_folder(path: &Path) -> bool {
 
 /// Each workspace crate with the names of its normal dependencies.
 fn manifests() -> Vec<(String, Vec<String>)> {
-    let metadata = cargo(&["metadata", "--format-version", "1", "--no-deps", "--offline"]);
+    let metadata = cargo(&[
+        "metadata",
+        "--format-version",
+        "1",
+        "--no-deps",
+        "--offline",
+    ]);
     let metadata: Value = serde_json::from_str(&metadata).expect("cargo prints JSON");
     let text = |v: &Value| v.as_str().unwrap_or_default().to_owned();
     let packages = metadata["packages"].as_array().expect("a list of packages");
-    assert!(packages.len() >= ALLOWED.len(), "cargo lists all crates of the workspace");
+    assert!(
+        packages.len() >= ALLOWED.len(),
+        "cargo lists all crates of the workspace"
+    );
     packages
         .iter()
         .map(|package| {
@@ -169,8 +209,7 @@ fn sources(folder: &str) -> Vec<(PathBuf, String)> {
     let mut found = Vec::new();
     let mut folders = vec![root().join(folder)];
     while let Some(folder) = folders.pop() {
-        for entry in fs::read_dir(&folder).unwrap_or_else(|e| panic!("{}: {e}", folder.display()))
-        {
+        for entry in fs::read_dir(&folder).unwrap_or_else(|e| panic!("{}: {e}", folder.display())) {
             let path = entry.expect("a readable folder").path();
             if path.is_dir() {
                 folders.push(path);
@@ -186,8 +225,11 @@ fn sources(folder: &str) -> Vec<(PathBuf, String)> {
 
 fn cargo(arguments: &[&str]) -> String {
     let program = std::env::var("CARGO").unwrap_or_else(|_unset| "cargo".to_owned());
-    let output =
-        Command::new(program).args(arguments).current_dir(root()).output().expect("cargo runs");
+    let output = Command::new(program)
+        .args(arguments)
+        .current_dir(root())
+        .output()
+        .expect("cargo runs");
     let complaint = String::from_utf8_lossy(&output.stderr).into_owned();
     assert!(output.status.success(), "cargo {arguments:?}: {complaint}");
     String::from_utf8(output.stdout).expect("cargo prints UTF-8")
@@ -195,5 +237,7 @@ fn cargo(arguments: &[&str]) -> String {
 
 fn root() -> PathBuf {
     let here = Path::new(env!("CARGO_MANIFEST_DIR"));
-    here.parent().expect("tests/ stands in the workspace").to_owned()
+    here.parent()
+        .expect("tests/ stands in the workspace")
+        .to_owned()
 }

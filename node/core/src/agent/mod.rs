@@ -33,7 +33,7 @@ use floor::Opening;
 
 /// Milliseconds between two writes of the claims to disk: they change in bursts, and an SD card
 /// wears out. Losing the last write costs a restart of a replica, not its data.
-const PERSIST_INTERVAL_MS: u64 = 1_000;
+const PERSIST_INTERVAL_MS: u64 = 200;
 
 /// Milliseconds until the last word of a node that was gone counts again although nothing newer
 /// has come from it: anti-entropy has compared registers by then.
