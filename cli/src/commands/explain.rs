@@ -64,8 +64,8 @@ fn nodes(explanation: &Explanation) -> Table {
         .prose(&["REASON", "WHAT WOULD HELP"]);
     for node in &explanation.nodes {
         let verdict = match (node.verdict, node.score) {
-            (Verdict::Fits, Some(score)) => Cell::toned(format!("fits, {score:.2}"), Tone::Good),
-            (Verdict::Fits, None) => Cell::toned("fits", Tone::Good),
+            // The score compares nodes for this service only; a person gains nothing from it.
+            (Verdict::Fits, _) => Cell::toned("fits", Tone::Good),
             (Verdict::Refused, _) => Cell::toned("refuses", Tone::Bad),
         };
         let mut first = Some((Cell::from(&node.name), verdict));

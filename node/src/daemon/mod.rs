@@ -112,13 +112,13 @@ pub async fn run(config: UpConfig) -> Result<(), UpError> {
     let mut node = Node::start(parts);
     let left = node.context.left.clone();
     let result = tokio::select! {
-        _ = terminate.recv() => Ok("asked to stop"),
-        _ = interrupt.recv() => Ok("interrupted"),
+        _ = terminate.recv() => Ok("asked to; workloads go on running"),
+        _ = interrupt.recv() => Ok("interrupted; workloads go on running"),
         () = left.cancelled() => Ok("left the cluster"),
         error = node.failed() => Err(error),
     };
     match &result {
-        Ok(reason) => tracing::info!("stopping: {reason}; workloads go on running"),
+        Ok(reason) => tracing::info!("stopping: {reason}"),
         Err(error) => tracing::error!(%error, "stopping"),
     }
     node.shutdown().await;

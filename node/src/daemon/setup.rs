@@ -26,7 +26,7 @@ use crate::api::{ApiServer, Context, EventLog, LogSource, NodeInfo};
 use crate::cluster::Cluster;
 use crate::config::UpConfig;
 use crate::host;
-use crate::identity::Identity;
+use crate::identity::{Identity, IdentityError};
 use crate::runtime::{Runtimes, RuntimesConfig, RuntimesHandle};
 use crate::store::{Store, StoreError, Written};
 use crate::supervisor;
@@ -66,7 +66,14 @@ struct Own {
     identity: Identity,
 }
 
-pub(super) async fn build(config: UpConfig, started: Instant) -> Result<Parts, UpError> {
+pub(super) async fn build(mut config: UpConfig, started: Instant) -> Result<Parts, UpError> {
+    // Supervisors are given paths below it, and a later life may start in another folder.
+    config.data_dir =
+        std::path::absolute(&config.data_dir).map_err(|source| IdentityError::Io {
+            action: "resolve",
+            path: config.data_dir,
+            source,
+        })?;
     let clock = Clock::start();
     let invitation = invitation(config.join.as_deref())?;
     let (me, membership) = settle(&config, invitation.as_ref())?;
