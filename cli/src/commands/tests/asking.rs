@@ -224,10 +224,10 @@ SLOT  NODE  STATUS  MESSAGE
 0     n1    ready   -
 1     -     vacant  nobody can take it
 
-NODE  ONE MORE?   REASON                  WHAT WOULD HELP
-n1    fits, 0.50  -                       -
-n2    refuses     1GiB free, 4GiB needed  free 3GiB
-                  it is cordoned          dunlin uncordon n2
+NODE  ONE MORE?  REASON                  WHAT WOULD HELP
+n1    fits       -                       -
+n2    refuses    1GiB free, 4GiB needed  free 3GiB
+                 it is cordoned          dunlin uncordon n2
 "
     );
 }
