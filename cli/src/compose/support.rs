@@ -116,7 +116,7 @@ pub const SERVICE: Section = Section {
         ),
         yes(
             "ports",
-            "published by every node; a range of host ports for one container port is refused",
+            "published TCP ports are answered by every node, UDP ones by none yet, with a warning; a range of host ports for one container port is refused",
         ),
         yes("expose", "declares ports without publishing them"),
         yes("deploy", ""),
@@ -383,7 +383,7 @@ pub const PORT: Section = Section {
         yes("protocol", "`tcp` or `udp`"),
         yes(
             "mode",
-            "`ingress`: every node answers; `host`: the nodes with a replica do",
+            "`ingress`: every node answers and passes connections on by plain TCP; UDP not yet; `host`: the nodes with a replica answer",
         ),
         skip("name", ""),
         skip("app_protocol", ""),

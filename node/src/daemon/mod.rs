@@ -8,6 +8,7 @@ mod clock;
 mod driver;
 pub(crate) mod handle;
 mod peers;
+mod publishing;
 mod setup;
 
 use std::path::PathBuf;
@@ -87,6 +88,9 @@ pub enum UpError {
     /// The DNS server failed.
     #[error(transparent)]
     DnsServe(#[from] dunlin_dns::ServeError),
+    /// The proxy of a published port failed.
+    #[error(transparent)]
+    Publish(#[from] dunlin_lb::PublishError),
     /// A part of the running node failed.
     #[error(transparent)]
     Driver(#[from] DriverError),
@@ -156,6 +160,7 @@ impl Node {
             net,
             routes,
             dns,
+            publisher,
             identity,
         } = parts;
         let (stop_api, stop_driver, stop_rest) = (
@@ -171,6 +176,11 @@ impl Node {
                 Ok("the DNS server")
             });
         }
+        let (followed, stop) = (routes.clone(), stop_rest.clone());
+        tasks.spawn(async move {
+            publisher.run(followed, stop).await?;
+            Ok("the publisher of ports")
+        });
         let stop = stop_driver.clone();
         tasks.spawn(async move {
             // Held here so that the table outlives a moment with no reader.

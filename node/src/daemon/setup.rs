@@ -12,6 +12,7 @@ use dunlin_core::io::{Effect, NodeConfig, Recovered, RuntimeCommand, RuntimeEven
 use dunlin_dns::{DnsServer, Suffix};
 use dunlin_gossip::membership::MemberId;
 use dunlin_gossip::net::{ClusterSecret, Net, NetConfig, NetTasks, NodeSeed};
+use dunlin_lb::Publisher;
 use dunlin_state::model::{Facts, NodeId};
 use dunlin_state::route::RouteTable;
 use tokio::sync::{mpsc, watch};
@@ -22,6 +23,7 @@ use super::clock::{Clock, wall_millis};
 use super::driver::{Driver, Inbox, Outbox};
 use super::handle::EngineHandle;
 use super::peers::{self, PeerDesk};
+use super::publishing;
 use crate::api::{ApiServer, Context, EventLog, LogSource, NodeInfo};
 use crate::cluster::Cluster;
 use crate::config::UpConfig;
@@ -54,6 +56,7 @@ pub(super) struct Parts {
     pub(super) net: NetTasks,
     pub(super) routes: watch::Receiver<Arc<RouteTable>>,
     pub(super) dns: Option<(DnsServer, Suffix)>,
+    pub(super) publisher: Publisher,
     pub(super) identity: Identity,
 }
 
@@ -63,6 +66,8 @@ struct Own {
     name: String,
     cluster: Cluster,
     seed: [u8; 32],
+    /// Where published ports answer.
+    publish_ip: IpAddr,
     identity: Identity,
 }
 
@@ -152,6 +157,7 @@ fn assemble(built: Built, info: NodeInfo, invitation: Option<&Ticket>) -> Parts 
     let (peer_tx, peer_requests) = mpsc::channel(peers::QUEUE);
     let (routes_tx, routes) = watch::channel(Arc::new(RouteTable::default()));
     let event_log = EventLog::new();
+    let publisher = publishing::publisher(me.publish_ip, node, event_log.clone());
     let inbox = Inbox {
         requests,
         datagrams: net.received,
@@ -196,6 +202,7 @@ fn assemble(built: Built, info: NodeInfo, invitation: Option<&Ticket>) -> Parts 
         net: net.tasks,
         routes,
         dns,
+        publisher,
         identity: me.identity,
     }
 }
@@ -222,6 +229,8 @@ fn settle(config: &UpConfig, invitation: Option<&Ticket>) -> Result<(Own, UdpSoc
         boot: identity.boot,
         address,
     };
+    let publish_ip = publishing::bind_ip(config.advertise, &membership)
+        .map_err(|source| UpError::Bind { address, source })?;
     let seed = identity.key.to_bytes();
     Ok((
         Own {
@@ -229,6 +238,7 @@ fn settle(config: &UpConfig, invitation: Option<&Ticket>) -> Result<(Own, UdpSoc
             name,
             cluster,
             seed,
+            publish_ip,
             identity,
         },
         membership,

@@ -62,6 +62,17 @@ fn a_swarm_stack() {
 }
 
 #[test]
+fn a_published_udp_port_is_warned_of() {
+    let warnings = good(text("edge")).warnings;
+    let told: Vec<&str> = warnings.iter().map(|w| w.text.as_str()).collect();
+    assert!(
+        told.iter().any(|t| t.starts_with("UDP port 514 is not")),
+        "{told:?}"
+    );
+    assert!(!told.iter().any(|t| t.contains("8000")), "{told:?}");
+}
+
+#[test]
 fn the_examples_give_no_warning() {
     for name in ["hello", "docker"] {
         assert_eq!(good(text(name)).warnings, [], "{name}");
