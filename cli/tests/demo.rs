@@ -83,6 +83,10 @@ fn the_demo_shows_a_cluster_that_heals() {
     }
     assert_eq!(summary["rss_mb"].as_array().map(Vec::len), Some(3));
     assert_eq!(summary["scaled_to"], 8);
+    // Three daemons after the deploy, two after the kill, two after the scale-up.
+    assert_eq!(summary["resolved"], 7);
+    assert_eq!(summary["failed_calls"], 0);
+    assert!(summary["calls"].as_u64().is_some_and(|n| n >= 7), "{text}");
     nothing_is_left(temporary.path());
 }
 

@@ -1,4 +1,4 @@
-//! One HTTP request to a replica.
+//! One HTTP request to a replica, or to whichever is behind a published port.
 
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
@@ -14,6 +14,9 @@ use tokio::net::TcpStream;
 /// A replica on this host that has not answered by then does not answer.
 const TIMEOUT: Duration = Duration::from_secs(2);
 
+/// A published port may take longer: its proxy tries replica after replica for 6 s.
+const PUBLISHED_TIMEOUT: Duration = Duration::from_secs(10);
+
 /// Most bytes of an answer that are read.
 const MAX_BYTES: usize = 64 * 1024;
 
@@ -27,6 +30,16 @@ pub(super) struct Answer {
     pub(super) pid: u32,
 }
 
+impl Answer {
+    /// The slot, in the words that the cluster uses.
+    pub(super) fn slot_name(&self) -> Option<String> {
+        self.slot.as_ref().map(|slot| match slot {
+            serde_json::Value::String(text) => text.clone(),
+            other => other.to_string(),
+        })
+    }
+}
+
 /// An answer and how long it took.
 #[derive(Debug, Clone)]
 pub(super) struct Called {
@@ -38,8 +51,17 @@ type AnyError = Box<dyn std::error::Error + Send + Sync>;
 
 /// Asks a replica who it is. `None` when it does not answer.
 pub(super) async fn call(address: SocketAddr) -> Option<Called> {
+    call_within(TIMEOUT, address).await
+}
+
+/// Asks whichever replica a published port gives. `None` when none answers.
+pub(super) async fn call_published(address: SocketAddr) -> Option<Called> {
+    call_within(PUBLISHED_TIMEOUT, address).await
+}
+
+async fn call_within(limit: Duration, address: SocketAddr) -> Option<Called> {
     let start = Instant::now();
-    let answer = tokio::time::timeout(TIMEOUT, ask(address)).await;
+    let answer = tokio::time::timeout(limit, ask(address)).await;
     let answer = answer.ok()?.ok()?;
     Some(Called {
         answer,

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use dunlin_api::client::{Client, Host};
 use dunlin_state::model::RuntimeKind;
 
-use super::layout::{Layout, Member, free_port};
+use super::layout::{Layout, Member, Ports, free_ports};
 use super::watch::Watch;
 use super::{DemoArgs, DemoError, containers, processes};
 
@@ -40,7 +40,7 @@ const NODE_LABEL: &str = "io.dunlin.node";
 /// The daemons. Dropping it ends them and everything they started, and removes the directory.
 pub(super) struct Flock {
     layout: Layout,
-    port: u16,
+    ports: Ports,
     runtime: RuntimeKind,
     program: PathBuf,
     children: BTreeMap<Member, Child>,
@@ -61,13 +61,13 @@ impl Flock {
             what: "cannot find this program's file".to_owned(),
             source,
         })?;
-        let port = free_port(args.nodes, std::process::id()).map_err(DemoError::NoPorts)?;
+        let ports = free_ports(args.nodes, std::process::id()).map_err(DemoError::NoPorts)?;
         let layout = Layout::create().map_err(|source| DemoError::Host {
             what: "cannot make a directory for the demo".to_owned(),
             source,
         })?;
         let mut flock = Self::of(layout);
-        flock.port = port;
+        flock.ports = ports;
         flock.runtime = args.runtime;
         flock.program = program;
         let watch = Watch::start(&flock.program, flock.layout.root());
@@ -83,7 +83,7 @@ impl Flock {
         let cluster = fs::read_to_string(layout.root().join("cluster")).ok();
         Self {
             layout,
-            port: 0,
+            ports: Ports(0),
             runtime: RuntimeKind::Process,
             program: PathBuf::new(),
             children: BTreeMap::new(),
@@ -96,6 +96,11 @@ impl Flock {
     /// This program, as the daemons run it.
     pub(super) fn program(&self) -> &Path {
         &self.program
+    }
+
+    /// The ports that each member listens on.
+    pub(super) fn ports(&self) -> Ports {
+        self.ports
     }
 
     /// The members that have been started and not killed.
@@ -118,7 +123,7 @@ impl Flock {
         let errors = log.try_clone().map_err(failed)?;
         let words = self
             .layout
-            .arguments(member, self.port, self.runtime, joins);
+            .arguments(member, self.ports, self.runtime, joins);
         let mut command = Command::new(&self.program);
         command
             .args(words)

@@ -3,7 +3,7 @@
 use std::ffi::OsString;
 use std::fs;
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, TcpListener, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, UdpSocket};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
@@ -15,9 +15,13 @@ const MARKER: &str = "dunlin-demo";
 /// Longest directory name with which a Unix socket in it still fits into the kernel's 108 bytes.
 const MAX_DIRECTORY_BYTES: usize = 80;
 
-/// Ports that are tried: below the range from which Linux gives ports to clients (32768), and from
-/// which replicas get theirs.
-const PORTS: std::ops::Range<u16> = 21_000..31_000;
+/// Ports that are tried: below those that replicas get (from 20000) and that Linux gives to clients
+/// (from 32768).
+const PORTS: std::ops::Range<u16> = 10_000..20_000;
+
+/// Ports in a row that a demo takes on each address: membership, its control connections, names,
+/// and the published port of the example.
+const TAKEN: u16 = 4;
 
 /// The directory of a demo.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -38,6 +42,22 @@ impl Member {
     pub(super) fn address(self) -> IpAddr {
         let number = u8::try_from(self.0).unwrap_or(u8::MAX);
         IpAddr::V4(Ipv4Addr::new(127, 0, 1, number))
+    }
+}
+
+/// The first of the ports of a demo, the same on each address.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Ports(pub(super) u16);
+
+impl Ports {
+    /// Where a member answers DNS queries.
+    pub(super) fn dns(self, member: Member) -> SocketAddr {
+        SocketAddr::new(member.address(), self.0 + 2)
+    }
+
+    /// The port that is published on every member.
+    pub(super) fn published(self) -> u16 {
+        self.0 + 3
     }
 }
 
@@ -101,7 +121,7 @@ impl Layout {
     pub(super) fn arguments(
         &self,
         member: Member,
-        port: u16,
+        ports: Ports,
         runtime: RuntimeKind,
         joins: bool,
     ) -> Vec<OsString> {
@@ -119,7 +139,8 @@ impl Layout {
         option("--data-dir", self.data_dir(member).into());
         option("--name", member.name().into());
         option("--advertise", member.address().to_string().into());
-        option("--port", port.to_string().into());
+        option("--port", ports.0.to_string().into());
+        option("--dns", ports.dns(member).to_string().into());
         option("--api", api.into());
         option("--runtime", runtime.into());
         option("--profile", "local".into());
@@ -130,17 +151,17 @@ impl Layout {
     }
 }
 
-/// A port that, with the next one, is free on the addresses of all members. Where the search starts
-/// differs between demos, so that two at a time do not take turns failing.
-pub(super) fn free_port(nodes: u32, seed: u32) -> io::Result<u16> {
-    let count = (PORTS.end - PORTS.start) / 2;
+/// Ports that are free on the addresses of all members. Where the search starts differs between
+/// demos, so that two at a time do not take turns failing.
+pub(super) fn free_ports(nodes: u32, seed: u32) -> io::Result<Ports> {
+    let count = u32::from((PORTS.end - PORTS.start) / TAKEN);
     let mut last = None;
     for step in 0..count {
-        let index = (seed % u32::from(count) + u32::from(step)) % u32::from(count);
-        let offset = u16::try_from(index * 2).unwrap_or(0);
-        let port = PORTS.start + offset;
-        match (1..=nodes).try_for_each(|n| is_free(Member(n).address(), port)) {
-            Ok(()) => return Ok(port),
+        let index = (seed % count + step) % count;
+        let offset = u16::try_from(index).unwrap_or(0) * TAKEN;
+        let first = PORTS.start + offset;
+        match (1..=nodes).try_for_each(|n| are_free(Member(n).address(), first)) {
+            Ok(()) => return Ok(Ports(first)),
             // No other port helps against a missing address.
             Err(error) if error.kind() != io::ErrorKind::AddrInUse => return Err(error),
             Err(error) => last = Some(error),
@@ -149,8 +170,8 @@ pub(super) fn free_port(nodes: u32, seed: u32) -> io::Result<u16> {
     Err(last.unwrap_or_else(|| io::ErrorKind::AddrInUse.into()))
 }
 
-fn is_free(address: IpAddr, port: u16) -> io::Result<()> {
-    for port in [port, port + 1] {
+fn are_free(address: IpAddr, first: u16) -> io::Result<()> {
+    for port in first..first + TAKEN {
         UdpSocket::bind((address, port))?;
         TcpListener::bind((address, port))?;
     }

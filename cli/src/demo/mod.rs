@@ -3,6 +3,7 @@
 //! It starts daemons of this very program on loopback addresses of their own, deploys
 //! `examples/hello/compose.yaml`, calls each replica, kills a daemon together with its workloads as
 //! a power cut would, measures how soon the others notice and replace what was lost, and scales up.
+//! After each step it asks every living daemon for the service's name and calls its published port.
 //! It needs no root and no Docker, and speaks to the daemons only as anyone else would: through
 //! their command line and the typed client.
 //!
@@ -10,10 +11,10 @@
 //! - `flock`: starts the daemons, kills one, ends them all.
 //! - `processes`: finds and ends every process of a directory, also those whose parent is gone.
 //! - `plan`: what is deployed, and whom to kill (pure).
-//! - `story`: the steps and what they measure.
-//! - `call`: one HTTP request to a replica.
+//! - `story`: the steps and what they measure; `story/reach` asks and calls through each daemon.
+//! - `call`: one HTTP request to a replica, or through a published port.
+//! - `resolve`: one question to a daemon's DNS server.
 //! - `tell`: what a person or a program gets to read.
-//!
 //! - `watch`: a process that cleans up should the demo itself be killed.
 //!
 //! Cleaning up does not depend on how the story ended. Whatever happens, also on Ctrl-C, SIGTERM,
@@ -26,6 +27,7 @@ mod flock;
 mod layout;
 mod plan;
 mod processes;
+mod resolve;
 mod story;
 mod tell;
 #[cfg(test)]
@@ -140,6 +142,14 @@ enum DemoError {
     /// Docker is needed and does not answer.
     #[error("docker: {0}")]
     Docker(String),
+    /// A published port did not do its duty, though everything was in place.
+    #[error("{failed} of {calls} calls through the published port failed")]
+    FailedCalls {
+        /// Calls that got no answer.
+        failed: u32,
+        /// All calls.
+        calls: u32,
+    },
     /// The words could not be written.
     #[error("cannot write the output: {0}")]
     Output(#[from] io::Error),

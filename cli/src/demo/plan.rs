@@ -16,11 +16,12 @@ const EXAMPLE: &str = include_str!("../../../examples/hello/compose.yaml");
 /// Where the program is mounted into containers.
 const PROGRAM_IN_CONTAINER: &str = "/dunlin";
 
-/// The example with as many replicas as asked for, and for containers with an image into which this
-/// program is mounted.
+/// The example, published on a port that is free here, and for containers with an image into which
+/// this program is mounted.
 pub(super) fn example(
     args: &DemoArgs,
     program: &Path,
+    published: u16,
 ) -> Result<(ServiceKey, ServiceSpec), String> {
     let variables = BTreeMap::new();
     let context = compose::Context {
@@ -38,12 +39,15 @@ pub(super) fn example(
     let mut services = project.services.into_iter();
     let service = services.next().ok_or("it has no service")?;
     let mut spec = service.spec;
+    let port = spec.ports.first_mut().ok_or("it has no port")?;
+    port.published = Some(published);
+    let target = port.target;
     if args.runtime == RuntimeKind::Docker {
-        let port = spec.ports.first().map_or(80, |p| p.target);
         spec.runtime = RuntimeKind::Docker;
         spec.image.clone_from(&args.image);
         spec.command = vec![PROGRAM_IN_CONTAINER.to_owned(), "whoami".to_owned()];
-        spec.environment.insert("PORT".to_owned(), port.to_string());
+        spec.environment
+            .insert("PORT".to_owned(), target.to_string());
         spec.volumes.push(VolumeMount {
             source: program.display().to_string(),
             target: PROGRAM_IN_CONTAINER.to_owned(),

@@ -3,6 +3,8 @@
 //! Nothing here waits a fixed time: each step looks at the cluster until what should happen has
 //! happened, and the time that took is the measurement. A look costs the daemons microseconds.
 
+mod reach;
+
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
@@ -68,7 +70,8 @@ impl<'a, 'o> Story<'a, 'o> {
         self.gather().await?;
         let service = self.deploy().await?;
         self.strike(&service).await?;
-        self.scale(&service).await
+        self.scale(&service).await?;
+        self.judge()
     }
 
     /// Starts the daemons; the first makes the cluster, the others join it.
@@ -146,7 +149,9 @@ impl<'a, 'o> Story<'a, 'o> {
     async fn deploy(&mut self) -> Result<ServiceKey, DemoError> {
         let wanted = self.args.replicas;
         let program = self.flock.program().to_owned();
-        let (service, spec) = example(self.args, &program).map_err(DemoError::Example)?;
+        let published = self.flock.ports().published();
+        let (service, spec) =
+            example(self.args, &program, published).map_err(DemoError::Example)?;
         let request = DeployRequest {
             services: vec![DeployService {
                 service: service.clone(),
@@ -172,6 +177,7 @@ impl<'a, 'o> Story<'a, 'o> {
         let what = format!("{name} runs with {wanted} replicas, and each answers");
         self.teller.took(&what, ms)?;
         self.show(&answering)?;
+        self.reach(&service, wanted).await?;
         Ok(service)
     }
 
@@ -233,7 +239,8 @@ impl<'a, 'o> Story<'a, 'o> {
         self.teller.took("  all others hold it for down", noticed)?;
         let what = format!("  {wanted} replicas answer again");
         self.teller.took(&what, replaced)?;
-        self.show(&answering)
+        self.show(&answering)?;
+        self.reach(service, wanted).await
     }
 
     async fn scale(&mut self, service: &ServiceKey) -> Result<(), DemoError> {
@@ -257,6 +264,7 @@ impl<'a, 'o> Story<'a, 'o> {
         let what = format!("{name} is scaled to {wanted} replicas, and each answers");
         self.teller.took(&what, ms)?;
         self.show(&answering)?;
+        self.reach(service, wanted).await?;
         let rss: Vec<String> = self
             .teller
             .summary
@@ -366,14 +374,14 @@ async fn notice(survivors: &[Client], name: &str) -> Result<(), NotYet> {
     Ok(())
 }
 
-/// All replicas, when there are as many as wanted and each has answered for its own slot. Those of
-/// a node that was killed do not count, whatever is still said of them.
-async fn answering(
+/// All replicas, when there are as many ready as wanted. Those of a node that was killed do not
+/// count, whatever is still said of them.
+async fn ready(
     client: &Client,
     service: &ServiceKey,
     wanted: u32,
     killed: Option<&str>,
-) -> Result<Vec<Answering>, NotYet> {
+) -> Result<BTreeMap<Slot, Replica>, NotYet> {
     let list = client.replicas(&of(service)).await;
     let replicas = list.map_err(|e| e.to_string())?.replicas;
     let counts = |r: &Replica| {
@@ -388,6 +396,17 @@ async fn answering(
     if ready.len() != wanted as usize {
         return Err(format!("{} of {wanted} replicas are ready", ready.len()));
     }
+    Ok(ready)
+}
+
+/// The same, when each has answered for its own slot.
+async fn answering(
+    client: &Client,
+    service: &ServiceKey,
+    wanted: u32,
+    killed: Option<&str>,
+) -> Result<Vec<Answering>, NotYet> {
+    let ready = ready(client, service, wanted, killed).await?;
     let mut calls = JoinSet::new();
     for replica in ready.into_values() {
         let slot = replica.slot;
@@ -420,13 +439,8 @@ async fn answering(
 /// Whether the answer comes from this very replica.
 fn is_of(called: &Called, replica: &Replica) -> bool {
     let answer = &called.answer;
-    let slot = match &answer.slot {
-        Some(serde_json::Value::String(text)) => text.clone(),
-        Some(other) => other.to_string(),
-        None => String::new(),
-    };
     answer.service.as_deref() == Some(replica.service.name())
-        && slot == replica.slot.to_string()
+        && answer.slot_name() == Some(replica.slot.to_string())
         && answer.epoch == Some(replica.epoch)
 }
 

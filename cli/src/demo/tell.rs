@@ -43,6 +43,13 @@ pub struct Summary {
     pub scaled_to: Option<u32>,
     /// Milliseconds from the scale-up until all replicas answered.
     pub scale_ms: Option<u64>,
+    /// Calls through the published port of each living daemon, after each step.
+    pub calls: u32,
+    /// Those of them that got no answer.
+    pub failed_calls: u32,
+    /// How often a living daemon's DNS gave exactly the replicas that run: once for each, after each
+    /// step.
+    pub resolved: u32,
     /// Resident memory of each daemon while the replicas ran, in MB (10^6 bytes).
     pub rss_mb: Vec<f64>,
     /// Why it is not ok.
@@ -74,6 +81,9 @@ impl Summary {
             replace_ms: None,
             scaled_to: None,
             scale_ms: None,
+            calls: 0,
+            failed_calls: 0,
+            resolved: 0,
             rss_mb: Vec::new(),
             error: None,
             kept: None,

@@ -14,7 +14,7 @@ use dunlin_api::{NodeState, Replica};
 use dunlin_state::model::{NodeId, Phase, RuntimeKind, ServiceKey, Slot};
 
 use super::flock::Flock;
-use super::layout::{Layout, Member, free_port};
+use super::layout::{Layout, Member, Ports, free_ports};
 use super::plan::{example, victim};
 use super::tell::{Killed, Summary, Teller};
 use super::watch::end_when_closed;
@@ -67,14 +67,14 @@ fn each_daemon_has_a_place_of_its_own() {
         .mode();
     assert_eq!(mode & 0o777, 0o700, "the ticket in it is a secret");
     let root = layout.root().display().to_string();
-    let words = layout.arguments(Member(2), 4000, RuntimeKind::Process, true);
+    let words = layout.arguments(Member(2), Ports(4000), RuntimeKind::Process, true);
     let words: Vec<&str> = words.iter().filter_map(|w| w.to_str()).collect();
     let expected = format!(
-        "up --data-dir {root}/n2 --name n2 --advertise 127.0.1.2 --port 4000 --api \
-         unix://{root}/n2/api.sock --runtime process --profile local --join {root}/ticket"
+        "up --data-dir {root}/n2 --name n2 --advertise 127.0.1.2 --port 4000 --dns \
+         127.0.1.2:4002 --api unix://{root}/n2/api.sock --runtime process --profile local --join {root}/ticket"
     );
     assert_eq!(words.join(" "), expected);
-    let first = layout.arguments(Member(1), 4000, RuntimeKind::Auto, false);
+    let first = layout.arguments(Member(1), Ports(4000), RuntimeKind::Auto, false);
     assert!(!first.iter().any(|w| w == "--join"));
     assert_eq!(Layout::existing(layout.root()), Ok(layout.clone()));
     drop(Flock::of(layout));
@@ -98,12 +98,13 @@ fn nothing_but_a_demos_directory_is_ever_removed() {
 
 #[test]
 fn ports_in_use_are_passed_over() {
-    let first = free_port(2, 77).expect("a port");
-    let _udp = UdpSocket::bind((Member(2).address(), first)).expect("it is free");
-    let second = free_port(2, 77).expect("another port");
-    assert_ne!(first, second);
-    let _tcp = TcpListener::bind((Member(1).address(), second + 1)).expect("it is free");
-    let third = free_port(2, 77).expect("a third port");
+    let first = free_ports(2, 77).expect("ports");
+    let _udp = UdpSocket::bind((Member(2).address(), first.0)).expect("it is free");
+    let second = free_ports(2, 77).expect("other ports");
+    assert!(first.0.abs_diff(second.0) >= 4);
+    let published = (Member(1).address(), second.published());
+    let _tcp = TcpListener::bind(published).expect("it is free");
+    let third = free_ports(2, 77).expect("a third place");
     assert!(third != first && third != second);
 }
 
@@ -153,12 +154,13 @@ fn the_first_daemon_dies_if_it_has_anything_to_lose() {
 fn the_example_runs_as_processes_or_containers() {
     let program = Path::new("/opt/dunlin");
     let plain = args(&[]).expect("defaults");
-    let (key, spec) = example(&plain, program).expect("it is right");
+    let (key, spec) = example(&plain, program, 4003).expect("it is right");
     assert_eq!(key, ServiceKey::new("default", "hello").expect("a name"));
     assert_eq!(spec.command, ["dunlin", "whoami"]);
     assert_eq!(spec.runtime, RuntimeKind::Process);
+    assert_eq!(spec.ports[0].published, Some(4003));
     let docker = args(&["--runtime", "docker", "--image", "x"]).expect("flags");
-    let (_, spec) = example(&docker, program).expect("it is right");
+    let (_, spec) = example(&docker, program, 4003).expect("it is right");
     assert_eq!(
         (spec.runtime, spec.image.as_str()),
         (RuntimeKind::Docker, "x")
@@ -305,6 +307,11 @@ fn programs_get_one_object() {
     assert_eq!(value["replicas"], 3);
     assert_eq!(value["deploy_ms"], 250);
     assert_eq!(value["rss_mb"][0], 23.4);
+    assert_eq!(
+        (&value["calls"], &value["failed_calls"]),
+        (&0.into(), &0.into())
+    );
+    assert_eq!(value["resolved"], 0);
     assert_eq!(value["runtime"], "process");
     for absent in ["detect_ms", "replace_ms", "error"] {
         assert!(value[absent].is_null(), "{absent}");
