@@ -101,6 +101,8 @@ pub struct Overlay {
     wanted: BTreeSet<NodeId>,
     attempts: BTreeMap<NodeId, Attempt>,
     next_prune: u64,
+    /// The answer of [`Self::poll_timeout`], which is asked after every packet.
+    due: Option<u64>,
 }
 
 impl Overlay {
@@ -117,6 +119,7 @@ impl Overlay {
             wanted: BTreeSet::new(),
             attempts: BTreeMap::new(),
             next_prune: 0,
+            due: None,
         }
     }
 
@@ -158,8 +161,7 @@ impl Overlay {
 
     /// Mono milliseconds at which [`Self::handle_timeout`] wants to be called.
     pub fn poll_timeout(&self) -> Option<u64> {
-        let attempt = self.attempts.values().map(|a| a.due).min();
-        attempt.into_iter().chain(self.prune_due()).min()
+        self.due
     }
 
     /// Dials, gives up and prunes what is due. Harmless when early.
@@ -187,6 +189,8 @@ impl Overlay {
         self.sync_attempts(mono);
         let mut effects = self.dial(mono);
         effects.extend(self.prune(mono));
+        let attempt = self.attempts.values().map(|a| a.due).min();
+        self.due = attempt.into_iter().chain(self.prune_due()).min();
         effects
     }
 

@@ -1,7 +1,11 @@
 //! Runs the simulator over many seeds and prints a line for each scenario. On a violation it prints
 //! the story and the command that replays it, and ends with status 1.
 
+use std::collections::BTreeMap;
 use std::process::ExitCode;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use clap::Parser;
@@ -23,9 +27,16 @@ struct Args {
     /// Only this seed.
     #[arg(long)]
     seed: Option<u64>,
-    /// Only this scenario: calm, crash, partition, lossy, disk, runtime, clock, drain, churn, scale.
+    /// Only this scenario: calm, crash, partition, lossy, disk, runtime, clock, drain, full, churn,
+    /// scale.
     #[arg(long)]
     scenario: Option<String>,
+    /// Simulated hours of trouble in each run of 'lossy', instead of a minute.
+    #[arg(long)]
+    hours: Option<f64>,
+    /// Runs at a time; as many as there are cores when absent. The results do not depend on it.
+    #[arg(long)]
+    threads: Option<usize>,
     /// Print what happened in each run.
     #[arg(long)]
     trace: bool,
@@ -52,9 +63,9 @@ fn main() -> ExitCode {
     println!("{}", Summary::header());
     let mut violations = 0;
     for (turn, scenario) in scenarios.iter().enumerate() {
+        let seeds = seeds(&args, turn as u64, scenarios.len() as u64);
         let mut summary = Summary::new(scenario.name());
-        for seed in seeds(&args, turn as u64, scenarios.len() as u64) {
-            let (outcome, wall) = time(|| run(*scenario, args.nodes, args.services, seed));
+        for (seed, (outcome, wall)) in run_all(&args, *scenario, &seeds) {
             summary.add(&outcome, wall);
             if !outcome.violations.is_empty() || args.trace {
                 tell(&args, *scenario, seed, &outcome);
@@ -70,6 +81,29 @@ fn main() -> ExitCode {
     }
 }
 
+/// Runs one scenario with all seeds, as many at a time as there are threads; ordered by seed.
+fn run_all(args: &Args, scenario: Scenario, seeds: &[u64]) -> BTreeMap<u64, (Outcome, Duration)> {
+    let cores = thread::available_parallelism().map_or(1, usize::from);
+    let threads = args.threads.unwrap_or(cores).clamp(1, seeds.len().max(1));
+    let next = AtomicUsize::new(0);
+    let done = Mutex::new(BTreeMap::new());
+    thread::scope(|scope| {
+        for _ in 0..threads {
+            scope.spawn(|| {
+                while let Some(seed) = seeds.get(next.fetch_add(1, Ordering::Relaxed)).copied() {
+                    let start = Instant::now();
+                    let outcome = run(scenario, args.nodes, args.services, seed, args.hours);
+                    let result = (outcome, start.elapsed());
+                    if let Ok(mut done) = done.lock() {
+                        done.insert(seed, result);
+                    }
+                }
+            });
+        }
+    });
+    done.into_inner().unwrap_or_default()
+}
+
 /// This scenario's share of the seeds: every n-th, so that no two scenarios use the same.
 fn seeds(args: &Args, turn: u64, scenarios: u64) -> Vec<u64> {
     match args.seed {
@@ -78,12 +112,6 @@ fn seeds(args: &Args, turn: u64, scenarios: u64) -> Vec<u64> {
             .filter(|seed| seed % scenarios == turn)
             .collect(),
     }
-}
-
-fn time<T>(what: impl FnOnce() -> T) -> (T, Duration) {
-    let start = Instant::now();
-    let result = what();
-    (result, start.elapsed())
 }
 
 fn tell(args: &Args, scenario: Scenario, seed: u64, outcome: &Outcome) {

@@ -8,6 +8,7 @@
 
 pub mod check;
 pub mod disk;
+pub mod faults;
 pub mod network;
 pub mod report;
 pub mod runtime;
@@ -16,6 +17,7 @@ pub mod world;
 
 mod node;
 mod queue;
+
 mod workload;
 
 pub use report::{Outcome, Summary};

@@ -22,6 +22,8 @@ pub struct Host {
     pub id: NodeId,
     /// The daemon, when it runs.
     pub engine: Option<Engine>,
+    /// When the daemon started, in microseconds.
+    pub started_at: u64,
     /// Counts starts of the daemon; events for an earlier life die.
     pub life: u64,
     /// Survives everything.
@@ -64,6 +66,7 @@ impl Host {
             index,
             id: NodeId::from_bytes(*hasher.finalize().as_bytes()),
             engine: None,
+            started_at: 0,
             life: 0,
             disk: Disk::default(),
             runtime: Runtime::new(index, temper),
@@ -88,6 +91,7 @@ impl Host {
     /// Starts the daemon from what is on disk.
     pub(super) fn start(&mut self, micros: u64, seed: u64) -> Result<Vec<Effect>, String> {
         self.life += 1;
+        self.started_at = micros;
         self.timer = None;
         let config = NodeConfig {
             member: MemberId {

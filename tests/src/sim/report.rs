@@ -22,6 +22,12 @@ pub struct Outcome {
     pub awards: u64,
     /// Faults that were injected.
     pub faults: u64,
+    /// Slots started although they answered on a host that lived.
+    pub moved: u64,
+    /// Times that a daemon was believed down that ran and could be reached.
+    pub false_downs: u64,
+    /// Real seconds from the first deploy until everything answered, in the scenario for speed.
+    pub placing_s: f64,
     /// Hash over everything that happened.
     pub digest: String,
 }
@@ -43,6 +49,11 @@ pub struct Summary {
     pub faults: u64,
     /// Slots started in all.
     pub awards: u64,
+    /// Slots started although they answered elsewhere.
+    pub moved: u64,
+    /// Times that a daemon was believed down that ran and could be reached.
+    pub false_downs: u64,
+    placing_s: f64,
     detection: Vec<u64>,
     replacement: Vec<u64>,
     propagation: Vec<u64>,
@@ -65,6 +76,9 @@ impl Summary {
         self.violations += outcome.violations.len();
         self.faults += outcome.faults;
         self.awards += outcome.awards;
+        self.moved += outcome.moved;
+        self.false_downs += outcome.false_downs;
+        self.placing_s += outcome.placing_s;
         self.detection.extend(&outcome.detection);
         self.replacement.extend(&outcome.replacement);
         self.propagation.extend(&outcome.propagation);
@@ -73,16 +87,19 @@ impl Summary {
     /// The head of the table that summaries print.
     pub fn header() -> String {
         format!(
-            "{:<10} {:>6} {:>10} {:>8} {:>7} {:>11} {:>17} {:>17} {:>17} {:>10}",
+            "{:<10} {:>6} {:>10} {:>8} {:>7} {:>11} {:>12} {:>6} {:>17} {:>17} {:>17} {:>8} {:>9}",
             "scenario",
             "seeds",
             "simulated",
             "wall",
             "faults",
             "violations",
+            "false downs",
+            "moved",
             "detect p50/p99",
             "replace p50/p99",
             "spread p50/p99",
+            "awards",
             "awards/s"
         )
     }
@@ -91,19 +108,28 @@ impl Summary {
 impl fmt::Display for Summary {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let wall = self.wall.as_secs_f64();
+        // Where placing was timed by itself, forming and resting do not count.
+        let placing = if self.placing_s > 0.0 {
+            self.placing_s
+        } else {
+            wall
+        };
         write!(
             f,
-            "{:<10} {:>6} {:>8.0} s {:>6.1} s {:>7} {:>11} {:>17} {:>17} {:>17} {:>10.0}",
+            "{:<10} {:>6} {:>8.0} s {:>6.1} s {:>7} {:>11} {:>12} {:>6} {:>17} {:>17} {:>17} {:>8} {:>9.0}",
             self.scenario,
             self.seeds,
             self.simulated_s,
             wall,
             self.faults,
             self.violations,
+            self.false_downs,
+            self.moved,
             percentiles(&self.detection),
             percentiles(&self.replacement),
             percentiles(&self.propagation),
-            self.awards as f64 / wall.max(1e-9),
+            self.awards,
+            self.awards as f64 / placing.max(1e-9),
         )
     }
 }

@@ -131,6 +131,11 @@ impl Runtime {
         self.processes.clear();
     }
 
+    /// Whether this very attempt has not ended.
+    pub fn is_alive(&self, id: &WorkloadId) -> bool {
+        self.processes.get(id).is_some_and(|p| p.exited.is_none())
+    }
+
     /// Slots that truly run here.
     pub fn running(&self) -> impl Iterator<Item = &SlotId> {
         self.processes
@@ -145,6 +150,15 @@ impl Runtime {
             .iter()
             .filter(move |(_, p)| p.exited.is_none() && p.answers_at <= now)
             .map(|(id, p)| (id, p.revision.as_str()))
+    }
+
+    /// Since when a replica of this slot accepts connections here.
+    pub fn answering_since(&self, slot: &SlotId, now: u64) -> Option<u64> {
+        self.processes
+            .iter()
+            .filter(|(id, p)| id.slot == *slot && p.exited.is_none() && p.answers_at <= now)
+            .map(|(_, p)| p.answers_at)
+            .min()
     }
 
     fn answers(&self, id: &WorkloadId, now: u64) -> bool {

@@ -1,12 +1,15 @@
 //! What goes wrong, and when.
 
+use std::time::Instant;
+
 use rand::RngExt as _;
 
 use super::check;
+use super::faults::Fault;
 use super::network::Weather;
 use super::report::Outcome;
 use super::runtime::Temper;
-use super::workload::{self, Op};
+use super::workload::{Op, Variety};
 use super::world::{SECOND, World};
 
 /// Kinds of trouble.
@@ -28,6 +31,8 @@ pub enum Scenario {
     Clock,
     /// Nodes are drained and come back while people deploy.
     Drain,
+    /// Hardly anything fits, and nodes are drained.
+    Full,
     /// All of it.
     Churn,
     /// One large deploy on many nodes, for speed.
@@ -36,7 +41,7 @@ pub enum Scenario {
 
 impl Scenario {
     /// Those that a run without `--scenario` goes through.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::Calm,
         Self::Crash,
         Self::Partition,
@@ -45,6 +50,7 @@ impl Scenario {
         Self::Runtime,
         Self::Clock,
         Self::Drain,
+        Self::Full,
         Self::Churn,
     ];
 
@@ -59,6 +65,7 @@ impl Scenario {
             Self::Runtime => "runtime",
             Self::Clock => "clock",
             Self::Drain => "drain",
+            Self::Full => "full",
             Self::Churn => "churn",
             Self::Scale => "scale",
         }
@@ -87,6 +94,7 @@ impl Scenario {
             | Self::Runtime
             | Self::Clock
             | Self::Drain
+            | Self::Full
             | Self::Scale => Weather::FAIR,
         }
     }
@@ -101,40 +109,51 @@ impl Scenario {
             | Self::Disk
             | Self::Clock
             | Self::Drain
+            | Self::Full
             | Self::Scale => Temper::CALM,
         }
     }
-}
 
-/// Something that goes wrong, or gets right again.
-#[derive(Debug, Clone, Copy)]
-pub enum Fault {
-    /// The daemon dies.
-    Kill(usize),
-    /// The host loses power.
-    PowerOff(usize),
-    /// The daemon starts again.
-    Start(usize),
-    /// These hosts (as bits of their index) are cut off from the others.
-    Split(u64),
-    /// Packets from one host to all others vanish; the way back works.
-    OneWay(usize),
-    /// All links are whole again.
-    Heal,
-    /// The daemon freezes for so many microseconds.
-    Stall(usize, u64),
-    /// A third of the daemons freezes for half a second to two seconds.
-    StallThird,
-    /// The disk refuses writes, or takes them again.
-    DiskFull(usize, bool),
-    /// A workload dies.
-    WorkloadDies(usize),
-    /// The wall clock jumps by so many milliseconds.
-    ClockJump(usize, i64),
-    /// All hosts lose power.
-    Blackout,
-    /// Look at what has been noticed.
-    Observe,
+    fn variety(self) -> Variety {
+        match self {
+            Self::Calm | Self::Partition | Self::Lossy | Self::Clock | Self::Scale => {
+                Variety::Plain
+            }
+            Self::Crash | Self::Disk | Self::Drain | Self::Churn => Variety::Mixed,
+            Self::Full => Variety::Large,
+            Self::Runtime => Variety::Missing,
+        }
+    }
+
+    /// What holds in this scenario beyond what always holds.
+    fn set_rules(self, world: &mut World) {
+        let watch = &mut world.watch;
+        watch.nothing_may_move = self == Self::Lossy;
+        watch.fair = match self {
+            Self::Calm
+            | Self::Crash
+            | Self::Disk
+            | Self::Runtime
+            | Self::Clock
+            | Self::Drain
+            | Self::Full
+            | Self::Scale => true,
+            Self::Partition | Self::Lossy | Self::Churn => false,
+        };
+        watch.no_gaps = match self {
+            Self::Calm | Self::Clock | Self::Drain | Self::Full | Self::Scale => true,
+            Self::Crash
+            | Self::Partition
+            | Self::Lossy
+            | Self::Disk
+            | Self::Runtime
+            | Self::Churn => false,
+        };
+        // When all nodes lose power, nobody remembers the claims of those that stay down.
+        watch.epochs_are_kept = self != Self::Disk;
+        world.ops.variety = self.variety();
+        world.ops.crash_on_accept = self == Self::Disk;
+    }
 }
 
 /// When the first daemon starts and all others have joined.
@@ -144,24 +163,43 @@ const TROUBLE_ENDS: u64 = 60 * SECOND;
 /// After the trouble, the cluster has so long to come to rest. Crash loops wait up to minutes, and
 /// those that were in one need their next attempt.
 const REST: u64 = 90 * SECOND;
-const OBSERVE_EVERY: u64 = 20_000;
+/// Replicas of each service in the scenario for speed.
+const REPLICAS: u32 = 10;
+/// How often is looked who has noticed what, in microseconds: the resolution of what is measured.
+pub(super) const OBSERVE_EVERY: u64 = 20_000;
 
-/// Runs a scenario from a seed.
-pub fn run(scenario: Scenario, nodes: usize, services: usize, seed: u64) -> Outcome {
+/// Runs a scenario from a seed. `hours` stretches the trouble where the scenario has no end of
+/// its own: in [`Scenario::Lossy`].
+pub fn run(
+    scenario: Scenario,
+    nodes: usize,
+    services: usize,
+    seed: u64,
+    hours: Option<f64>,
+) -> Outcome {
     if scenario == Scenario::Scale {
         return run_scale(nodes, services, seed);
     }
     let mut world = World::new(nodes, seed, scenario.weather(), scenario.temper());
+    scenario.set_rules(&mut world);
     form(&mut world);
+    let stretched = hours.filter(|_| scenario == Scenario::Lossy);
+    let ends = stretched.map_or(TROUBLE_ENDS, |h| {
+        FORMED + (h * 3_600.0 * SECOND as f64) as u64
+    });
     plan_people(&mut world, scenario, services);
-    plan_trouble(&mut world, scenario);
+    plan_trouble(&mut world, scenario, ends);
     let mut at = FORMED;
-    while at < TROUBLE_ENDS {
-        world.plan(at, Fault::Observe);
+    while at < ends && world.outcome.violations.is_empty() {
+        world.run_until(at);
+        check::observe(&mut world);
         at += OBSERVE_EVERY;
     }
-    world.run_until(TROUBLE_ENDS);
+    world.run_until(ends);
+    world.ops.crash_on_accept = false;
     mend(&mut world);
+    rest(&mut world);
+    undrain(&mut world);
     rest(&mut world);
     world.finish()
 }
@@ -169,20 +207,29 @@ pub fn run(scenario: Scenario, nodes: usize, services: usize, seed: u64) -> Outc
 /// One deploy of many replicas; the run ends when all answer.
 fn run_scale(nodes: usize, services: usize, seed: u64) -> Outcome {
     let mut world = World::new(nodes, seed, Weather::FAIR, Temper::CALM);
+    Scenario::Scale.set_rules(&mut world);
     form(&mut world);
-    world.run_until(FORMED + 10 * SECOND);
-    for service in (0..services).filter(|s| s % 7 != 6) {
+    let formed = world.now + 10 * SECOND;
+    world.run_until(formed);
+    for service in 0..services {
         let at = world.now + world.rng.random_range(0..SECOND);
         world.plan_op(
             at,
             Op::Deploy {
                 service,
-                replicas: Some(10),
+                replicas: Some(REPLICAS),
                 version: 1,
             },
         );
     }
+    let began = Instant::now();
     let deadline = world.now + REST;
+    let wanted = services * REPLICAS as usize;
+    while world.answering() < wanted && world.now < deadline {
+        let soon = world.now + SECOND / 20;
+        world.run_until(soon);
+    }
+    world.outcome.placing_s = began.elapsed().as_secs_f64();
     rest_until(&mut world, deadline);
     world.finish()
 }
@@ -214,16 +261,32 @@ fn plan_people(world: &mut World, scenario: Scenario, services: usize) {
     }
     let quiet = matches!(scenario, Scenario::Lossy | Scenario::Crash);
     let edits = if quiet { 0 } else { services * 3 };
-    for _ in 0..edits {
+    if !quiet && services > 1 {
+        // Only the last one is removed, and nobody edits it.
+        let at = FORMED + world.rng.random_range(8 * SECOND..40 * SECOND);
+        let service = services;
+        let replicas = Some(2);
+        world.plan_op(
+            FORMED + 3 * SECOND,
+            Op::Deploy {
+                service,
+                replicas,
+                version: 1,
+            },
+        );
+        world.plan_op(at, Op::Remove { service });
+    }
+    for edit in 0..edits {
         let at = FORMED + 6 * SECOND + world.rng.random_range(0..40 * SECOND);
         let service = world.rng.random_range(0..services);
-        let op = if world.rng.random_bool(0.7) {
+        let op = if world.rng.random_bool(0.6) {
             Op::Scale {
                 service,
                 replicas: world.rng.random_range(0..=6),
             }
         } else {
-            let version = world.rng.random_range(2..100);
+            // Every image is written once, so that it tells the write.
+            let version = u32::try_from(edit).unwrap_or(u32::MAX) + 2;
             Op::Deploy {
                 service,
                 replicas: None,
@@ -234,16 +297,16 @@ fn plan_people(world: &mut World, scenario: Scenario, services: usize) {
     }
 }
 
-fn plan_trouble(world: &mut World, scenario: Scenario) {
+fn plan_trouble(world: &mut World, scenario: Scenario, ends: u64) {
     match scenario {
         Scenario::Calm | Scenario::Scale => {}
         Scenario::Crash => plan_crashes(world, 5),
         Scenario::Partition => plan_splits(world),
-        Scenario::Lossy => plan_stalls(world),
+        Scenario::Lossy => plan_stalls(world, ends),
         Scenario::Disk => plan_disks(world),
         Scenario::Runtime => plan_deaths(world),
         Scenario::Clock => plan_jumps(world),
-        Scenario::Drain => plan_drains(world),
+        Scenario::Drain | Scenario::Full => plan_drains(world),
         Scenario::Churn => {
             plan_crashes(world, 3);
             plan_splits(world);
@@ -291,9 +354,9 @@ fn plan_splits(world: &mut World) {
     }
 }
 
-fn plan_stalls(world: &mut World) {
+fn plan_stalls(world: &mut World, ends: u64) {
     let mut at = FORMED + 6 * SECOND;
-    while at < TROUBLE_ENDS - 4 * SECOND {
+    while at + 4 * SECOND < ends {
         world.plan(at, Fault::StallThird);
         at += world.rng.random_range(2 * SECOND..5 * SECOND);
     }
@@ -353,93 +416,6 @@ fn plan_drains(world: &mut World) {
     }
 }
 
-/// Makes it so.
-pub(super) fn strike(world: &mut World, fault: Fault) {
-    if !matches!(fault, Fault::Observe) {
-        world.outcome.faults += 1;
-        world.note(format!("{fault:?}"));
-    }
-    match fault {
-        Fault::Kill(host) | Fault::PowerOff(host) if !world.hosts[host].is_up() => {}
-        Fault::Kill(host) => {
-            workload::asker_gone(world, host);
-            workload::forget_spreading(world);
-            check::watch_crash(world, host, false);
-            world.kill(host);
-        }
-        Fault::PowerOff(host) => {
-            workload::asker_gone(world, host);
-            workload::forget_spreading(world);
-            check::watch_crash(world, host, true);
-            world.power_off(host);
-        }
-        Fault::Start(host) => {
-            if !world.hosts[host].is_up() {
-                check::forget_crash(world, host);
-                world.start(host, None);
-            }
-        }
-        Fault::Split(side) => split(world, side),
-        Fault::OneWay(host) => {
-            (0..world.hosts.len()).for_each(|to| world.network.cut(host, to));
-            cut_off(world);
-        }
-        Fault::Heal => world.network.heal(),
-        Fault::Stall(host, micros) => stall(world, host, micros),
-        Fault::StallThird => {
-            for host in 0..world.hosts.len() {
-                if world.rng.random_bool(1.0 / 3.0) {
-                    let micros = world.rng.random_range(SECOND / 2..2 * SECOND);
-                    stall(world, host, micros);
-                }
-            }
-        }
-        Fault::DiskFull(host, full) => world.hosts[host].disk.full = full,
-        Fault::WorkloadDies(host) => {
-            let event = world.hosts[host].runtime.crash_one(&mut world.rng);
-            if let Some(event) = event {
-                world.tell(host, dunlin_core::io::Input::Runtime(event));
-            }
-        }
-        Fault::ClockJump(host, by) => world.hosts[host].skew += by,
-        Fault::Blackout => {
-            for host in 0..world.hosts.len() {
-                workload::asker_gone(world, host);
-                world.power_off(host);
-            }
-            workload::forget_spreading(world);
-            check::forget_lost(world);
-        }
-        Fault::Observe => check::observe(world),
-    }
-}
-
-fn stall(world: &mut World, host: usize, micros: u64) {
-    let until = world.now + micros;
-    let stalled = &mut world.hosts[host].stalled_until;
-    *stalled = until.max(*stalled);
-    workload::forget_spreading(world);
-}
-
-fn split(world: &mut World, side: u64) {
-    let inside = |host: usize| side >> (host % 64) & 1 == 1;
-    for a in 0..world.hosts.len() {
-        for b in 0..world.hosts.len() {
-            if inside(a) != inside(b) {
-                world.network.cut(a, b);
-            }
-        }
-    }
-    cut_off(world);
-}
-
-/// While links are cut, times mean nothing.
-fn cut_off(world: &mut World) {
-    world.links_changed();
-    workload::forget_spreading(world);
-    check::forget_lost(world);
-}
-
 /// Everything works again.
 fn mend(world: &mut World) {
     world.network.heal();
@@ -451,6 +427,10 @@ fn mend(world: &mut World) {
             world.start(host, None);
         }
     }
+}
+
+/// All nodes take work again.
+fn undrain(world: &mut World) {
     for host in 0..world.hosts.len() {
         let now = world.now;
         world.plan_op(

@@ -3,15 +3,19 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use dunlin_state::desired::{Command, Rejection};
-use dunlin_state::model::{Availability, PortSpec, Resources, ServiceKey, ServiceSpec};
+use dunlin_state::model::{
+    Availability, Constraint, ConstraintOp, Mode, PortSpec, PublishMode, Resources, ServiceKey,
+    ServiceSpec,
+};
 use rand::RngExt as _;
 
+use super::faults::Fault;
 use super::runtime::MISSING_IMAGE;
-use super::world::World;
+use super::world::{SECOND, World};
 
 /// Something a person does, at whichever node answers.
 #[derive(Debug, Clone)]
-pub enum Op {
+pub(super) enum Op {
     /// Create a service or give it another image.
     Deploy {
         /// Its number.
@@ -27,6 +31,11 @@ pub enum Op {
         service: usize,
         /// The new scale.
         replicas: u32,
+    },
+    /// Remove it for good.
+    Remove {
+        /// Its number.
+        service: usize,
     },
     /// Hand over all work of a host, or take work again.
     Drain {
@@ -48,25 +57,87 @@ struct Spreading {
 
 #[derive(Debug, Clone)]
 enum Change {
-    Deployed { service: ServiceKey, image: String },
-    Scaled { service: ServiceKey, replicas: u32 },
+    Deployed {
+        service: ServiceKey,
+        image: String,
+        /// A new service gets one replica when nothing is said.
+        replicas: u32,
+        /// The image that the node knew when it was asked.
+        before: Option<String>,
+    },
+    Scaled {
+        service: ServiceKey,
+        replicas: u32,
+    },
+    Removed(ServiceKey),
     Other,
 }
 
 /// What was asked and what was accepted.
 #[derive(Debug, Default)]
-pub struct Ops {
+pub(super) struct Ops {
     next: u64,
     asked: BTreeMap<u64, (usize, Change)>,
     spreading: Vec<Spreading>,
-    /// Services whose creation was accepted: they exist for ever.
+    /// Which kinds of services people deploy.
+    pub(super) variety: Variety,
+    /// Whether hosts lose power when they have just accepted a write.
+    pub(super) crash_on_accept: bool,
+    /// Services whose creation was accepted.
     pub(super) created: BTreeSet<ServiceKey>,
-    /// Scales that were accepted, by service.
-    pub(super) scales: BTreeMap<ServiceKey, BTreeSet<u32>>,
-    /// Images that were accepted, by service.
-    pub(super) images: BTreeMap<ServiceKey, BTreeSet<String>>,
-    /// Whether some write was asked for and never answered.
-    pub(super) unanswered: bool,
+    /// Services whose removal was accepted: nobody deploys them again.
+    pub(super) removed: BTreeSet<ServiceKey>,
+    /// Scales that were written, by service.
+    pub(super) scales: BTreeMap<ServiceKey, Writes>,
+    /// Images that were written, by service.
+    pub(super) images: BTreeMap<ServiceKey, Writes>,
+}
+
+/// Which kinds of services people deploy.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(super) enum Variety {
+    /// Small replicas that run anywhere.
+    #[default]
+    Plain,
+    /// Host ports, constraints, limits per node, one on every node.
+    Mixed,
+    /// The same, and so large that they hardly fit.
+    Large,
+    /// Plain ones, and one whose image nobody has.
+    Missing,
+}
+
+/// The values that were written to one register.
+#[derive(Debug, Default)]
+pub(super) struct Writes {
+    /// All that was asked for, whether or not it was answered.
+    asked: BTreeSet<String>,
+    accepted: BTreeSet<String>,
+    /// Values that the author of an accepted later write knew.
+    replaced: BTreeSet<String>,
+}
+
+impl Writes {
+    /// Whether the register may hold this in the end.
+    pub(super) fn may_be(&self, value: &str) -> bool {
+        self.was_asked(value) && !self.replaced.contains(value)
+    }
+
+    pub(super) fn was_asked(&self, value: &str) -> bool {
+        self.asked.contains(value)
+    }
+
+    /// Accepted values that no later write has replaced.
+    pub(super) fn newest(&self) -> Vec<&String> {
+        self.accepted.difference(&self.replaced).collect()
+    }
+
+    fn accept(&mut self, value: &str, before: Option<&String>) {
+        self.accepted.insert(value.to_owned());
+        self.replaced
+            .extend(before.filter(|b| *b != value).cloned());
+        self.replaced.remove(value);
+    }
 }
 
 /// The name of the n-th service.
@@ -80,29 +151,53 @@ pub(super) fn can_run(image: &str) -> bool {
     !image.starts_with(MISSING_IMAGE)
 }
 
-fn image(number: usize, version: u32) -> String {
-    // Every seventh service names an image that nobody has.
-    let registry = if number % 7 == 6 {
-        MISSING_IMAGE
+fn spec(number: usize, version: u32, variety: Variety) -> ServiceSpec {
+    let missing = variety == Variety::Missing && number % 6 == 5;
+    let registry = if missing { MISSING_IMAGE } else { "registry/" };
+    let cpu_millis = if variety == Variety::Large {
+        2_500
     } else {
-        "registry/"
+        100 + 50 * (number as u64 % 5)
     };
-    format!("{registry}s{number}:{version}")
-}
-
-fn spec(number: usize, version: u32) -> ServiceSpec {
-    ServiceSpec {
-        image: image(number, version),
+    let mut spec = ServiceSpec {
+        image: format!("{registry}s{number}:{version}"),
         ports: vec![PortSpec {
             target: 80,
             ..PortSpec::default()
         }],
         reservation: Resources {
-            cpu_millis: 100 + 50 * (number as u64 % 5),
+            cpu_millis,
             memory: 64 << 20,
             disk: 0,
         },
         ..ServiceSpec::default()
+    };
+    match variety {
+        Variety::Plain | Variety::Missing => {}
+        Variety::Mixed | Variety::Large => vary(&mut spec, number),
+    }
+    spec
+}
+
+/// Gives each service another trait.
+fn vary(spec: &mut ServiceSpec, number: usize) {
+    match number % 6 {
+        1 => {
+            // Two of these services want the same port.
+            spec.ports[0].published = Some(8_000 + (number as u16 % 4));
+            spec.ports[0].publish_mode = PublishMode::Host;
+        }
+        3 => {
+            spec.mode = Mode::Global;
+            spec.reservation.cpu_millis = 100;
+        }
+        4 => spec.placement.constraints.push(Constraint {
+            key: "node.labels.zone".to_owned(),
+            op: ConstraintOp::Equal,
+            value: "z1".to_owned(),
+        }),
+        5 => spec.placement.max_per_node = Some(2),
+        _ => {}
     }
 }
 
@@ -118,43 +213,56 @@ pub(super) fn act(world: &mut World, op: Op) {
         return;
     }
     let host = up[world.rng.random_range(0..up.len())];
-    let (change, command) = match op {
+    let (change, command) = order(world, host, op);
+    remember_asked(&mut world.ops, &change);
+    world.note(format!("asks n{host}: {change:?}"));
+    world.ops.next += 1;
+    let id = world.ops.next;
+    world.ops.asked.insert(id, (host, change));
+    world.propose(host, id, vec![command]);
+}
+
+/// The command for what a person wants, and what it will have changed.
+fn order(world: &World, host: usize, op: Op) -> (Change, Command) {
+    match op {
         Op::Deploy {
             service: number,
             replicas,
             version,
         } => {
             let key = service(number);
-            let spec = Box::new(spec(number, version));
+            let spec = Box::new(spec(number, version, world.ops.variety));
+            let engine = world.hosts[host].engine.as_ref();
+            let known = engine.and_then(|e| e.desired().services.get(&key));
             let change = Change::Deployed {
                 service: key.clone(),
                 image: spec.image.clone(),
+                replicas: replicas.unwrap_or(1),
+                before: known.map(|s| s.spec.image.clone()),
             };
-            (
-                change,
-                Command::Deploy {
-                    service: key,
-                    spec,
-                    replicas,
-                },
-            )
+            let service = key;
+            let command = Command::Deploy {
+                service,
+                spec,
+                replicas,
+            };
+            (change, command)
         }
         Op::Scale {
             service: number,
             replicas,
         } => {
-            let key = service(number);
+            let service = service(number);
             let change = Change::Scaled {
-                service: key.clone(),
+                service: service.clone(),
                 replicas,
             };
-            (
-                change,
-                Command::Scale {
-                    service: key,
-                    replicas,
-                },
-            )
+            (change, Command::Scale { service, replicas })
+        }
+        Op::Remove { service: number } => {
+            let service = service(number);
+            let change = Change::Removed(service.clone());
+            (change, Command::Remove { service })
         }
         Op::Drain {
             host: which,
@@ -166,17 +274,35 @@ pub(super) fn act(world: &mut World, op: Op) {
                 Availability::Active
             };
             let node = world.hosts[which].id;
-            (
-                Change::Other,
-                Command::SetAvailability { node, availability },
-            )
+            let command = Command::SetAvailability { node, availability };
+            (Change::Other, command)
         }
-    };
-    world.note(format!("asks n{host}: {change:?}"));
-    world.ops.next += 1;
-    let id = world.ops.next;
-    world.ops.asked.insert(id, (host, change));
-    world.propose(host, id, vec![command]);
+    }
+}
+
+fn remember_asked(ops: &mut Ops, change: &Change) {
+    match change {
+        Change::Deployed {
+            service,
+            image,
+            replicas,
+            ..
+        } => {
+            let writes = ops.images.entry(service.clone()).or_default();
+            writes.asked.insert(image.clone());
+            let writes = ops.scales.entry(service.clone()).or_default();
+            writes.asked.insert(replicas.to_string());
+        }
+        Change::Scaled { service, replicas } => {
+            let writes = ops.scales.entry(service.clone()).or_default();
+            writes.asked.insert(replicas.to_string());
+        }
+        Change::Removed(service) => {
+            // It may happen from now on, whatever the answer will be.
+            ops.created.remove(service);
+        }
+        Change::Other => {}
+    }
 }
 
 /// A node has answered a write.
@@ -192,6 +318,9 @@ pub(super) fn answered(world: &mut World, host: usize, id: u64, result: Result<b
             if changed {
                 start_spreading(world, host, change);
             }
+            if world.ops.crash_on_accept && world.rng.random_bool(0.3) {
+                lose_power(world, host);
+            }
         }
         Err(rejection) => world.note(format!("n{host} refuses {change:?}: {rejection}")),
     }
@@ -200,25 +329,37 @@ pub(super) fn answered(world: &mut World, host: usize, id: u64, result: Result<b
 fn accept(world: &mut World, change: &Change) {
     let ops = &mut world.ops;
     match change {
-        Change::Deployed { service, image } => {
+        Change::Deployed {
+            service,
+            image,
+            before,
+            ..
+        } => {
             ops.created.insert(service.clone());
-            ops.images
-                .entry(service.clone())
-                .or_default()
-                .insert(image.clone());
+            let writes = ops.images.entry(service.clone()).or_default();
+            writes.accept(image, before.as_ref());
         }
         Change::Scaled { service, replicas } => {
-            ops.scales
-                .entry(service.clone())
-                .or_default()
-                .insert(*replicas);
+            let writes = ops.scales.entry(service.clone()).or_default();
+            writes.accept(&replicas.to_string(), None);
+        }
+        Change::Removed(service) => {
+            ops.removed.insert(service.clone());
         }
         Change::Other => {}
     }
 }
 
+/// Power is lost just when a write was acknowledged: the worst moment.
+fn lose_power(world: &mut World, host: usize) {
+    let at = world.now + world.rng.random_range(0..2_000);
+    world.plan(at, Fault::PowerOff(host));
+    let back = at + world.rng.random_range(SECOND..4 * SECOND);
+    world.plan(back, Fault::Start(host));
+}
+
 fn start_spreading(world: &mut World, host: usize, change: Change) {
-    if matches!(change, Change::Other) {
+    if matches!(change, Change::Other | Change::Removed(_)) {
         return;
     }
     let missing: BTreeSet<usize> = world
@@ -244,7 +385,7 @@ pub(super) fn spread(world: &mut World, host: usize) {
     };
     let desired = engine.desired();
     let has = |change: &Change| match change {
-        Change::Deployed { service, image } => desired
+        Change::Deployed { service, image, .. } => desired
             .services
             .get(service)
             .is_some_and(|s| s.spec.image == *image),
@@ -252,7 +393,7 @@ pub(super) fn spread(world: &mut World, host: usize) {
             .services
             .get(service)
             .is_some_and(|s| s.replicas == *replicas),
-        Change::Other => true,
+        Change::Removed(_) | Change::Other => true,
     };
     let now = world.now;
     let mut done = Vec::new();
@@ -275,7 +416,5 @@ pub(super) fn forget_spreading(world: &mut World) {
 
 /// A daemon is gone: what it had not answered may or may not have happened.
 pub(super) fn asker_gone(world: &mut World, host: usize) {
-    let before = world.ops.asked.len();
     world.ops.asked.retain(|_, (asked, _)| *asked != host);
-    world.ops.unanswered |= world.ops.asked.len() != before;
 }

@@ -1,5 +1,7 @@
 //! The world: hosts, links, time, and what happens next.
 
+mod wires;
+
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::SocketAddr;
 
@@ -12,13 +14,15 @@ use rand::{RngExt as _, SeedableRng as _};
 use rand_chacha::ChaCha8Rng;
 use std::sync::Arc;
 
+use super::check;
+use super::faults::{self, Fault};
 use super::network::{Network, Weather};
-use super::node::{Host, address, index_of};
+use super::node::{Host, address};
 use super::queue::Queue;
 use super::report::Outcome;
 use super::runtime::Temper;
 use super::workload::{Op, Ops};
-use super::{check, scenario};
+use wires::pair;
 
 /// One second, in the unit of the world's clock.
 pub const SECOND: u64 = 1_000_000;
@@ -75,7 +79,7 @@ enum Next {
         life: u64,
         due: u64,
     },
-    Plan(scenario::Fault),
+    Plan(Fault),
     Op(Op),
 }
 
@@ -88,7 +92,7 @@ pub struct World {
     /// The network between them.
     pub network: Network,
     /// What people have asked for.
-    pub ops: Ops,
+    pub(super) ops: Ops,
     /// What was measured so far.
     pub outcome: Outcome,
     pub(super) rng: ChaCha8Rng,
@@ -128,7 +132,7 @@ impl World {
     }
 
     /// Schedules a fault.
-    pub(super) fn plan(&mut self, at: u64, fault: scenario::Fault) {
+    pub(super) fn plan(&mut self, at: u64, fault: Fault) {
         self.queue.push(at, Next::Plan(fault));
     }
 
@@ -262,8 +266,17 @@ impl World {
         self.by_id.get(&node).copied()
     }
 
+    /// Slots that answer somewhere.
+    pub(super) fn answering(&self) -> usize {
+        let hosts = self.hosts.iter().filter(|h| h.is_up());
+        hosts.map(|h| h.runtime.answering(self.now).count()).sum()
+    }
+
     /// Ends the run.
     pub(super) fn finish(mut self) -> Outcome {
+        if self.outcome.trace.is_empty() {
+            self.outcome.trace = self.trace.iter().cloned().collect();
+        }
         self.outcome.simulated_s = self.now as f64 / SECOND as f64;
         self.outcome.digest = self.log.finalize().to_hex()[..16].to_owned();
         self.outcome
@@ -312,7 +325,7 @@ impl World {
                     self.deliver(host, Input::Timeout);
                 }
             }
-            Next::Plan(fault) => scenario::strike(self, fault),
+            Next::Plan(fault) => faults::strike(self, fault),
             Next::Op(op) => super::workload::act(self, op),
         }
     }
@@ -394,6 +407,9 @@ impl World {
         if changed.observed {
             check::capacity(self, host);
         }
+        if changed.members {
+            check::false_downs(self, host);
+        }
     }
 
     fn runtime(
@@ -411,14 +427,14 @@ impl World {
                 if workload.id.attempt == 0 {
                     self.outcome.awards += 1;
                 }
+                check::start_is_needed(self, host, &workload.id);
             }
             RuntimeCommand::Stop { id, .. } => {
                 self.note(format!("n{host} stops {} epoch {}", id.slot, id.epoch));
                 check::stop_is_justified(self, host, id, before);
             }
-            RuntimeCommand::Adopt
-            | RuntimeCommand::Remove { .. }
-            | RuntimeCommand::CheckPort { .. } => {}
+            RuntimeCommand::Remove { id } => check::removal_is_harmless(self, host, id),
+            RuntimeCommand::Adopt | RuntimeCommand::CheckPort { .. } => {}
         }
         let life = self.hosts[host].life;
         let answers = self.hosts[host]
@@ -429,135 +445,6 @@ impl World {
                 .push(self.now + after, Next::Runtime { host, life, event });
         }
     }
-
-    fn send_datagram(&mut self, from: usize, to: SocketAddr, bytes: &Bytes) {
-        let Some(to) = index_of(to).filter(|to| *to < self.hosts.len()) else {
-            return;
-        };
-        for delay in self.network.datagram(from, to, &mut self.rng) {
-            let (from, bytes) = (address(from), bytes.clone());
-            self.queue
-                .push(self.now + delay, Next::Datagram { to, from, bytes });
-        }
-    }
-
-    fn send_message(&mut self, from: usize, to: NodeId, bytes: Bytes) {
-        let Some(peer) = self.host_of(to) else { return };
-        let dialed = if self.links.contains_key(&pair(from, peer)) {
-            0
-        } else {
-            match self.dial(from, peer) {
-                Some(delay) => delay,
-                None => return,
-            }
-        };
-        if let Some(delay) = self.network.message(from, peer, &mut self.rng) {
-            let (life, from) = (self.hosts[peer].life, self.hosts[from].id);
-            let next = Next::Message {
-                to: peer,
-                life,
-                from,
-                bytes,
-            };
-            self.queue.push(self.now + dialed + delay, next);
-        }
-    }
-
-    /// Opens a connection if it can be had. When it will be up, after now.
-    fn dial(&mut self, from: usize, to: usize) -> Option<u64> {
-        if self.links.contains_key(&pair(from, to)) {
-            return Some(0);
-        }
-        let round = self.network.message(from, to, &mut self.rng)?;
-        if !self.hosts[to].is_up() || from == to {
-            return None;
-        }
-        let up = 3 * round;
-        self.links.insert(pair(from, to), from);
-        self.queue
-            .push(self.now + up, Next::Linked { a: from, b: to });
-        Some(up)
-    }
-
-    fn hang_up(&mut self, host: usize, node: NodeId) {
-        let Some(peer) = self.host_of(node) else {
-            return;
-        };
-        if self.links.get(&pair(host, peer)) == Some(&host) {
-            self.links.remove(&pair(host, peer));
-            self.lose_link(host, peer, 1_000);
-            self.lose_link(peer, host, 5_000);
-        }
-    }
-
-    fn linked(&mut self, a: usize, b: usize) {
-        if !self.links.contains_key(&pair(a, b)) {
-            return;
-        }
-        for (at, peer) in [(a, b), (b, a)] {
-            if self.connected.insert((at, peer)) {
-                let peer = self.hosts[peer].id;
-                self.deliver(at, Input::Connected(peer));
-            }
-        }
-    }
-
-    fn lose_link(&mut self, at: usize, peer: usize, after: u64) {
-        let life = self.hosts[at].life;
-        self.queue
-            .push(self.now + after, Next::LinkLost { at, life, peer });
-    }
-
-    fn link_lost(&mut self, at: usize, life: u64, peer: usize) {
-        let again = self.links.contains_key(&pair(at, peer));
-        if self.hosts[at].life == life && !again && self.connected.remove(&(at, peer)) {
-            let peer = self.hosts[peer].id;
-            self.deliver(at, Input::Disconnected(peer));
-        }
-    }
-
-    fn synced(&mut self, host: usize, life: u64, id: PersistId) {
-        if self.hosts[host].life != life {
-            return;
-        }
-        let input = if self.hosts[host].disk.sync(id) {
-            Input::Persisted(id)
-        } else {
-            Input::PersistFailed {
-                id,
-                reason: "no space left on device".to_owned(),
-            }
-        };
-        self.deliver(host, input);
-    }
-
-    fn probe(&mut self, host: usize, node: NodeId) {
-        let there = self.host_of(node);
-        let delay = there.and_then(|p| self.network.message(host, p, &mut self.rng));
-        let answer = match (there, delay) {
-            (Some(peer), Some(delay)) if self.hosts[peer].is_up() => {
-                let thawed = self.hosts[peer].stalled_until.max(self.now + delay);
-                Some(thawed + delay).filter(|at| *at <= self.now + PROBE_TIMEOUT)
-            }
-            (Some(_) | None, Some(_) | None) => None,
-        };
-        let life = self.hosts[host].life;
-        let reachable = answer.is_some();
-        let at = answer.unwrap_or(self.now + PROBE_TIMEOUT);
-        self.queue.push(
-            at,
-            Next::Probed {
-                host,
-                life,
-                node,
-                reachable,
-            },
-        );
-    }
-}
-
-fn pair(a: usize, b: usize) -> (usize, usize) {
-    (a.min(b), a.max(b))
 }
 
 fn describe(event: &RuntimeEvent) -> String {

@@ -4,7 +4,8 @@
 //! stopped for two seconds, is called down too. Starting its replicas a second time is costly, so
 //! this machine asks for three agreeing witnesses before it calls a node [`Standing::Gone`]:
 //! membership says down, this node's own probe over the reliable path failed, and nothing at all
-//! was heard from it for [`SILENCE_MS`]. A goodbye ([`Standing::Left`]) needs no witness, and any
+//! was heard from it for [`SILENCE_MS`] after the
+//! first doubt. A goodbye ([`Standing::Left`]) needs no witness, and any
 //! sign of life takes a verdict back at once.
 //!
 //! A process that was itself stopped sees everybody silent. After such a stall
@@ -107,6 +108,9 @@ struct Entry {
     address: Option<SocketAddr>,
     /// When it was last heard, or when that count was started anew.
     heard: u64,
+    /// When membership began to doubt it. Members of a quiet cluster hear nothing of each other
+    /// for seconds, so silence before anyone asked is no evidence.
+    doubted: u64,
     /// When the probe went out that is not answered yet.
     probing: Option<u64>,
     /// Whether a probe has failed since it was last heard.
@@ -172,6 +176,9 @@ impl Liveness {
             .nodes
             .entry(id.node)
             .or_insert_with(|| Entry::new(Belief::Member(state), now));
+        if entry.belief == Belief::Member(MemberState::Alive) && state != MemberState::Alive {
+            entry.doubted = now;
+        }
         entry.belief = Belief::Member(state);
         entry.address = Some(id.address);
         if state == MemberState::Alive {
@@ -314,6 +321,7 @@ impl Entry {
             standing: Standing::Suspect,
             address: None,
             heard: now,
+            doubted: now,
             probing: None,
             unreachable: false,
             last_probe: None,
@@ -354,9 +362,9 @@ impl Entry {
         }
     }
 
-    /// When it has been silent for long enough.
+    /// When it has been silent for long enough although it was asked.
     fn silent_at(&self) -> u64 {
-        self.heard.saturating_add(SILENCE_MS)
+        self.heard.max(self.doubted).saturating_add(SILENCE_MS)
     }
 
     fn probe_interval(&self) -> u64 {

@@ -83,11 +83,11 @@ fn gone_needs_down_a_failed_probe_and_silence() {
     bench.wait(200);
     bench.event(MemberEvent::Down(id(1)));
     assert_eq!(bench.standing(), Standing::Suspect);
-    bench.wait(899);
+    bench.wait(1_399);
     assert_eq!(
         bench.standing(),
         Standing::Suspect,
-        "silent for 1,999 ms only"
+        "silent for 1,999 ms only since it was doubted"
     );
     bench.wait(1);
     assert_eq!(bench.standing(), Standing::Gone);

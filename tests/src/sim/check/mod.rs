@@ -1,0 +1,180 @@
+//! The rules, checked while the cluster runs and after it has come to rest.
+//!
+//! Most of them compare what nodes say and do with the truth, which only the simulator knows: who
+//! lives, what runs, what answers. [`starts`] looks at what is started and [`times`] at how long
+//! things take; [`rest`] says what is still wrong when all should be well.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use dunlin_core::io::WorkloadId;
+use dunlin_state::model::{
+    Availability, HostPort, NodeId, NodeRegister, Phase, Resources, Slot, SlotId, beats,
+};
+
+use super::world::World;
+
+mod rest;
+mod starts;
+mod times;
+
+pub(super) use rest::at_rest;
+pub(super) use starts::{false_downs, forget_epoch, removal_is_harmless, start_is_needed};
+pub(super) use times::{forget_crash, forget_lost, observe, watch_crash};
+
+/// What is being waited for, and what holds in this run.
+#[derive(Debug, Default)]
+pub struct Watch {
+    /// Crashed nodes that somebody still believes in, with the time of the crash.
+    crashed: BTreeMap<NodeId, u64>,
+    /// Slots that were lost in a crash, with its time.
+    lost: BTreeMap<SlotId, u64>,
+    /// Routes to replicas that do not answer, by who offers them, and since when.
+    stale: BTreeMap<(usize, SlotId, NodeId), u64>,
+    /// Who believes whom down, of those that live.
+    downed: BTreeSet<(usize, usize)>,
+    /// The newest start of each slot: its epoch, host and time.
+    epochs: BTreeMap<SlotId, (u64, usize, u64)>,
+    /// Whether claims survive somewhere all the time, so that epochs are never counted anew.
+    pub(super) epochs_are_kept: bool,
+    /// Whether a replica that moves is a fault: nothing dies.
+    pub(super) nothing_may_move: bool,
+    /// Whether packets arrive and daemons do not stall: what one node knows, all know soon.
+    pub(super) fair: bool,
+    /// Whether nothing dies either: no replica goes before another one answers.
+    pub(super) no_gaps: bool,
+}
+
+impl World {
+    /// Whether what one node knows is known to all within moments.
+    pub(super) fn is_calm(&self) -> bool {
+        self.watch.fair
+    }
+}
+
+/// I4: what a node has promised fits into what it has.
+pub(super) fn capacity(world: &mut World, host: usize) {
+    let h = &world.hosts[host];
+    let Some(register) = h.engine.as_ref().and_then(|e| e.register(h.id)) else {
+        return;
+    };
+    let report = &register.report;
+    let sum = report
+        .claims
+        .iter()
+        .fold(Resources::ZERO, |sum, c| sum.plus(c.resources));
+    let mut ports: BTreeSet<HostPort> = BTreeSet::new();
+    let twice = report
+        .claims
+        .iter()
+        .flat_map(|c| &c.host_ports)
+        .find(|p| !ports.insert(**p));
+    let slots: BTreeSet<&SlotId> = report.claims.iter().map(|c| &c.slot).collect();
+    let mut broken = Vec::new();
+    if !sum.fits_in(report.capacity) {
+        broken.push(format!(
+            "I4: n{host} has promised {sum:?} of {:?}",
+            report.capacity
+        ));
+    }
+    if let Some(port) = twice {
+        broken.push(format!("I4: n{host} has promised port {} twice", port.port));
+    }
+    if slots.len() != report.claims.len() {
+        broken.push(format!("n{host} claims a slot twice"));
+    }
+    broken.into_iter().for_each(|b| world.violation(b));
+}
+
+/// I2: a running replica is stopped for a reason that the node can show.
+pub(super) fn stop_is_justified(
+    world: &mut World,
+    host: usize,
+    id: &WorkloadId,
+    before: Option<&Arc<NodeRegister>>,
+) {
+    let was_serving = before.is_some_and(|register| {
+        register.report.claims.iter().any(|c| {
+            c.slot == id.slot && c.epoch == id.epoch && c.ready && c.phase == Phase::Running
+        })
+    });
+    let truly_answers = world.hosts[host]
+        .runtime
+        .answering(world.now)
+        .any(|(w, _)| w == id);
+    let reason = reason(world, host, id, before);
+    if reason != Reason::Beaten {
+        forget_epoch(world, id);
+    }
+    if !was_serving || !truly_answers {
+        return;
+    }
+    match reason {
+        Reason::None => world.violation(format!(
+            "I2: n{host} stops {} epoch {} for no reason",
+            id.slot, id.epoch
+        )),
+        Reason::Beaten if world.watch.no_gaps && !answers_elsewhere(world, host, &id.slot) => {
+            world.violation(format!(
+                "I2: n{host} stops {} epoch {} before another answers",
+                id.slot, id.epoch
+            ));
+        }
+        Reason::Beaten | Reason::Spec => {}
+    }
+}
+
+/// Why a replica may be stopped.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Reason {
+    /// It may not.
+    None,
+    /// The specification says so.
+    Spec,
+    /// Another one is running and ready.
+    Beaten,
+}
+
+fn answers_elsewhere(world: &World, host: usize, slot: &SlotId) -> bool {
+    let mut others = world.hosts.iter().filter(|h| h.index != host && h.is_up());
+    others.any(|h| h.runtime.answering_since(slot, world.now).is_some())
+}
+
+fn reason(
+    world: &World,
+    host: usize,
+    id: &WorkloadId,
+    before: Option<&Arc<NodeRegister>>,
+) -> Reason {
+    let h = &world.hosts[host];
+    let (Some(engine), Some(before)) = (h.engine.as_ref(), before) else {
+        return Reason::Spec;
+    };
+    let desired = engine.desired();
+    let Some(service) = desired.services.get(&id.slot.service) else {
+        return Reason::Spec;
+    };
+    let drained = desired
+        .nodes
+        .get(&h.id)
+        .is_some_and(|n| n.availability == Availability::Drained);
+    let wanted = match id.slot.slot {
+        Slot::Replica(index) => index < service.wanted_replicas(),
+        Slot::Node(node) => node == h.id && service.running && !drained,
+    };
+    let Some(own) = before.report.claims.iter().find(|c| c.slot == id.slot) else {
+        return Reason::Spec;
+    };
+    if !wanted || own.revision != service.revision {
+        return Reason::Spec;
+    }
+    let beaten = engine.observed().filter(|r| r.node != h.id).any(|r| {
+        r.report.claims.iter().any(|c| {
+            c.slot == id.slot
+                && c.ready
+                && c.phase == Phase::Running
+                && (drained || own.leaving || beats((&r.node, c), (&h.id, own)).is_gt())
+        })
+    });
+    if beaten { Reason::Beaten } else { Reason::None }
+}

@@ -1,0 +1,69 @@
+//! Runs of the simulator that have failed once, and the proof that a seed says everything.
+
+use dunlin_tests::sim::{Outcome, Scenario, run};
+
+/// The size of the cluster in which the seeds below have failed.
+const NODES: usize = 9;
+const SERVICES: usize = 6;
+
+fn replay(scenario: Scenario, seed: u64) -> Outcome {
+    run(scenario, NODES, SERVICES, seed, None)
+}
+
+fn assert_holds(scenario: Scenario, seed: u64) {
+    let outcome = replay(scenario, seed);
+    assert_eq!(
+        outcome.violations,
+        Vec::<String>::new(),
+        "{} with seed {seed}; the story:\n{}",
+        scenario.name(),
+        outcome.trace.join("\n")
+    );
+}
+
+/// I8: what happens follows from the seed alone.
+#[test]
+fn the_same_seed_gives_the_same_run() {
+    for scenario in [Scenario::Churn, Scenario::Disk] {
+        let (once, again) = (replay(scenario, 5), replay(scenario, 5));
+        assert_eq!(once.digest, again.digest, "{}", scenario.name());
+        assert_eq!(once.trace, again.trace, "{}", scenario.name());
+        let other = replay(scenario, 6);
+        assert_ne!(once.digest, other.digest, "the digest tells runs apart");
+    }
+}
+
+/// A fault scenario that injects nothing would pass every check.
+#[test]
+fn faults_do_happen() {
+    for scenario in [
+        Scenario::Crash,
+        Scenario::Partition,
+        Scenario::Lossy,
+        Scenario::Disk,
+        Scenario::Runtime,
+        Scenario::Clock,
+        Scenario::Churn,
+    ] {
+        let outcome = replay(scenario, 1);
+        assert!(outcome.faults > 0, "{} has faults", scenario.name());
+        assert!(outcome.awards > 0, "{} places work", scenario.name());
+    }
+}
+
+/// The runtime's answer to a start was lost, and the claim waited for it for ever.
+#[test]
+fn a_start_that_is_not_answered_is_asked_for_again() {
+    assert_holds(Scenario::Runtime, 41);
+    assert_holds(Scenario::Runtime, 113);
+    assert_holds(Scenario::Churn, 152);
+}
+
+/// Silence was counted from before anybody had asked: members of a quiet cluster hear nothing of
+/// each other for more than the hold time, so a stall of one second cost a node its replicas.
+#[test]
+fn a_stall_at_a_fifth_of_loss_moves_nothing() {
+    for seed in [23, 43, 163] {
+        assert_holds(Scenario::Lossy, seed);
+    }
+}
