@@ -338,10 +338,12 @@ impl Cluster {
 
     /// Forgets a node's register.
     pub(crate) fn forget(&mut self, node: NodeId, desired: &Desired) -> BTreeSet<ServiceKey> {
-        let Some(entry) = self.nodes.get(&node) else {
+        let Some(entry) = self.nodes.get_mut(&node) else {
             return BTreeSet::new();
         };
-        let old = entry.register.clone();
+        // Gone before its standing changes: a service that is watched from then on, because this
+        // node's rank rises, is indexed from the registers that are there.
+        let old = entry.register.take();
         let mut change = RegisterChange::default();
         if let Some(old) = old {
             self.diff_claims(node, &old.report.claims, &[], &mut change);
