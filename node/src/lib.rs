@@ -15,6 +15,7 @@ mod store;
 pub mod supervisor;
 mod ticket;
 
+pub use cluster::ClusterError;
 pub use config::UpConfig;
 pub use daemon::{UpError, run};
 pub use dunlin_gossip::membership::Profile;

@@ -24,6 +24,11 @@ pub(super) fn phase(phase: Phase) -> &'static str {
 
 /// A replica's state with what qualifies it.
 pub(super) fn status(replica: &Replica) -> Cell {
+    // What a node last said of its replicas is no longer so once it is gone.
+    if let NodeState::Down | NodeState::Left = replica.node_state {
+        let text = format!("lost (node {})", node_state(replica.node_state));
+        return Cell::toned(text, Tone::Bad);
+    }
     let mut text = match (replica.phase, replica.ready) {
         (Phase::Running, true) => "ready".to_owned(),
         (Phase::Running, false) => "running, not ready".to_owned(),
@@ -39,8 +44,8 @@ pub(super) fn status(replica: &Replica) -> Cell {
         tone = Tone::Dim;
     }
     match replica.node_state {
-        NodeState::Alive => {}
-        NodeState::Suspect | NodeState::Down | NodeState::Left => {
+        NodeState::Alive | NodeState::Down | NodeState::Left => {}
+        NodeState::Suspect => {
             text.push_str(&format!(" (node {})", node_state(replica.node_state)));
             tone = Tone::Bad;
         }

@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use clap::{Args, ValueEnum};
 use dunlin_api::Exit;
 use dunlin_api::client::Host;
-use dunlin_node::{Profile, UpConfig};
+use dunlin_node::{ClusterError, Profile, UpConfig, UpError};
 use dunlin_state::model::RuntimeKind;
 use tracing_subscriber::EnvFilter;
 
@@ -127,8 +127,23 @@ pub fn run(args: UpArgs, global: &Global) -> Result<Exit, Failure> {
             source,
         })?;
     let ended = runtime.block_on(dunlin_node::run(config));
-    ended.map_err(|error| Failure::Ended(error.to_string()))?;
+    ended.map_err(failure)?;
     Ok(Exit::Ok)
+}
+
+/// Words that make no sense and a cluster that is not ours have exit codes of their own.
+fn failure(error: UpError) -> Failure {
+    let message = error.to_string();
+    match error {
+        UpError::Ticket(_) | UpError::TicketFile { .. } | UpError::Name(_) | UpError::Suffix(_) => {
+            Failure::usage(message)
+        }
+        UpError::Cluster(ClusterError::Foreign { .. }) => Failure::Refused {
+            message,
+            hint: None,
+        },
+        _ => Failure::Ended(message),
+    }
 }
 
 fn config(args: UpArgs, global: &Global) -> Result<UpConfig, Failure> {

@@ -54,6 +54,11 @@ pub enum Input {
         /// A membership address.
         address: SocketAddr,
     },
+    /// The same once, without remembering the address: it may belong to another cluster.
+    Call {
+        /// A membership address.
+        address: SocketAddr,
+    },
     /// Tell everybody goodbye.
     Leave,
     /// Any authenticated sign of life of `node` outside membership (a message, an answered probe).

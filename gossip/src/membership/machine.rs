@@ -14,7 +14,7 @@ use rand_chacha::ChaCha8Rng;
 use super::codec::WireCodec;
 use super::contacts::Contacts;
 use super::health::LocalHealth;
-use super::identity::WireId;
+use super::identity::{WireId, plain};
 use super::path::{Overall, Path};
 use super::peers::Peers;
 use super::profile::{Timing, size_class};
@@ -142,6 +142,7 @@ impl Membership {
                 self.receive(&bytes, &mut turn);
             }
             Input::Join { address } => self.join(address, &mut turn),
+            Input::Call { address } => self.call(WireId::anyone_at(plain(address)), &mut turn),
             Input::Leave => self.leave(&mut turn),
             Input::Heard { node } => self.vouched_for(node, &mut turn),
         }

@@ -122,14 +122,16 @@ impl ErrorCode {
     pub const fn exit(self) -> Exit {
         match self {
             Self::NoSuchService | Self::NoSuchNode | Self::NoSuchSlot => Exit::NotFound,
-            Self::Ambiguous | Self::Conflict | Self::Refused | Self::Forbidden | Self::Invalid => {
-                Exit::Refused
-            }
+            Self::Ambiguous
+            | Self::Conflict
+            | Self::Refused
+            | Self::Forbidden
+            | Self::Invalid
+            | Self::TooLarge => Exit::Refused,
             Self::Timeout => Exit::TimedOut,
             Self::Unavailable | Self::PeerUnreachable => Exit::Unreachable,
             Self::BadRequest
             | Self::NoSuchRoute
-            | Self::TooLarge
             | Self::NotDurable
             | Self::Busy
             | Self::Internal => Exit::Failed,

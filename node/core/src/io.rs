@@ -94,6 +94,9 @@ pub enum Input {
     Runtime(RuntimeEvent),
     /// Join through this membership address.
     Join(SocketAddr),
+    /// A stranger was seen at this membership address. It is called once and not remembered: it may
+    /// belong to another cluster.
+    Seen(SocketAddr),
     /// Say goodbye and end all replicas: the daemon stops for good on this cluster.
     Leave,
     /// The runtimes on offer or the disk's health have changed.

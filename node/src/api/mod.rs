@@ -15,7 +15,7 @@ mod views;
 
 pub(crate) use events::EventLog;
 pub(crate) use logs::{LogSource, answer_log_request};
-pub(crate) use node::NodeInfo;
+pub(crate) use node::{NodeInfo, alone};
 pub(crate) use server::{ApiServer, BindError};
 
 use std::sync::Arc;

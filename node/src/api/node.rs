@@ -11,6 +11,7 @@ use dunlin_api::{
     NodeStatus, Ticket as TicketAnswer, TicketRequest, VersionInfo,
 };
 use dunlin_core::engine::Engine;
+use dunlin_gossip::membership::MemberState;
 
 use super::failure::{Answer, Body, Failure};
 use super::{Context, views};
@@ -32,18 +33,15 @@ pub(crate) struct NodeInfo {
     pub(crate) profile: String,
     pub(crate) data_dir: PathBuf,
     pub(crate) started: Instant,
+    /// Where other members should be.
+    pub(crate) asked: Vec<SocketAddr>,
     /// What was wrong and got mended at the start, in words.
     pub(crate) notes: Vec<String>,
     pub(crate) runtimes: RuntimesHandle,
 }
 
 pub(super) async fn version(State(context): State<Context>) -> Json<VersionInfo> {
-    Json(VersionInfo {
-        version: context.info.version.clone(),
-        api: VersionInfo::API.to_owned(),
-        os: std::env::consts::OS.to_owned(),
-        arch: std::env::consts::ARCH.to_owned(),
-    })
+    Json(VersionInfo::of_this_host(&context.info.version))
 }
 
 pub(super) async fn openapi() -> impl axum::response::IntoResponse {
@@ -147,16 +145,45 @@ pub(super) async fn leave(State(context): State<Context>) -> Answer<ChangeRespon
 }
 
 pub(super) async fn doctor(State(context): State<Context>) -> Answer<DoctorReport> {
-    let (node, mut checks) = context
+    let (node, alone, mut checks) = context
         .engine
-        .ask(|engine| (views::this_node(engine), cluster_checks(engine)))
+        .ask(|engine| {
+            (
+                views::this_node(engine),
+                alone(engine),
+                cluster_checks(engine),
+            )
+        })
         .await?;
+    checks.insert(0, joined(&context.info, alone));
     checks.extend(host_checks(&context.info, &node));
     Ok(Json(DoctorReport {
         node: node.id,
         name: node.name,
         checks,
     }))
+}
+
+/// Whether this node hears no other member.
+pub(crate) fn alone(engine: &Engine) -> bool {
+    let heard = |state| matches!(state, MemberState::Alive | MemberState::Suspect);
+    !engine.members().iter().any(|m| heard(m.state))
+}
+
+fn joined(info: &NodeInfo, alone: bool) -> Check {
+    let asked: Vec<String> = info.asked.iter().map(ToString::to_string).collect();
+    check(
+        "cluster",
+        CheckStatus::Warn,
+        asked.is_empty() || !alone,
+        if alone {
+            "this node is the only one"
+        } else {
+            "other members are heard"
+        },
+        &format!("nobody answers at {}", asked.join(", ")),
+        "start a member there, let UDP pass both ways, or join with a newer ticket",
+    )
 }
 
 fn cluster_checks(engine: &Engine) -> Vec<Check> {

@@ -343,7 +343,7 @@ impl<'a> Claims<'a> {
             reason: if converged {
                 None
             } else {
-                engine.explain(key).map(|e| e.summary)
+                engine.explain(key).and_then(|e| e.cause)
             },
         }
     }

@@ -23,6 +23,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::clock::{Clock, wall_millis};
 use super::handle::Request;
+use super::strangers::Strangers;
 use crate::api::EventLog;
 use crate::runtime::Offer;
 use crate::store::{Store, Written};
@@ -40,6 +41,11 @@ pub enum DriverError {
     /// A part of the node has ended.
     #[error("{0} has ended unexpectedly")]
     Ended(&'static str),
+    /// Another process lives as this node, and started later.
+    #[error(
+        "a later start of this node (number {0}) was seen in the cluster: make sure that no copy of its data directory runs elsewhere, then start this daemon again"
+    )]
+    Superseded(u64),
     /// The runtimes take no more commands.
     #[error("the runtimes are stuck: {0} commands are waiting")]
     Stuck(usize),
@@ -85,6 +91,7 @@ pub(crate) struct Driver {
     next_proposal: u64,
     probes: JoinSet<(NodeId, bool)>,
     disk_ok: bool,
+    strangers: Strangers,
 }
 
 impl Driver {
@@ -98,6 +105,7 @@ impl Driver {
             next_proposal: 0,
             probes: JoinSet::new(),
             disk_ok: true,
+            strangers: Strangers::default(),
         }
     }
 
@@ -221,10 +229,14 @@ impl Driver {
             ControlEvent::Discovered { node, control } => {
                 let known = self.engine.members().iter().any(|m| m.id.node == node);
                 match control.port().checked_sub(1) {
-                    Some(port) if !known && node != self.engine.me().node => {
+                    Some(port)
+                        if !known
+                            && node != self.engine.me().node
+                            && self.strangers.admit(Instant::now()) =>
+                    {
                         let mut membership = control;
                         membership.set_port(port);
-                        self.input(Input::Join(membership))
+                        self.input(Input::Seen(membership))
                     }
                     Some(_) | None => Ok(()),
                 }
@@ -266,7 +278,11 @@ impl Driver {
 
     fn input(&mut self, input: Input) -> Result<(), DriverError> {
         let effects = self.engine.handle(input, self.clock.now());
-        self.perform(effects)
+        match self.engine.superseded() {
+            // What it still wants would be done in the name of the later life.
+            Some(boot) => Err(DriverError::Superseded(boot)),
+            None => self.perform(effects),
+        }
     }
 
     /// Performs effects. A write that is refused at once comes back as an input, whose effects
@@ -332,7 +348,7 @@ impl Driver {
     }
 }
 
-fn tell(events: &EventLog, event: Event) {
+pub(super) fn tell(events: &EventLog, event: Event) {
     if event.warning {
         tracing::warn!("{}", event.text);
     } else {

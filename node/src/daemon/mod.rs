@@ -7,9 +7,11 @@
 mod clock;
 mod driver;
 pub(crate) mod handle;
+mod joining;
 mod peers;
 mod publishing;
 mod setup;
+mod strangers;
 
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -157,6 +159,7 @@ impl Node {
             commands,
             events,
             peers,
+            joining,
             net,
             routes,
             dns,
@@ -197,6 +200,11 @@ impl Node {
         tasks.spawn(async move {
             peers.run(stop).await;
             Ok("the answers to peers")
+        });
+        let stop = stop_rest.clone();
+        tasks.spawn(async move {
+            joining.run(stop).await;
+            Ok("the watch for members")
         });
         let (stop, served) = (stop_api.clone(), context.clone());
         tasks.spawn(async move {

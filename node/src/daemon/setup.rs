@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use dunlin_core::engine::{Engine, StartError};
 use dunlin_core::io::{Effect, NodeConfig, Recovered, RuntimeCommand, RuntimeEvent};
 use dunlin_dns::{DnsServer, Suffix};
-use dunlin_gossip::membership::MemberId;
+use dunlin_gossip::membership::{MemberId, Profile};
 use dunlin_gossip::net::{ClusterSecret, Net, NetConfig, NetTasks, NodeSeed};
 use dunlin_lb::Publisher;
 use dunlin_state::model::{Facts, NodeId};
@@ -22,6 +22,7 @@ use super::UpError;
 use super::clock::{Clock, wall_millis};
 use super::driver::{Driver, Inbox, Outbox};
 use super::handle::EngineHandle;
+use super::joining::Joining;
 use super::peers::{self, PeerDesk};
 use super::publishing;
 use crate::api::{ApiServer, Context, EventLog, LogSource, NodeInfo};
@@ -53,6 +54,7 @@ pub(super) struct Parts {
     pub(super) commands: mpsc::Receiver<RuntimeCommand>,
     pub(super) events: mpsc::Sender<RuntimeEvent>,
     pub(super) peers: PeerDesk,
+    pub(super) joining: Joining,
     pub(super) net: NetTasks,
     pub(super) routes: watch::Receiver<Arc<RouteTable>>,
     pub(super) dns: Option<(DnsServer, Suffix)>,
@@ -99,10 +101,14 @@ pub(super) async fn build(mut config: UpConfig, started: Instant) -> Result<Part
             previous_key: None,
         },
         membership,
-        mdns: config.mdns,
+        mdns: config.mdns && !of_this_host_only(&config, me.member.address),
     })?;
     announce(&me, &api_path, invitation.is_some());
-    let info = info(&config, &me, api_path, started, notes, &runtimes_handle);
+    let info = NodeInfo {
+        notes,
+        asked: asked(&engine, invitation.as_ref(), me.member.address),
+        ..info(&config, &me, api_path, started, &runtimes_handle)
+    };
     let built = Built {
         me,
         clock,
@@ -175,6 +181,7 @@ fn assemble(built: Built, info: NodeInfo, invitation: Option<&Ticket>) -> Parts 
         routes: routes_tx,
         events: event_log.clone(),
     };
+    let joining = Joining::new(&handle, &event_log, &info.asked);
     let context = Context {
         engine: handle,
         info: Arc::new(info),
@@ -199,6 +206,7 @@ fn assemble(built: Built, info: NodeInfo, invitation: Option<&Ticket>) -> Parts 
             runtimes: runtimes_handle,
             node,
         },
+        joining,
         net: net.tasks,
         routes,
         dns,
@@ -245,6 +253,21 @@ fn settle(config: &UpConfig, invitation: Option<&Ticket>) -> Result<(Own, UdpSoc
     ))
 }
 
+/// Whether nobody beyond this host could be a peer, so that asking the network only finds strangers.
+fn of_this_host_only(config: &UpConfig, own: SocketAddr) -> bool {
+    own.ip().is_loopback() || matches!(config.profile, Profile::Local)
+}
+
+/// Where other members should be: at the ticket's addresses, and where they were before.
+fn asked(engine: &Engine, invitation: Option<&Ticket>, own: SocketAddr) -> Vec<SocketAddr> {
+    let invited = invitation.iter().flat_map(|t| t.addresses.iter().copied());
+    let mut asked: Vec<SocketAddr> = invited.chain(engine.known_addresses()).collect();
+    asked.retain(|address| *address != own);
+    asked.sort_unstable();
+    asked.dedup();
+    asked
+}
+
 fn ask_to_join(engine: &EngineHandle, invitation: Option<&Ticket>, own: SocketAddr) {
     for address in invitation
         .iter()
@@ -275,7 +298,6 @@ fn info(
     me: &Own,
     api: PathBuf,
     started: Instant,
-    notes: Vec<String>,
     runtimes: &RuntimesHandle,
 ) -> NodeInfo {
     NodeInfo {
@@ -286,7 +308,8 @@ fn info(
         profile: format!("{:?}", config.profile).to_lowercase(),
         data_dir: config.data_dir.clone(),
         started,
-        notes,
+        notes: Vec::new(),
+        asked: Vec::new(),
         runtimes: runtimes.clone(),
     }
 }

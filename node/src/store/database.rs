@@ -28,7 +28,8 @@ const CACHE_BYTES: usize = 1 << 20;
 const CHECKSUM_BYTES: usize = 8;
 
 pub(super) struct Database {
-    db: redb::Database,
+    /// Absent after a failed write: the library wants the file opened anew.
+    db: Option<redb::Database>,
     path: PathBuf,
     next_change: u64,
 }
@@ -36,31 +37,28 @@ pub(super) struct Database {
 impl Database {
     pub(super) fn open(path: &Path) -> Result<Self, StoreError> {
         let existed = path.exists();
-        let db = redb::Database::builder()
-            .set_cache_size(CACHE_BYTES)
-            .create(path)
-            .map_err(|error| match error {
-                redb::DatabaseError::Storage(redb::StorageError::Io(e))
-                    if e.kind() != std::io::ErrorKind::InvalidData
-                        && e.kind() != std::io::ErrorKind::UnexpectedEof =>
-                {
-                    StoreError::Open {
-                        path: path.to_owned(),
-                        reason: e.to_string(),
-                    }
+        let db = open_file(path).map_err(|error| match error {
+            redb::DatabaseError::Storage(redb::StorageError::Io(e))
+                if e.kind() != std::io::ErrorKind::InvalidData
+                    && e.kind() != std::io::ErrorKind::UnexpectedEof =>
+            {
+                StoreError::Open {
+                    path: path.to_owned(),
+                    reason: e.to_string(),
                 }
-                other if existed => StoreError::Damaged {
-                    path: path.to_owned(),
-                    what: other.to_string(),
-                },
-                other => StoreError::Open {
-                    path: path.to_owned(),
-                    reason: other.to_string(),
-                },
-            })?;
+            }
+            other if existed => StoreError::Damaged {
+                path: path.to_owned(),
+                what: other.to_string(),
+            },
+            other => StoreError::Open {
+                path: path.to_owned(),
+                reason: other.to_string(),
+            },
+        })?;
         restrict(path)?;
         Ok(Self {
-            db,
+            db: Some(db),
             path: path.to_owned(),
             next_change: 0,
         })
@@ -68,10 +66,12 @@ impl Database {
 
     /// Reads everything an earlier life left.
     pub(super) fn recover(&mut self) -> Result<Recovered, StoreError> {
-        self.create_tables()
-            .map_err(|e| self.damaged(&e.to_string()))?;
+        let Some(db) = &self.db else {
+            return Err(self.damaged("it could not be written"));
+        };
+        create_tables(db).map_err(|e| self.damaged(&e.to_string()))?;
         let read = || -> Result<_, redb::Error> {
-            let transaction = self.db.begin_read()?;
+            let transaction = db.begin_read()?;
             let values = transaction.open_table(VALUES)?;
             let value = |name: &str| -> Result<Option<Vec<u8>>, redb::Error> {
                 Ok(values.get(name)?.map(|v| v.value().to_vec()))
@@ -102,49 +102,54 @@ impl Database {
         })
     }
 
-    /// Writes all in one transaction and syncs. On an error nothing of it is on disk.
+    /// Writes all in one transaction and syncs. On an error nothing of it will be found again, and
+    /// the next call starts with a freshly opened file: the library refuses everything after an
+    /// error of the disk, also once there is space again.
     pub(super) fn write<'a>(
         &mut self,
         writes: impl Iterator<Item = &'a Write>,
     ) -> Result<(), String> {
+        let result = self.try_write(writes);
+        if result.is_err() {
+            self.db = None;
+        }
+        result.map_err(|e| format!("{}: {e}", self.path.display()))
+    }
+
+    fn try_write<'a>(
+        &mut self,
+        writes: impl Iterator<Item = &'a Write>,
+    ) -> Result<(), redb::Error> {
         let mut next = self.next_change;
-        let run = || -> Result<(), redb::Error> {
-            let transaction = self.db.begin_write()?;
-            {
-                let mut values = transaction.open_table(VALUES)?;
-                let mut changes = transaction.open_table(CHANGES)?;
-                for write in writes {
-                    match write {
-                        Write::Document(bytes) => {
-                            values.insert(DOCUMENT, &*seal(bytes))?;
-                            changes.retain(|_, _| false)?;
-                        }
-                        Write::Change(bytes) => {
-                            changes.insert(next, &*seal(bytes))?;
-                            next += 1;
-                        }
-                        Write::Claims(claims) => {
-                            values.insert(CLAIMS, &*seal(&json(claims)))?;
-                        }
-                        Write::Peers(peers) => {
-                            values.insert(PEERS, &*seal(&json(peers)))?;
-                        }
+        let db = match &mut self.db {
+            Some(db) => db,
+            closed @ None => closed.insert(reopen(&self.path, next)?),
+        };
+        let transaction = db.begin_write()?;
+        {
+            let mut values = transaction.open_table(VALUES)?;
+            let mut changes = transaction.open_table(CHANGES)?;
+            for write in writes {
+                match write {
+                    Write::Document(bytes) => {
+                        values.insert(DOCUMENT, &*seal(bytes))?;
+                        changes.retain(|_, _| false)?;
+                    }
+                    Write::Change(bytes) => {
+                        changes.insert(next, &*seal(bytes))?;
+                        next += 1;
+                    }
+                    Write::Claims(claims) => {
+                        values.insert(CLAIMS, &*seal(&json(claims)))?;
+                    }
+                    Write::Peers(peers) => {
+                        values.insert(PEERS, &*seal(&json(peers)))?;
                     }
                 }
             }
-            transaction.commit()?;
-            Ok(())
-        };
-        run().map_err(|e| format!("{}: {e}", self.path.display()))?;
-        self.next_change = next;
-        Ok(())
-    }
-
-    fn create_tables(&self) -> Result<(), redb::Error> {
-        let transaction = self.db.begin_write()?;
-        transaction.open_table(VALUES)?;
-        transaction.open_table(CHANGES)?;
+        }
         transaction.commit()?;
+        self.next_change = next;
         Ok(())
     }
 
@@ -175,6 +180,32 @@ impl Database {
         let content = self.unseal(what, &sealed)?;
         serde_json::from_slice(&content).map_err(|e| self.damaged(&format!("'{what}': {e}")))
     }
+}
+
+fn open_file(path: &Path) -> Result<redb::Database, redb::DatabaseError> {
+    redb::Database::builder()
+        .set_cache_size(CACHE_BYTES)
+        .create(path)
+}
+
+/// Opens the file after a failed write. A write that failed at its very end may be there all the
+/// same: its changes, from `next` on, were refused and are removed.
+fn reopen(path: &Path, next: u64) -> Result<redb::Database, redb::Error> {
+    let db = open_file(path)?;
+    let transaction = db.begin_write()?;
+    transaction
+        .open_table(CHANGES)?
+        .retain(|key, _| key < next)?;
+    transaction.commit()?;
+    Ok(db)
+}
+
+fn create_tables(db: &redb::Database) -> Result<(), redb::Error> {
+    let transaction = db.begin_write()?;
+    transaction.open_table(VALUES)?;
+    transaction.open_table(CHANGES)?;
+    transaction.commit()?;
+    Ok(())
 }
 
 fn restrict(path: &Path) -> Result<(), StoreError> {

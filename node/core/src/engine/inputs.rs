@@ -82,6 +82,7 @@ impl Engine {
                 self.carry_out(outputs, out);
             }
             Input::Join(address) => self.tell_membership(membership::Input::Join { address }, out),
+            Input::Seen(address) => self.tell_membership(membership::Input::Call { address }, out),
             Input::Leave => {
                 let outputs = self.agent.leave(now);
                 self.carry_out(outputs, out);

@@ -1,5 +1,6 @@
 //! What readers see.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use dunlin_gossip::membership::{MemberId, MemberState};
@@ -113,6 +114,11 @@ impl Engine {
     /// How ill this node believes itself to be, from 0 (healthy) to 4.
     pub fn local_health(&self) -> u8 {
         self.membership.local_health()
+    }
+
+    /// Addresses at which members were seen, also in earlier lives of this node.
+    pub fn known_addresses(&self) -> impl Iterator<Item = SocketAddr> + '_ {
+        self.peers.addresses.iter().copied()
     }
 
     /// The boot count of a later life of this node, if one was seen: this process is the remains

@@ -19,6 +19,8 @@ pub struct Explanation {
     pub service: ServiceKey,
     /// The whole in one sentence.
     pub summary: String,
+    /// What stands in the way, without the counts; `None` when nothing does.
+    pub cause: Option<String>,
     /// How many replicas should exist now.
     pub wanted: u32,
     /// How many of them get traffic.
@@ -94,9 +96,11 @@ pub(crate) fn explain(key: &ServiceKey, sources: &Sources<'_>) -> Option<Explana
     let mut ready: Vec<Slot> = slots.iter().filter(|s| s.ready).map(|s| s.slot).collect();
     ready.dedup();
     let ready = u32::try_from(ready.len()).unwrap_or(u32::MAX);
+    let cause = cause(&slots, &nodes);
     Some(Explanation {
         service: key.clone(),
-        summary: summarise(service, wanted, ready, &slots, &nodes),
+        summary: summarise(service, wanted, ready, cause.as_deref()),
+        cause,
         wanted,
         ready,
         slots,
@@ -266,57 +270,68 @@ fn wanted(service: &Service, nodes: &[NodeExplanation]) -> u32 {
     }
 }
 
-fn summarise(
-    service: &Service,
-    wanted: u32,
-    ready: u32,
-    slots: &[SlotExplanation],
-    nodes: &[NodeExplanation],
-) -> String {
-    if !service.running {
-        return "the service is stopped".to_owned();
+fn summarise(service: &Service, wanted: u32, ready: u32, cause: Option<&str>) -> String {
+    match cause {
+        _ if !service.running => "the service is stopped".to_owned(),
+        None if ready >= wanted => format!("all {wanted} replicas are ready"),
+        None => format!("{ready} of {wanted} replicas are ready"),
+        Some(cause) => format!("{ready} of {wanted} replicas are ready; {cause}"),
     }
+}
+
+/// What stands between a service and its goal: slots without a node, and replicas that are not
+/// ready.
+fn cause(slots: &[SlotExplanation], nodes: &[NodeExplanation]) -> Option<String> {
+    let mut parts = Vec::new();
     let vacant = slots.iter().filter(|s| s.node.is_none()).count();
-    let fitting = nodes
-        .iter()
-        .filter(|n| matches!(n.verdict, Verdict::Fit { .. }))
-        .count();
-    if ready >= wanted && vacant == 0 {
-        return format!("all {wanted} replicas are ready");
-    }
-    let mut text = format!("{ready} of {wanted} replicas are ready");
-    if vacant > 0 && fitting == 0 {
-        text.push_str(&format!(
-            "; {vacant} have no node, and no node would take one"
-        ));
-        if let Some((reason, count)) = commonest_reason(nodes) {
+    let fits = |n: &NodeExplanation| matches!(n.verdict, Verdict::Fit { .. });
+    if vacant > 0 && nodes.iter().any(fits) {
+        parts.push(format!("{vacant} are being placed"));
+    } else if vacant > 0 {
+        let mut text = format!("{vacant} have no node, and no node would take one");
+        if let Some((reason, count)) = telling_reason(nodes) {
             text.push_str(&format!(": {reason} ({count} of {} nodes)", nodes.len()));
         }
-    } else if vacant > 0 {
-        text.push_str(&format!("; {vacant} are being placed"));
+        parts.push(text);
     }
-    let not_ready = slots.iter().filter(|s| s.node.is_some() && !s.ready);
+    let not_ready = slots
+        .iter()
+        .filter(|s| s.node.is_some() && !s.ready && s.phase != Some(Phase::Completed));
     if let Some(slot) = not_ready.clone().next() {
         let name = slot.node_name.as_deref().unwrap_or("a node");
         let message = slot.message.as_deref().unwrap_or("is not ready yet");
-        text.push_str(&format!("; slot {} on {name}: {message}", slot.slot));
+        let mut text = format!("slot {} on {name}: {message}", slot.slot);
         let others = not_ready.count() - 1;
         if others > 0 {
             text.push_str(&format!(" (and {others} more)"));
         }
+        parts.push(text);
     }
-    text
+    (!parts.is_empty()).then(|| parts.join("; "))
 }
 
-/// The first reason that most nodes give.
-fn commonest_reason(nodes: &[NodeExplanation]) -> Option<(String, usize)> {
-    let mut counts: BTreeMap<String, usize> = BTreeMap::new();
+/// The reason that tells most about the service, and how many nodes give it: a failed start before
+/// what a node lacks, that before nodes which take nothing at all; then the commonest.
+fn telling_reason(nodes: &[NodeExplanation]) -> Option<(String, usize)> {
+    let mut counts: BTreeMap<String, (u8, usize)> = BTreeMap::new();
     for node in nodes {
-        if let Verdict::Refused(reasons) = &node.verdict
-            && let Some(first) = reasons.first()
-        {
-            *counts.entry(first.to_string()).or_default() += 1;
+        let Verdict::Refused(reasons) = &node.verdict else {
+            continue;
+        };
+        if let Some(first) = reasons.iter().max_by_key(|r| weight(r)) {
+            let entry = counts.entry(first.to_string()).or_default();
+            *entry = (weight(first), entry.1 + 1);
         }
     }
-    counts.into_iter().max_by_key(|(_, count)| *count)
+    let (reason, (_, count)) = counts.into_iter().max_by_key(|(_, told)| *told)?;
+    Some((reason, count))
+}
+
+/// How much a refusal says about the service rather than the node.
+fn weight(reason: &Reason) -> u8 {
+    match reason {
+        Reason::FailedHere { .. } => 2,
+        Reason::Gone | Reason::Unavailable(_) => 0,
+        _ => 1,
+    }
 }
