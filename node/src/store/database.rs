@@ -36,7 +36,15 @@ pub(super) struct Database {
 
 impl Database {
     pub(super) fn open(path: &Path) -> Result<Self, StoreError> {
-        let existed = path.exists();
+        let length = std::fs::metadata(path).map(|m| m.len()).ok();
+        if length == Some(0) {
+            // The library would take it for a new one, and the cluster's state for an empty one.
+            return Err(StoreError::Damaged {
+                path: path.to_owned(),
+                what: "it is empty".to_owned(),
+            });
+        }
+        let existed = length.is_some();
         let db = open_file(path).map_err(|error| match error {
             redb::DatabaseError::Storage(redb::StorageError::Io(e))
                 if e.kind() != std::io::ErrorKind::InvalidData

@@ -36,9 +36,7 @@ pub enum StoreError {
         reason: String,
     },
     /// The file is there and its content is not what was written.
-    #[error(
-        "{path} is damaged ({what}): start with `dunlin up --recover` to move it aside and fetch the state from other members"
-    )]
+    #[error("{path} is damaged ({what})")]
     Damaged {
         /// The file.
         path: PathBuf,
@@ -76,8 +74,7 @@ impl Store {
         dir: &Path,
         written: mpsc::Sender<Written>,
     ) -> Result<(Self, Recovered), StoreError> {
-        let mut database = Database::open(&dir.join(database::FILE))?;
-        let recovered = database.recover()?;
+        let (mut database, recovered) = open_and_read(&dir.join(database::FILE))?;
         let (jobs, queue) = sync_channel(QUEUE);
         let thread = std::thread::Builder::new()
             .name("dunlin-store".to_owned())
@@ -143,6 +140,25 @@ impl Drop for Store {
     fn drop(&mut self) {
         self.close();
     }
+}
+
+/// The database library panics over some kinds of damage. That is damage like any other, and no
+/// reason to show a stack.
+fn open_and_read(path: &Path) -> Result<(Database, Recovered), StoreError> {
+    let hook = std::panic::take_hook();
+    std::panic::set_hook(Box::new(|_| {}));
+    let attempt = std::panic::catch_unwind(|| {
+        let mut database = Database::open(path)?;
+        let recovered = database.recover()?;
+        Ok((database, recovered))
+    });
+    std::panic::set_hook(hook);
+    attempt.unwrap_or_else(|_panic| {
+        Err(StoreError::Damaged {
+            path: path.to_owned(),
+            what: "its structure makes no sense".to_owned(),
+        })
+    })
 }
 
 fn serve(database: &mut Database, queue: &Receiver<Job>, written: &mpsc::Sender<Written>) {
