@@ -21,6 +21,12 @@ pub(crate) fn facts(data_dir: &Path) -> Facts {
     }
 }
 
+/// What may still be written there; `None` when the system does not say.
+pub(crate) fn free_bytes(data_dir: &Path) -> Option<u64> {
+    let space = rustix::fs::statvfs(data_dir).ok()?;
+    Some(space.f_bavail.saturating_mul(space.f_frsize))
+}
+
 /// What replicas may reserve in total: all of the host. The daemon's own 30 MB are not worth a
 /// knob.
 pub(crate) fn capacity(facts: &Facts) -> Resources {

@@ -1,7 +1,7 @@
 //! This node: what it is, how it is doing, tickets, leaving.
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use axum::Json;
@@ -23,6 +23,8 @@ use crate::ticket::{MAX_ADDRESSES, Ticket};
 /// How long replicas may take to end when their node leaves; what is left is killed by nobody.
 const LEAVE_DEADLINE: Duration = Duration::from_secs(20);
 const LEAVE_POLL: Duration = Duration::from_millis(50);
+/// Below this the state of a large cluster, or a few logs of replicas, no longer fit, bytes.
+const LOW_SPACE: u64 = 64 << 20;
 
 /// What does not change while the daemon runs.
 pub(crate) struct NodeInfo {
@@ -251,6 +253,7 @@ fn host_checks(info: &NodeInfo, node: &dunlin_api::Node) -> Vec<Check> {
             "the last write failed: this node takes no new work",
             &format!("free space on {}", info.data_dir.display()),
         ),
+        disk_space(&info.data_dir),
         check(
             "runtimes",
             CheckStatus::Warn,
@@ -276,6 +279,20 @@ fn host_checks(info: &NodeInfo, node: &dunlin_api::Node) -> Vec<Check> {
             "see the log of the daemon's start",
         ),
     ]
+}
+
+/// Small changes may still fit when large ones no longer do.
+fn disk_space(data_dir: &Path) -> Check {
+    let free = host::free_bytes(data_dir);
+    let free_mib = free.map_or(0, |bytes| bytes >> 20);
+    check(
+        "disk space",
+        CheckStatus::Warn,
+        free.is_none_or(|bytes| bytes >= LOW_SPACE),
+        &format!("{free_mib} MiB free"),
+        &format!("only {free_mib} MiB free for the state and the logs of replicas"),
+        &format!("free space on {}", data_dir.display()),
+    )
 }
 
 fn check(

@@ -21,7 +21,7 @@ use tokio_util::sync::CancellationToken;
 use super::UpError;
 use super::clock::{Clock, wall_millis};
 use super::driver::{Driver, Inbox, Outbox};
-use super::handle::EngineHandle;
+use super::handle::{EngineHandle, Request};
 use super::joining::Joining;
 use super::peers::{self, PeerDesk};
 use super::publishing;
@@ -156,8 +156,7 @@ fn assemble(built: Built, info: NodeInfo, invitation: Option<&Ticket>) -> Parts 
         net,
     } = built;
     let node = me.member.node;
-    let (handle, requests) = EngineHandle::new();
-    ask_to_join(&handle, invitation, me.member.address);
+    let (handle, requests) = handle_that_joins(invitation, me.member.address);
     let (commands_tx, commands) = mpsc::channel(COMMANDS);
     let (events_tx, events) = mpsc::channel(NEWS);
     let (peer_tx, peer_requests) = mpsc::channel(peers::QUEUE);
@@ -268,17 +267,20 @@ fn asked(engine: &Engine, invitation: Option<&Ticket>, own: SocketAddr) -> Vec<S
     asked
 }
 
-fn ask_to_join(engine: &EngineHandle, invitation: Option<&Ticket>, own: SocketAddr) {
-    for address in invitation
-        .iter()
-        .flat_map(|t| &t.addresses)
-        .filter(|a| **a != own)
-    {
+/// A handle whose first requests are to join through the ticket's addresses.
+fn handle_that_joins(
+    invitation: Option<&Ticket>,
+    own: SocketAddr,
+) -> (EngineHandle, mpsc::Receiver<Request>) {
+    let (engine, requests) = EngineHandle::new();
+    let addresses = invitation.iter().flat_map(|t| &t.addresses);
+    for address in addresses.filter(|a| **a != own) {
         // The queue is empty and larger than a ticket, so this is not refused.
         if let Err(error) = engine.join(*address) {
             tracing::warn!(%error, "cannot ask to join");
         }
     }
+    (engine, requests)
 }
 
 fn announce(me: &Own, api: &Path, joining: bool) {

@@ -1,0 +1,7 @@
+//! What a person gets wrong, and what hosts do wrong, against real daemons: every mistake is told
+//! with its cause and a way out, ends with the promised exit code, and costs nothing.
+
+mod commands;
+mod daemon;
+mod hosts;
+mod starting;
