@@ -1,17 +1,18 @@
 //! Runs labs: real daemons in network namespaces, with faults. Needs root and iproute2.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::Parser;
 use dunlin_tests::lab::scenarios::Scenario;
-use dunlin_tests::lab::{Figures, Lab, LabError};
+use dunlin_tests::lab::{Figures, Lab, LabError, Workloads};
 
 /// Put real daemons through faults and measure.
 #[derive(Debug, Parser)]
 #[command(name = "lab")]
 struct Args {
-    /// Scenarios: deploy, kill, partition, isolated, blackout, spread, idle; `ci` for all but idle.
+    /// Scenarios: deploy, kill, partition, isolated, blackout, spread, docker-deploy, docker-kill,
+    /// idle; `ci` for all but idle.
     #[arg(required = true)]
     scenarios: Vec<String>,
     /// Hosts in the lab.
@@ -63,15 +64,39 @@ async fn run(args: &Args, scenarios: &[Scenario]) -> Result<(), LabError> {
         .canonicalize()
         .map_err(|e| LabError::new("find the daemon", e))?;
     let mut figures = Figures::default();
-    let mut lab = Lab::start(&binary, args.hosts, "process").await?;
+    for workloads in [Workloads::Processes, Workloads::Containers] {
+        let list: Vec<Scenario> = scenarios
+            .iter()
+            .copied()
+            .filter(|s| s.workloads() == workloads)
+            .collect();
+        match workloads.impossible() {
+            _ if list.is_empty() => {}
+            None => put_through(args, &binary, workloads, &list, &mut figures).await?,
+            Some(reason) => list
+                .iter()
+                .for_each(|s| println!("lab: {} is left out: {reason}", s.name())),
+        }
+    }
+    print!("{figures}");
+    Ok(())
+}
+
+/// All scenarios of one kind, in one lab.
+async fn put_through(
+    args: &Args,
+    binary: &Path,
+    workloads: Workloads,
+    scenarios: &[Scenario],
+    figures: &mut Figures,
+) -> Result<(), LabError> {
+    let mut lab = Lab::start(binary, args.hosts, workloads).await?;
     for scenario in scenarios {
         println!("lab: {}", scenario.name());
-        if let Err(error) = scenario.run(&mut lab, args.times, &mut figures).await {
+        if let Err(error) = scenario.run(&mut lab, args.times, figures).await {
             lab.tell();
             return Err(LabError::broken(format!("{}: {error}", scenario.name())));
         }
     }
-    drop(lab);
-    print!("{figures}");
     Ok(())
 }

@@ -9,7 +9,36 @@ use std::time::Duration;
 use dunlin_api::client::Client;
 use dunlin_api::{NodeState, Replica, ReplicaQuery};
 
+use super::engine::Engine;
 use super::net::{LabError, Network};
+use super::wait::eventually;
+
+/// What the replicas of a lab are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Workloads {
+    /// Processes of the hosts.
+    Processes,
+    /// Containers of an engine on each host.
+    Containers,
+}
+
+impl Workloads {
+    /// The daemon's name for it.
+    const fn runtime(self) -> &'static str {
+        match self {
+            Self::Processes => "process",
+            Self::Containers => "docker",
+        }
+    }
+
+    /// Why a lab with them cannot run on this machine, or nothing.
+    pub fn impossible(self) -> Option<String> {
+        match self {
+            Self::Processes => None,
+            Self::Containers => super::engine::missing(),
+        }
+    }
+}
 
 /// One host.
 #[derive(Debug)]
@@ -19,7 +48,9 @@ pub struct Host {
     folder: PathBuf,
     namespace: String,
     address: String,
-    runtime: String,
+    runtime: &'static str,
+    /// The container engine, in labs that have some.
+    engine: Option<Engine>,
     daemon: Option<Child>,
 }
 
@@ -28,16 +59,19 @@ impl Host {
         binary: &Path,
         folder: &Path,
         index: usize,
-        runtime: &str,
+        workloads: Workloads,
         network: &Network,
     ) -> Self {
+        let own = folder.join(format!("h{index}"));
+        let engine = || Engine::new(network.namespace(index), own.join("engine"));
         Self {
             index,
             binary: binary.to_owned(),
-            folder: folder.join(format!("h{index}")),
+            engine: (workloads == Workloads::Containers).then(engine),
+            folder: own,
             namespace: network.namespace(index),
             address: network.address(index),
-            runtime: runtime.to_owned(),
+            runtime: workloads.runtime(),
             daemon: None,
         }
     }
@@ -47,7 +81,20 @@ impl Host {
         format!("h{}", self.index)
     }
 
-    /// Starts the daemon.
+    /// Starts the container engine, in labs that have some; waits until it has an image to run.
+    pub(super) async fn start_engine(&mut self) -> Result<(), LabError> {
+        let Some(engine) = &mut self.engine else {
+            return Ok(());
+        };
+        engine.start()?;
+        eventually("a container engine answers", 30, async || {
+            Ok(engine.answers())
+        })
+        .await?;
+        engine.load_image()
+    }
+
+    /// Starts the daemon, and the container engine if it does not run.
     pub fn start(&mut self, ticket: Option<&str>) -> Result<(), LabError> {
         let trouble = |e: std::io::Error| LabError::new("start a daemon", e);
         fs::create_dir_all(&self.folder).map_err(trouble)?;
@@ -58,6 +105,10 @@ impl Host {
             .map_err(trouble)?;
         let errors = log.try_clone().map_err(trouble)?;
         let mut command = Command::new("nsenter");
+        if let Some(engine) = &mut self.engine {
+            engine.start()?;
+            command.env("DOCKER_HOST", engine.address());
+        }
         command
             .arg(format!("--net=/run/netns/{}", self.namespace))
             .arg(&self.binary)
@@ -69,7 +120,7 @@ impl Host {
                 "--advertise",
                 &self.address,
             ])
-            .args(["--runtime", &self.runtime])
+            .args(["--runtime", self.runtime])
             .arg("--data-dir")
             .arg(self.folder.join("data"))
             .arg("--api")
@@ -91,7 +142,13 @@ impl Host {
         }
     }
 
-    /// Kills everything that runs in the host's namespace at once, as a power cut does.
+    /// How many containers run, as the host's engine says.
+    pub fn containers(&self) -> Result<usize, LabError> {
+        let engine = self.engine.as_ref();
+        engine.map_or(Ok(0), Engine::running)
+    }
+
+    /// Kills everything that runs on the host at once, as a power cut does.
     pub fn power_off(&mut self) {
         for _ in 0..5 {
             let found = self.processes();
@@ -102,9 +159,19 @@ impl Host {
             let _gone_already = Command::new("kill").arg("-9").args(list).output();
         }
         self.kill_daemon();
+        if let Some(engine) = &mut self.engine {
+            engine.was_killed();
+        }
     }
 
-    /// Everything that runs in the host's namespace.
+    /// Kills the daemon and what runs in the host's namespace, but ends an engine in peace.
+    pub(super) fn retire(&mut self) {
+        self.kill_daemon();
+        self.engine = None;
+        self.power_off();
+    }
+
+    /// Everything that runs in the host's namespace, or in a container of its engine.
     fn processes(&self) -> Vec<u32> {
         let space = format!("/run/netns/{}", self.namespace);
         let Ok(wanted) = fs::metadata(space).map(|m| m.ino()) else {
@@ -118,6 +185,7 @@ impl Host {
             .filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok())
             .filter(|pid| {
                 fs::metadata(format!("/proc/{pid}/ns/net")).is_ok_and(|m| m.ino() == wanted)
+                    || self.engine.as_ref().is_some_and(|e| e.owns(*pid))
             })
             .collect()
     }

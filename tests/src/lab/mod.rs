@@ -2,16 +2,18 @@
 //!
 //! A lab needs root and Debian's iproute2. It makes a bridge and as many namespaces as it has
 //! hosts, all with names and addresses of its own, and removes them at the end, also after a
-//! failure. What it checks it sees through the API sockets, over the replicas' own ports and in the
+//! failure. Labs of containers need Debian's docker.io and busybox-static too: each host has an
+//! engine of its own, and an image that is made on the spot. What a lab checks it sees through the API sockets, over the replicas' own ports and in the
 //! process table; it never looks into a daemon.
 
 mod daemon;
+mod engine;
 mod net;
 mod report;
 pub mod scenarios;
 mod wait;
 
-pub use daemon::Host;
+pub use daemon::{Host, Workloads};
 pub use net::{LabError, Network};
 pub use report::{Figure, Figures};
 pub use wait::{eventually, within};
@@ -30,7 +32,11 @@ pub struct Lab {
 
 impl Lab {
     /// Makes the network and starts a daemon on each host; all have joined when this returns.
-    pub async fn start(binary: &Path, hosts: usize, runtime: &str) -> Result<Self, LabError> {
+    pub async fn start(
+        binary: &Path,
+        hosts: usize,
+        workloads: Workloads,
+    ) -> Result<Self, LabError> {
         let network = Network::create(hosts)?;
         let folder = tempfile::Builder::new()
             .prefix("dunlin-lab-")
@@ -43,8 +49,11 @@ impl Lab {
             folder,
         };
         for index in 0..hosts {
-            let host = Host::new(binary, &lab.folder, index, runtime, &lab.network);
+            let host = Host::new(binary, &lab.folder, index, workloads, &lab.network);
             lab.hosts.push(host);
+        }
+        for host in &mut lab.hosts {
+            host.start_engine().await?;
         }
         lab.hosts[0].start(None)?;
         let ticket = lab.ticket().await?;
@@ -89,7 +98,7 @@ impl Lab {
 impl Drop for Lab {
     fn drop(&mut self) {
         for host in &mut self.hosts {
-            host.power_off();
+            host.retire();
         }
         if std::env::var_os("DUNLIN_LAB_KEEP").is_none()
             && let Err(error) = std::fs::remove_dir_all(&self.folder)

@@ -34,12 +34,21 @@ pub(super) fn may_come(socket: Option<&str>) -> bool {
 }
 
 fn places(socket: Option<&str>) -> Vec<String> {
-    if let Some(socket) = socket {
-        return vec![socket.to_owned()];
+    let variable = |name| std::env::var(name).ok().filter(|value| !value.is_empty());
+    let named = socket
+        .map(str::to_owned)
+        .or_else(|| variable("DOCKER_HOST"));
+    candidates(named, variable("XDG_RUNTIME_DIR").as_deref())
+}
+
+/// An engine that was named is the only candidate: where it is late, as after a boot, another
+/// engine of the host would neither have its images nor its containers.
+fn candidates(named: Option<String>, user_directory: Option<&str>) -> Vec<String> {
+    if let Some(named) = named {
+        return vec![named];
     }
-    let mut places: Vec<String> = std::env::var("DOCKER_HOST").into_iter().collect();
-    places.push("/var/run/docker.sock".to_owned());
-    if let Ok(directory) = std::env::var("XDG_RUNTIME_DIR") {
+    let mut places = vec!["/var/run/docker.sock".to_owned()];
+    if let Some(directory) = user_directory {
         places.push(format!("{directory}/podman/podman.sock"));
     }
     places.push("/run/podman/podman.sock".to_owned());
@@ -61,4 +70,27 @@ async fn try_connect(place: &str) -> Result<Engine, bollard::errors::Error> {
         version,
         rootless: security.iter().any(|option| option.contains("rootless")),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::candidates;
+
+    #[test]
+    fn a_named_engine_has_no_substitute() {
+        let named = "unix:///srv/engine.sock";
+        assert_eq!(
+            candidates(Some(named.to_owned()), Some("/run/user/1")),
+            [named]
+        );
+        let usual = candidates(None, Some("/run/user/1"));
+        assert_eq!(
+            usual,
+            [
+                "/var/run/docker.sock",
+                "/run/user/1/podman/podman.sock",
+                "/run/podman/podman.sock"
+            ]
+        );
+    }
 }

@@ -5,10 +5,10 @@ use crate::lab::net::LabError;
 use crate::lab::{Figures, Lab, eventually};
 
 pub(super) async fn run(lab: &mut Lab, figures: &mut Figures) -> Result<(), LabError> {
-    deploy(lab, 0, "survivor", whoami(None), 5).await?;
+    deploy(lab, 0, "survivor", whoami(), 5).await?;
     exactly(lab, "survivor", 5, 20).await?;
     // Accepted by one node a moment before the lights go out.
-    deploy(lab, 1, "latest", whoami(None), 1).await?;
+    deploy(lab, 1, "latest", whoami(), 1).await?;
     lab.hosts.iter_mut().for_each(super::super::Host::power_off);
     for host in &mut lab.hosts {
         host.start(None)?;

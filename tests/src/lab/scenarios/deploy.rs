@@ -22,7 +22,7 @@ pub(super) async fn run(
 async fn once(lab: &Lab, figures: &mut Figures) -> Result<(), LabError> {
     let service = key("many")?;
     let start = Instant::now();
-    deploy(lab, 0, "many", whoami(None), REPLICAS).await?;
+    deploy(lab, 0, "many", whoami(), REPLICAS).await?;
     eventually("30 replicas are ready", 30, async || {
         Ok(ready(lab, 0, &service).await?.len() == REPLICAS as usize)
     })

@@ -15,7 +15,7 @@ const TICKS: f64 = 100.0;
 pub(super) async fn run(lab: &mut Lab, _figures: &mut Figures) -> Result<(), LabError> {
     for number in 0..SERVICES {
         let name = format!("idle{number}");
-        deploy(lab, number % lab.hosts.len(), &name, whoami(None), 1).await?;
+        deploy(lab, number % lab.hosts.len(), &name, whoami(), 1).await?;
     }
     for number in 0..SERVICES {
         exactly(lab, &format!("idle{number}"), 1, 20).await?;

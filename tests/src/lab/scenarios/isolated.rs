@@ -7,7 +7,7 @@ use crate::lab::{Figures, Lab, eventually};
 pub(super) async fn run(lab: &mut Lab, figures: &mut Figures) -> Result<(), LabError> {
     let replicas = lab.hosts.len();
     let service = key("alone")?;
-    deploy(lab, 0, "alone", whoami(None), replicas as u32).await?;
+    deploy(lab, 0, "alone", whoami(), replicas as u32).await?;
     exactly(lab, "alone", replicas, 20).await?;
     let last = replicas - 1;
     let name = lab.hosts[last].name();

@@ -15,7 +15,7 @@ pub(super) async fn run(
     times: usize,
     figures: &mut Figures,
 ) -> Result<(), LabError> {
-    deploy(lab, 0, "web", whoami(None), REPLICAS as u32).await?;
+    deploy(lab, 0, "web", whoami(), REPLICAS as u32).await?;
     exactly(lab, "web", REPLICAS, 20).await?;
     for turn in 0..times {
         let victim = 1 + turn % (lab.hosts.len() - 1);

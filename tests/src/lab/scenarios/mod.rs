@@ -2,6 +2,7 @@
 //! lab, do something to it, wait for what must follow, add what was measured.
 
 mod blackout;
+mod containers;
 mod deploy;
 mod idle;
 mod isolated;
@@ -19,7 +20,7 @@ use dunlin_state::model::{PortSpec, Resources, RuntimeKind, ServiceKey, ServiceS
 
 use super::net::LabError;
 use super::report::Figures;
-use super::{Lab, eventually};
+use super::{Lab, Workloads, eventually};
 
 /// A scenario of a lab.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -38,17 +39,23 @@ pub enum Scenario {
     Spread,
     /// What doing nothing costs.
     Idle,
+    /// Thirty containers.
+    DockerDeploy,
+    /// A host with containers loses power, or its cable.
+    DockerKill,
 }
 
 impl Scenario {
     /// Those that check the rules, in the order of CI.
-    pub const CI: [Self; 6] = [
+    pub const CI: [Self; 8] = [
         Self::Deploy,
         Self::Kill,
         Self::Partition,
         Self::Isolated,
         Self::Blackout,
         Self::Spread,
+        Self::DockerDeploy,
+        Self::DockerKill,
     ];
 
     /// Its name on the command line.
@@ -61,6 +68,22 @@ impl Scenario {
             Self::Blackout => "blackout",
             Self::Spread => "spread",
             Self::Idle => "idle",
+            Self::DockerDeploy => "docker-deploy",
+            Self::DockerKill => "docker-kill",
+        }
+    }
+
+    /// The kind of lab that it needs.
+    pub const fn workloads(self) -> Workloads {
+        match self {
+            Self::DockerDeploy | Self::DockerKill => Workloads::Containers,
+            Self::Deploy
+            | Self::Kill
+            | Self::Partition
+            | Self::Isolated
+            | Self::Blackout
+            | Self::Spread
+            | Self::Idle => Workloads::Processes,
         }
     }
 
@@ -87,6 +110,8 @@ impl Scenario {
             Self::Blackout => blackout::run(lab, figures).await,
             Self::Spread => spread::run(lab, times, figures).await,
             Self::Idle => idle::run(lab, figures).await,
+            Self::DockerDeploy => containers::deploy_many(lab, times, figures).await,
+            Self::DockerKill => containers::kill(lab, times, figures).await,
         }
     }
 }
@@ -97,15 +122,10 @@ fn key(name: &str) -> Result<ServiceKey, LabError> {
 }
 
 /// The built-in workload with one port.
-fn whoami(image: Option<&str>) -> ServiceSpec {
+fn whoami() -> ServiceSpec {
     ServiceSpec {
-        image: image.unwrap_or_default().to_owned(),
         command: vec!["dunlin".to_owned(), "whoami".to_owned()],
-        runtime: if image.is_some() {
-            RuntimeKind::Docker
-        } else {
-            RuntimeKind::Process
-        },
+        runtime: RuntimeKind::Process,
         ports: vec![PortSpec {
             target: 80,
             ..PortSpec::default()

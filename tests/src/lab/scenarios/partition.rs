@@ -7,7 +7,7 @@ use crate::lab::net::LabError;
 use crate::lab::{Figures, Lab, eventually};
 
 pub(super) async fn run(lab: &mut Lab, figures: &mut Figures) -> Result<(), LabError> {
-    deploy(lab, 0, "split", whoami(None), 4).await?;
+    deploy(lab, 0, "split", whoami(), 4).await?;
     exactly(lab, "split", 4, 20).await?;
     let last = lab.hosts.len() - 1;
     lab.network.split(&[last])?;
@@ -52,10 +52,10 @@ async fn edit_both(lab: &Lab, last: usize) -> Result<(), LabError> {
     let service = key("split")?;
     let scaled = lab.hosts[0].client().scale(&service, 6).await;
     scaled.map_err(|e| LabError::new("scale", e))?;
-    let mut spec = whoami(None);
+    let mut spec = whoami();
     spec.environment = BTreeMap::from([("SIDE".to_owned(), "b".to_owned())]);
     deploy(lab, last, "split", spec, 4).await?;
-    deploy(lab, last, "minority", whoami(None), 2).await?;
+    deploy(lab, last, "minority", whoami(), 2).await?;
     eventually("the majority has six", 30, async || {
         Ok(ready(lab, 0, &service).await?.len() == 6)
     })

@@ -11,12 +11,12 @@ pub(super) async fn run(
     times: usize,
     figures: &mut Figures,
 ) -> Result<(), LabError> {
-    deploy(lab, 0, "seen", whoami(None), 0).await?;
+    deploy(lab, 0, "seen", whoami(), 0).await?;
     for turn in 0..times * 5 {
         let at = turn % lab.hosts.len();
         let before = number_everywhere(lab).await?;
         let wanted = before + 1;
-        let mut spec = whoami(None);
+        let mut spec = whoami();
         spec.labels.insert("turn".to_owned(), wanted.to_string());
         deploy(lab, at, "seen", spec, 0).await?;
         let start = Instant::now();

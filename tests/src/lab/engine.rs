@@ -1,0 +1,195 @@
+//! A container engine of its own for each host: a dockerd in the host's network namespace.
+//!
+//! It gets a mount namespace too, with an empty `/run/docker`, because several dockerds on one
+//! machine would share that folder otherwise. All that it mounts goes when its last process does.
+
+use std::fs::{self, File};
+use std::os::unix::fs::symlink;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+use super::net::LabError;
+
+/// The image that every engine of a lab has: a static busybox and nothing else.
+pub(super) const IMAGE: &str = "dunlin-lab:latest";
+
+/// How long an engine that was asked to end may take before it is killed.
+const PATIENCE: Duration = Duration::from_secs(15);
+
+/// Where distributions put what a lab needs.
+const BIN: [&str; 4] = ["/usr/local/bin", "/usr/bin", "/bin", "/usr/sbin"];
+
+/// One engine; it is ended when dropped.
+#[derive(Debug)]
+pub(super) struct Engine {
+    namespace: String,
+    folder: PathBuf,
+    child: Option<Child>,
+}
+
+/// Why no lab with engines can run on this machine, or nothing.
+pub(super) fn missing() -> Option<String> {
+    // Only root can read this folder.
+    if fs::read_dir("/proc/1/fd").is_err() {
+        return Some("it needs root".to_owned());
+    }
+    ["dockerd", "docker", "busybox", "unshare"]
+        .into_iter()
+        .find(|name| program(name).is_none())
+        .map(|name| format!("there is no {name} on this machine"))
+}
+
+fn program(name: &str) -> Option<PathBuf> {
+    BIN.iter()
+        .map(|folder| Path::new(folder).join(name))
+        .find(|path| path.exists())
+}
+
+impl Engine {
+    pub(super) fn new(namespace: String, folder: PathBuf) -> Self {
+        Self {
+            namespace,
+            folder,
+            child: None,
+        }
+    }
+
+    /// Starts it, unless it runs. It takes a while to answer.
+    pub(super) fn start(&mut self) -> Result<(), LabError> {
+        if self.child.is_some() {
+            return Ok(());
+        }
+        let trouble = |e: std::io::Error| LabError::new("start a container engine", e);
+        fs::create_dir_all(&self.folder).map_err(trouble)?;
+        let log = File::options()
+            .create(true)
+            .append(true)
+            .open(self.folder.join("log"))
+            .map_err(trouble)?;
+        // A pid file that outlived its engine would keep the next one from starting.
+        let _none_at_first = fs::remove_file(self.folder.join("pid"));
+        let prepare = "mkdir -p /run/docker && mount -t tmpfs lab /run/docker && exec \"$@\"";
+        let mut command = Command::new("nsenter");
+        command
+            .arg(format!("--net=/run/netns/{}", self.namespace))
+            .args(["unshare", "--mount", "sh", "-c", prepare, "sh", "dockerd"])
+            .arg("--data-root")
+            .arg(self.data())
+            .arg("--exec-root")
+            .arg(self.folder.join("exec"))
+            .arg("--pidfile")
+            .arg(self.folder.join("pid"))
+            .args(["--host", &self.address()])
+            .stdin(Stdio::null())
+            .stdout(log.try_clone().map_err(trouble)?)
+            .stderr(log);
+        self.child = Some(command.spawn().map_err(trouble)?);
+        Ok(())
+    }
+
+    /// Where it listens, as `DOCKER_HOST` wants it.
+    pub(super) fn address(&self) -> String {
+        format!("unix://{}", self.folder.join("sock").display())
+    }
+
+    /// Whether it answers.
+    pub(super) fn answers(&self) -> bool {
+        self.docker(&["version"]).is_ok()
+    }
+
+    /// Gives it [`IMAGE`].
+    pub(super) fn load_image(&self) -> Result<(), LabError> {
+        let trouble = |e: std::io::Error| LabError::new("make an image", e);
+        let bin = self.folder.join("image/bin");
+        fs::create_dir_all(&bin).map_err(trouble)?;
+        let busybox = program("busybox").ok_or_else(|| LabError::broken("no busybox"))?;
+        fs::copy(busybox, bin.join("busybox")).map_err(trouble)?;
+        symlink("busybox", bin.join("sleep")).map_err(trouble)?;
+        let archive = self.folder.join("image.tar");
+        let packed = Command::new("tar")
+            .arg("-C")
+            .arg(self.folder.join("image"))
+            .arg("-cf")
+            .arg(&archive)
+            .arg(".")
+            .output();
+        checked("pack an image", packed)?;
+        self.docker(&["import", &archive.display().to_string(), IMAGE])
+            .map(|_id| ())
+    }
+
+    /// How many containers run: none while it was not started.
+    pub(super) fn running(&self) -> Result<usize, LabError> {
+        if self.child.is_none() {
+            return Ok(0);
+        }
+        Ok(self.docker(&["ps", "-q"])?.lines().count())
+    }
+
+    fn docker(&self, arguments: &[&str]) -> Result<String, LabError> {
+        let output = Command::new("docker")
+            .args(["--host", &self.address()])
+            .args(arguments)
+            .output();
+        checked("call a container engine", output)
+    }
+
+    /// Whether a process is the engine, one of its helpers, or in one of its containers. All of
+    /// them have its data folder among their mounts, wherever their parents went.
+    pub(super) fn owns(&self, pid: u32) -> bool {
+        let data = self.data().display().to_string();
+        fs::read_to_string(format!("/proc/{pid}/mountinfo")).is_ok_and(|m| m.contains(&data))
+    }
+
+    /// Takes note that all its processes have been killed.
+    pub(super) fn was_killed(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            let _ended = child.kill();
+            let _reaped = child.wait();
+        }
+    }
+
+    /// Removes all containers and asks it to end.
+    fn end(&mut self) -> Result<(), LabError> {
+        if self.child.is_none() {
+            return Ok(());
+        }
+        let all = self.docker(&["ps", "-aq"])?;
+        let list: Vec<&str> = all.lines().collect();
+        if !list.is_empty() {
+            self.docker(&[&["rm", "-f"], list.as_slice()].concat())?;
+        }
+        if let Some(child) = &mut self.child {
+            let asked = Command::new("kill").arg(child.id().to_string()).output();
+            checked("end a container engine", asked)?;
+            let start = Instant::now();
+            while matches!(child.try_wait(), Ok(None)) && start.elapsed() < PATIENCE {
+                std::thread::sleep(Duration::from_millis(50));
+            }
+        }
+        Ok(())
+    }
+
+    fn data(&self) -> PathBuf {
+        self.folder.join("data")
+    }
+}
+
+impl Drop for Engine {
+    fn drop(&mut self) {
+        if let Err(error) = self.end() {
+            eprintln!("note: a container engine did not end by itself: {error}");
+        }
+        self.was_killed();
+    }
+}
+
+fn checked(what: &str, output: std::io::Result<Output>) -> Result<String, LabError> {
+    let output = output.map_err(|e| LabError::new(what, e))?;
+    if output.status.success() {
+        return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
+    }
+    let complaint = String::from_utf8_lossy(&output.stderr).trim().to_owned();
+    Err(LabError::new(what, complaint))
+}
