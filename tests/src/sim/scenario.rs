@@ -414,6 +414,10 @@ fn plan_drains(world: &mut World) {
             },
         );
     }
+    // This one is still drained when the cluster has come to rest, and must be empty then.
+    let host = some_host(world);
+    let drained = true;
+    world.plan_op(TROUBLE_ENDS - 4 * SECOND, Op::Drain { host, drained });
 }
 
 /// Everything works again.
