@@ -40,6 +40,10 @@ const AWAY_FOR: Duration = Duration::from_secs(10);
 /// A service that was changed may be missing from answers for so long; later it has been removed.
 const MISSING_FOR: Duration = Duration::from_secs(2);
 
+/// What is as wanted has to stay so for this long before it counts: a program that ends at once runs
+/// for a moment too. Longer would only be felt; what fails later is shown by `dunlin ps`.
+const SETTLE: Duration = Duration::from_secs(1);
+
 /// Words of commands that wait.
 #[derive(Debug, Clone, Args)]
 pub struct WaitArgs {
@@ -166,6 +170,8 @@ struct Watch<'t> {
     newest: BTreeMap<ServiceKey, ServiceProgress>,
     display: Display,
     away_since: Option<Instant>,
+    /// Since when everything has been as wanted, if it is.
+    reached: Option<Instant>,
 }
 
 impl<'t> Watch<'t> {
@@ -178,6 +184,7 @@ impl<'t> Watch<'t> {
             newest: BTreeMap::new(),
             display: Display::new(names.collect(), context.out.look().live && !context.json),
             away_since: None,
+            reached: None,
         }
     }
 
@@ -188,13 +195,24 @@ impl<'t> Watch<'t> {
             let slow = self.started.elapsed() >= SLOW_AFTER;
             self.show(slow, context)?;
             if self.targets.iter().all(|t| self.is_reached(t)) {
-                return Ok(Exit::Ok);
+                let reached = *self.reached.get_or_insert_with(Instant::now);
+                if reached.elapsed() >= SETTLE || !self.could_fail() {
+                    return Ok(Exit::Ok);
+                }
+            } else {
+                self.reached = None;
+                self.check_missing(context)?;
+                if !timeout.is_zero() && self.started.elapsed() >= timeout {
+                    return Ok(Exit::TimedOut);
+                }
             }
-            self.check_missing(context)?;
-            if !timeout.is_zero() && self.started.elapsed() >= timeout {
-                return Ok(Exit::TimedOut);
-            }
-            tokio::time::sleep(if slow { ASK_EVERY_SLOWLY } else { ASK_EVERY }).await;
+            let settling = self.reached.is_some();
+            tokio::time::sleep(if slow && !settling {
+                ASK_EVERY_SLOWLY
+            } else {
+                ASK_EVERY
+            })
+            .await;
         }
     }
 
@@ -223,6 +241,12 @@ impl<'t> Watch<'t> {
     fn is_reached(&self, target: &Target) -> bool {
         let progress = self.newest.get(&target.service);
         progress.is_some_and(|p| target.is_reached(p))
+    }
+
+    /// Whether anything runs that could end before long.
+    fn could_fail(&self) -> bool {
+        let mut known = self.targets.iter();
+        known.any(|t| self.newest.get(&t.service).is_some_and(|p| p.wanted > 0))
     }
 
     fn check_missing(&self, context: &Context) -> Result<(), Failure> {
@@ -262,7 +286,9 @@ impl<'t> Watch<'t> {
     }
 
     fn tell_end(&self, exit: Exit, context: &mut Context) -> Result<(), Failure> {
-        let elapsed = u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX);
+        let until = self.reached.unwrap_or_else(Instant::now);
+        let elapsed = until.duration_since(self.started).as_millis();
+        let elapsed = u64::try_from(elapsed).unwrap_or(u64::MAX);
         if context.json {
             let all = self
                 .targets

@@ -52,6 +52,24 @@ async fn an_answer_from_before_the_change_does_not_count() {
 }
 
 #[tokio::test]
+async fn what_runs_for_a_moment_only_does_not_count() {
+    let mut ended = progress(0, 1);
+    ended.reason = Some("exited with code 3".into());
+    let daemon = telling(vec![told(progress(1, 1)), told(ended)]);
+    let ran = dunlin(&daemon, &["scale", "web=1", "--timeout", "10ms"]).await;
+    assert_eq!(ran.exit, Exit::TimedOut);
+    assert!(ran.err.contains("exited with code 3"), "{}", ran.err);
+}
+
+#[tokio::test]
+async fn what_is_stopped_needs_no_time_to_settle() {
+    let daemon = telling(vec![told(progress(0, 0)), told(progress(5, 5))]);
+    let ran = dunlin(&daemon, &["scale", "web=0"]).await;
+    assert_eq!(ran.exit, Exit::Ok);
+    assert_eq!(ran.err, "web: 0/0 ready\n");
+}
+
+#[tokio::test]
 async fn giving_up_says_why_and_exits_with_its_own_code() {
     let mut stuck = progress(1, 3);
     stuck.reason = Some("no node has 4GiB free".into());
