@@ -11,15 +11,20 @@ use serde_json::Value;
 
 /// Which workspace crates each one may use.
 const ALLOWED: &[(&str, &[&str])] = &[
-    ("dunlin-state", &[]),
-    ("dunlin-gossip", &["dunlin-state"]),
-    ("dunlin-core", &["dunlin-state", "dunlin-gossip"]),
-    ("dunlin-api", &["dunlin-state"]),
+    ("dunlin-trust", &[]),
+    ("dunlin-state", &["dunlin-trust"]),
+    ("dunlin-gossip", &["dunlin-trust", "dunlin-state"]),
+    (
+        "dunlin-core",
+        &["dunlin-trust", "dunlin-state", "dunlin-gossip"],
+    ),
+    ("dunlin-api", &["dunlin-trust", "dunlin-state"]),
     ("dunlin-dns", &["dunlin-state"]),
     ("dunlin-lb", &["dunlin-state"]),
     (
         "dunlin-node",
         &[
+            "dunlin-trust",
             "dunlin-state",
             "dunlin-gossip",
             "dunlin-core",
@@ -28,10 +33,19 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "dunlin-lb",
         ],
     ),
-    ("dunlin", &["dunlin-api", "dunlin-node", "dunlin-state"]),
+    (
+        "dunlin",
+        &["dunlin-api", "dunlin-node", "dunlin-state", "dunlin-trust"],
+    ),
     (
         "dunlin-tests",
-        &["dunlin-core", "dunlin-gossip", "dunlin-state", "dunlin-api"],
+        &[
+            "dunlin-core",
+            "dunlin-gossip",
+            "dunlin-state",
+            "dunlin-trust",
+            "dunlin-api",
+        ],
     ),
 ];
 
@@ -49,7 +63,12 @@ const OWNERS: &[(&str, &str)] = &[
 ];
 
 /// Crates whose whole dependency tree must be free of anything that talks to the world.
-const PURE_CRATES: &[&str] = &["dunlin-state", "dunlin-core", "dunlin-gossip"];
+const PURE_CRATES: &[&str] = &[
+    "dunlin-trust",
+    "dunlin-state",
+    "dunlin-core",
+    "dunlin-gossip",
+];
 const WORLDLY: &[&str] = &[
     "tokio", "mio", "socket2", "libp2p", "quinn", "bollard", "redb", "axum", "hyper",
 ];
@@ -57,6 +76,7 @@ const WORLDLY: &[&str] = &[
 /// Folders whose sources must not name a clock, a socket, a thread, a file, an unordered
 /// collection or unseeded randomness.
 const PURE_FOLDERS: &[&str] = &[
+    "node/trust/src",
     "crdt-state/src",
     "node/core/src",
     "gossip/src/membership",
