@@ -1,9 +1,12 @@
 //! The route table: the only thing DNS and the proxies read.
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 
 use crate::desired::Desired;
-use crate::model::{Endpoint, Mode, NodeId, Phase, PortSpec, ServiceKey, Slot};
+use crate::model::{
+    Endpoint, Mode, NodeId, NodeRegister, Phase, PortSpec, ServiceKey, Slot, Vip, VipRange,
+};
 use crate::observed::ObservedTable;
 
 /// Who answers for each service right now. A pure projection of desired state, observed state and
@@ -12,6 +15,11 @@ use crate::observed::ObservedTable;
 pub struct RouteTable {
     /// Every service that is wanted, also those with no ready replica: their names exist.
     pub services: BTreeMap<ServiceKey, ServiceRoute>,
+    /// The members of the cluster, this node among them; also those that are suspected, but not
+    /// those that are gone.
+    pub nodes: BTreeMap<NodeId, NodeRoute>,
+    /// The ranges of virtual addresses on this node.
+    pub range: VipRange,
 }
 
 /// The routes of one service.
@@ -19,6 +27,9 @@ pub struct RouteTable {
 pub struct ServiceRoute {
     /// The ports of its specification.
     pub ports: Vec<PortSpec>,
+    /// Its virtual addresses on this node. Empty when the node has no range for them; then only
+    /// the replicas' own addresses lead to it.
+    pub vip: Vip,
     /// Its ready replicas on nodes that are not suspected, ordered by slot, then by node.
     pub backends: Vec<Backend>,
 }
@@ -30,53 +41,99 @@ pub struct Backend {
     pub slot: Slot,
     /// The node that runs it.
     pub node: NodeId,
-    /// Where its ports answer.
+    /// The epoch of its claim: tells it from another holder of the slot, before or after it.
+    pub epoch: u64,
+    /// Where its ports answer, as its node sees it. Others may not reach it there.
     pub endpoints: Vec<Endpoint>,
 }
 
-/// Computes the route table. `serving` says whether a node may get traffic: it is a member and
-/// not suspected.
-///
-/// A replica is offered when it runs, is ready, and belongs to a service that exists and is not
-/// stopped. Its revision does not matter: during an update the replicas of the old specification
-/// answer until each has been replaced. Nor does it matter that a slot is above the scale, or held
-/// twice after a partition: its holder stops it, and until then it answers as well as any other.
-pub fn project(
-    desired: &Desired,
-    observed: &ObservedTable,
-    serving: impl Fn(NodeId) -> bool,
-) -> RouteTable {
-    let mut services: BTreeMap<ServiceKey, ServiceRoute> = desired
-        .services
-        .iter()
-        .map(|(key, service)| {
+/// A member of the cluster.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct NodeRoute {
+    /// Its name.
+    pub name: String,
+    /// Its membership address, by its own report.
+    pub address: Option<SocketAddr>,
+    /// Its label `zone`.
+    pub zone: Option<String>,
+    /// Whether its replicas get traffic: it answers, and its report tells how things are now.
+    pub serving: bool,
+}
+
+/// The label of a node that says which zone it is in.
+pub const ZONE_LABEL: &str = "zone";
+
+impl RouteTable {
+    /// A table of all services and of no replica.
+    pub fn new(desired: &Desired, range: VipRange) -> Self {
+        let services = desired.services.iter().map(|(key, service)| {
+            let vip = desired.vips.get(key).map(|assigned| assigned.index);
             let route = ServiceRoute {
                 ports: service.spec.ports.clone(),
+                vip: vip.map(|index| range.of(index)).unwrap_or_default(),
                 backends: Vec::new(),
             };
             (key.clone(), route)
-        })
-        .collect();
-    for register in observed.iter().filter(|register| serving(register.node)) {
-        for claim in &register.report.claims {
+        });
+        Self {
+            services: services.collect(),
+            nodes: BTreeMap::new(),
+            range,
+        }
+    }
+
+    /// Adds a member and, when it may get traffic, its ready replicas.
+    ///
+    /// A replica is offered when it runs, is ready, and belongs to a service that exists and is not
+    /// stopped. Its revision does not matter: during an update the replicas of the old
+    /// specification answer until each has been replaced. Nor does it matter that a slot is above
+    /// the scale, or held twice after a partition: its holder stops it, and until then it answers
+    /// as well as any other.
+    pub fn add_node(&mut self, register: &NodeRegister, desired: &Desired, serving: bool) {
+        let report = &register.report;
+        // Labels in desired state win over those of the command line.
+        let intent = desired.nodes.get(&register.node);
+        let zone = intent.and_then(|i| i.labels.get(ZONE_LABEL));
+        let route = NodeRoute {
+            name: report.name.clone(),
+            address: report.address,
+            zone: zone.or_else(|| report.labels.get(ZONE_LABEL)).cloned(),
+            serving,
+        };
+        self.nodes.insert(register.node, route);
+        let claims = report.claims.iter().filter(|_| serving);
+        for claim in claims.filter(|c| c.ready && c.phase == Phase::Running) {
             let service = desired.services.get(&claim.slot.service);
-            let wanted = service.is_some_and(|s| s.running && fits(s.spec.mode, claim.slot.slot));
-            if !wanted || !claim.ready || claim.phase != Phase::Running {
+            if !service.is_some_and(|s| s.running && fits(s.spec.mode, claim.slot.slot)) {
                 continue;
             }
-            if let Some(route) = services.get_mut(&claim.slot.service) {
-                route.backends.push(Backend {
+            if let Some(route) = self.services.get_mut(&claim.slot.service) {
+                let backend = Backend {
                     slot: claim.slot.slot,
                     node: register.node,
+                    epoch: claim.epoch,
                     endpoints: claim.endpoints.clone(),
-                });
+                };
+                let place = route.backends.partition_point(|b| *b < backend);
+                route.backends.insert(place, backend);
             }
         }
     }
-    for route in services.values_mut() {
-        route.backends.sort_unstable();
+}
+
+/// Computes a whole table. `serving` says whether a node may get traffic: it is a member and not
+/// suspected.
+pub fn project(
+    desired: &Desired,
+    observed: &ObservedTable,
+    range: VipRange,
+    serving: impl Fn(NodeId) -> bool,
+) -> RouteTable {
+    let mut table = RouteTable::new(desired, range);
+    for register in observed.iter() {
+        table.add_node(register, desired, serving(register.node));
     }
-    RouteTable { services }
+    table
 }
 
 /// Whether slots of this kind belong to a service of this mode at all.

@@ -47,6 +47,7 @@ fn crowd(services: u32, replicas: u32) -> Result<RouteTable, Box<dyn Error>> {
             Backend {
                 slot: Slot::Replica(r),
                 node: NodeId::from_bytes([0; 32]),
+                epoch: 1,
                 endpoints: vec![Endpoint {
                     target: 80,
                     protocol: Protocol::Tcp,
@@ -60,6 +61,7 @@ fn crowd(services: u32, replicas: u32) -> Result<RouteTable, Box<dyn Error>> {
                 ..PortSpec::default()
             }],
             backends: backends.collect(),
+            ..ServiceRoute::default()
         };
         let key = ServiceKey::new(ServiceKey::DEFAULT_NAMESPACE, &format!("s{s}"))?;
         table.services.insert(key, route);

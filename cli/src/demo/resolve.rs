@@ -169,6 +169,7 @@ mod tests {
         Backend {
             slot: Slot::Replica(slot),
             node: NodeId::from_bytes([low; 32]),
+            epoch: 1,
             endpoints: vec![Endpoint {
                 target: 80,
                 protocol: Protocol::Tcp,
@@ -187,6 +188,7 @@ mod tests {
                 ..PortSpec::default()
             }],
             backends: (0..replicas).map(backend).collect(),
+            ..ServiceRoute::default()
         };
         table.services.insert("hello".parse().unwrap(), route);
         let stop = CancellationToken::new();

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use super::draft::same_but_image;
 use super::snapshot::{NodeIntent, Service};
+use super::vips::Assigned;
 use crate::model::{Availability, NodeId, ServiceKey};
 
 /// One difference between two snapshots.
@@ -36,6 +37,8 @@ pub enum DesiredChange {
         /// Whether it runs now.
         running: bool,
     },
+    /// Its virtual address is another one: somebody else had it first.
+    VipMoved(ServiceKey),
     /// A node takes replicas, or does not.
     AvailabilityChanged {
         /// Which node.
@@ -85,6 +88,19 @@ impl DesiredChange {
                 service: key.clone(),
                 running: new.running,
             });
+        }
+    }
+
+    /// Of services that are only in one of them, their creation or removal says enough.
+    pub(super) fn of_vips(
+        old: &BTreeMap<ServiceKey, Assigned>,
+        new: &BTreeMap<ServiceKey, Assigned>,
+        changes: &mut Vec<Self>,
+    ) {
+        for (service, assigned) in new {
+            if old.get(service).is_some_and(|o| o.index != assigned.index) {
+                changes.push(Self::VipMoved(service.clone()));
+            }
         }
     }
 

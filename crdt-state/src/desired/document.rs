@@ -304,7 +304,7 @@ impl Document {
     fn base(&self, key: &Key) -> Option<Stamp> {
         match key {
             Key::Service(service, aspect) => self.table.service(service)?.stamp(*aspect),
-            Key::Node(..) | Key::Revision(..) => None,
+            Key::Node(..) | Key::Revision(..) | Key::Vip(..) => None,
         }
     }
 

@@ -3,7 +3,7 @@
 //! The commands of one proposal are tried in order on a working copy of the snapshot. The first
 //! that is refused ends it, and nothing has happened.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::command::Command;
@@ -11,7 +11,10 @@ use super::keys::{Aspect, Key, NodeAspect};
 use super::rejection::{Rejection, similar};
 use super::snapshot::{Desired, Service};
 use super::validate::{MAX_REPLICAS, check_labels, check_spec};
-use crate::model::{Availability, Mode, NodeId, PortSpec, PublishMode, ServiceKey, ServiceSpec};
+use super::vips::{MAX_SETTLED, free};
+use crate::model::{
+    Availability, Mode, NodeId, PortSpec, PublishMode, ServiceKey, ServiceSpec, VipIndex,
+};
 
 /// Services in a cluster: ten times the design size of 1,000 nodes with one service each.
 pub const MAX_SERVICES: usize = 10_000;
@@ -36,6 +39,9 @@ pub(super) fn draft(current: &Desired, commands: &[Command]) -> Result<Writes, R
     };
     for command in commands {
         draft.run(command)?;
+    }
+    if !draft.writes.is_empty() {
+        draft.number_services();
     }
     Ok(draft.writes)
 }
@@ -164,6 +170,38 @@ impl Draft {
             self.writes.insert(key, serde_json::Value::Null);
         }
         Ok(())
+    }
+
+    /// Writes the virtual addresses of new services, and of those that had to move because of a
+    /// concurrent change.
+    fn number_services(&mut self) {
+        let Desired { services, vips, .. } = &self.desired;
+        let known = |service: &&ServiceKey| services.contains_key(*service);
+        let (kept, gone): (Vec<_>, Vec<_>) = vips.keys().partition(known);
+        let mut taken: BTreeSet<VipIndex> = kept
+            .into_iter()
+            .filter_map(|service| vips.get(service))
+            .map(|assigned| assigned.index)
+            .collect();
+        for service in gone {
+            self.writes
+                .insert(Key::Vip(service.clone()), serde_json::Value::Null);
+        }
+        let mut settled = 0;
+        for service in services.keys() {
+            let index = match vips.get(service) {
+                Some(assigned) if assigned.written || settled == MAX_SETTLED => continue,
+                Some(assigned) => {
+                    settled += 1;
+                    Some(assigned.index)
+                }
+                None => free(service, &taken),
+            };
+            if let Some(index) = index {
+                taken.insert(index);
+                self.writes.insert(Key::Vip(service.clone()), json(&index));
+            }
+        }
     }
 
     fn set_availability(&mut self, node: NodeId, availability: Availability) {

@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `svc/<namespace>/<name>/<aspect>` | the newest register of one aspect of a service |
 //! | `rev/<namespace>/<name>/<aspect>/<counter>-<actor>` | an older or newer version of it, never changed |
+//! | `vip/<namespace>/<name>` | the number of its virtual address |
 //! | `node/<id>/<aspect>` | the newest register of what people said about a node |
 //! | `meta/format` | written by genesis and by compaction, so that no document is empty |
 //!
@@ -78,6 +79,8 @@ pub(super) enum Key {
     Service(ServiceKey, Aspect),
     /// One version of it.
     Revision(ServiceKey, Aspect, Stamp),
+    /// The virtual address of a service. People do not edit it, so it has no history.
+    Vip(ServiceKey),
     /// What people said about a node.
     Node(NodeId, NodeAspect),
 }
@@ -96,6 +99,7 @@ impl Key {
                 let aspect = Aspect::parse(parts.next()?)?;
                 Self::Revision(service, aspect, parse_stamp(parts.next()?)?)
             }
+            "vip" => Self::Vip(ServiceKey::new(parts.next()?, parts.next()?).ok()?),
             "node" => {
                 let node = parts.next()?.parse().ok()?;
                 match parts.next()? {
@@ -127,6 +131,7 @@ impl fmt::Display for Key {
                 let Stamp { counter, actor } = stamp;
                 write!(f, "rev/{service}/{aspect}/{counter:016x}-{actor}")
             }
+            Self::Vip(service) => write!(f, "vip/{service}"),
             Self::Node(node, NodeAspect::Availability) => write!(f, "node/{node}/availability"),
             Self::Node(node, NodeAspect::Labels) => write!(f, "node/{node}/labels"),
         }

@@ -21,6 +21,7 @@ mod snapshot;
 mod table;
 mod validate;
 mod value;
+mod vips;
 
 pub use change::DesiredChange;
 pub use command::Command;
@@ -39,6 +40,7 @@ pub use snapshot::{Desired, NodeIntent, Service};
 pub use validate::{
     MAX_ENVIRONMENT_BYTES, MAX_REGISTER_BYTES, MAX_REPLICAS, SpecFault, check_spec,
 };
+pub use vips::Assigned;
 
 #[cfg(test)]
 mod tests;

@@ -169,7 +169,11 @@ fn without_old(mut registers: BTreeMap<String, Chosen>) -> BTreeMap<String, Chos
     registers.retain(|text, chosen| {
         let old = chosen.register.as_ref();
         let old = old.is_some_and(|r| r.is_tombstone() && r.time < horizon);
-        !(old && matches!(Key::parse(text), Some(Key::Service(..) | Key::Node(..))))
+        !(old
+            && matches!(
+                Key::parse(text),
+                Some(Key::Service(..) | Key::Node(..) | Key::Vip(..))
+            ))
     });
     let parsed: Vec<Key> = registers.keys().filter_map(|k| Key::parse(k)).collect();
     let mut existing = BTreeSet::new();
@@ -183,12 +187,12 @@ fn without_old(mut registers: BTreeMap<String, Chosen>) -> BTreeMap<String, Chos
                     .or_default()
                     .push(*stamp);
             }
-            Key::Service(..) | Key::Node(..) => {}
+            Key::Service(..) | Key::Node(..) | Key::Vip(..) => {}
         }
     }
     for key in &parsed {
         let keep = match key {
-            Key::Service(service, _) => existing.contains(service),
+            Key::Service(service, _) | Key::Vip(service) => existing.contains(service),
             Key::Revision(service, aspect, stamp) => {
                 // Keys come in order, so the stamps are sorted, oldest first.
                 let stamps = revisions.get(&(service, *aspect));
@@ -242,5 +246,6 @@ fn differences(old: &Desired, new: &Desired) -> Vec<DesiredChange> {
         let (old, new) = (old.nodes.get(node), new.nodes.get(node));
         DesiredChange::of_node(*node, old, new, &mut changes);
     }
+    DesiredChange::of_vips(&old.vips, &new.vips, &mut changes);
     changes
 }

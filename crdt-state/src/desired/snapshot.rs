@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use super::vips::Assigned;
 use crate::model::{Availability, NodeId, ServiceKey, ServiceSpec};
 
 /// Desired state at one moment. Cheap to clone and never changed in place.
@@ -12,6 +13,8 @@ pub struct Desired {
     pub services: BTreeMap<ServiceKey, Service>,
     /// What people said about nodes; a node nobody spoke of is absent.
     pub nodes: BTreeMap<NodeId, NodeIntent>,
+    /// The number of each service among the virtual addresses; no two have the same.
+    pub vips: Arc<BTreeMap<ServiceKey, Assigned>>,
 }
 
 /// A service as wanted.

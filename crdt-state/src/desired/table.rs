@@ -14,7 +14,8 @@ use super::keys::{Aspect, FORMAT_KEY, Key, NodeAspect};
 use super::register::{Register, Stamp, newest};
 use super::snapshot::{Desired, NodeIntent, Service};
 use super::value::{Cell, ImageValue, ScaleValue, SpecValue, Value};
-use crate::model::{Availability, NodeId, ServiceKey};
+use super::vips::settle;
+use crate::model::{Availability, NodeId, ServiceKey, VipIndex};
 
 /// The aspects of one service.
 #[derive(Debug, Clone, Default)]
@@ -65,6 +66,7 @@ pub(super) struct NodeCells {
 pub(super) struct Table {
     services: BTreeMap<ServiceKey, ServiceCells>,
     nodes: BTreeMap<NodeId, NodeCells>,
+    vips: BTreeMap<ServiceKey, Cell<VipIndex>>,
     /// The kept versions of every aspect.
     revisions: BTreeMap<(ServiceKey, Aspect), BTreeSet<Stamp>>,
     /// Registers that are not used, with the reason.
@@ -131,6 +133,7 @@ impl Table {
         let mut services = BTreeSet::new();
         let mut nodes = BTreeSet::new();
         let mut aspects = BTreeMap::new();
+        let mut renumber = false;
         for text in keys {
             match Key::parse(&text) {
                 Some(Key::Revision(service, aspect, stamp)) => {
@@ -146,6 +149,7 @@ impl Table {
                     match &key {
                         Key::Service(service, _) => drop(services.insert(service.clone())),
                         Key::Node(node, _) => drop(nodes.insert(*node)),
+                        Key::Vip(_) => renumber = true,
                         Key::Revision(..) => {}
                     }
                     aspects.insert(text, key);
@@ -162,6 +166,15 @@ impl Table {
         }
         for node in nodes {
             self.derive_node(node, &mut changes);
+        }
+        let came_or_went = |change: &DesiredChange| {
+            matches!(
+                change,
+                DesiredChange::ServiceCreated(_) | DesiredChange::ServiceRemoved(_)
+            )
+        };
+        if renumber || changes.iter().any(came_or_went) {
+            self.derive_vips(&mut changes);
         }
         changes
     }
@@ -233,6 +246,12 @@ impl Table {
                     self.nodes.insert(node, cells);
                 }
             }
+            Key::Vip(service) => {
+                match self.decode(text, values) {
+                    Some(cell) => self.vips.insert(service, cell),
+                    None => self.vips.remove(&service),
+                };
+            }
             Key::Revision(..) => {}
         }
     }
@@ -285,6 +304,21 @@ impl Table {
             Some(service) => desired.services.insert(key, service),
             None => desired.services.remove(&key),
         };
+    }
+
+    /// Gives the services that exist now their virtual addresses. It costs a walk over all of
+    /// them, and is needed only when one came, went, or was given another number.
+    fn derive_vips(&mut self, changes: &mut Vec<DesiredChange>) {
+        let written = |service: &ServiceKey| {
+            let cell = self.vips.get(service)?;
+            Some((cell.stamp, cell.value?))
+        };
+        let assigned = settle(self.desired.services.keys().map(|s| (s, written(s))));
+        if *self.desired.vips == assigned {
+            return;
+        }
+        DesiredChange::of_vips(&self.desired.vips, &assigned, changes);
+        Arc::make_mut(&mut self.desired).vips = Arc::new(assigned);
     }
 
     fn derive_node(&mut self, node: NodeId, changes: &mut Vec<DesiredChange>) {

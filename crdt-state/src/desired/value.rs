@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::register::{Register, Stamp};
 use super::snapshot::Service;
 use super::validate::{MAX_REGISTER_BYTES, MAX_REPLICAS, check_image, check_labels, check_spec};
-use crate::model::{Availability, ServiceSpec};
+use crate::model::{Availability, ServiceSpec, VipIndex};
 
 /// A register whose value has been read and checked.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -124,6 +124,12 @@ impl Value for ScaleValue {
 }
 
 impl Value for bool {
+    fn read(json: serde_json::Value) -> Result<Self, String> {
+        serde_json::from_value(json).map_err(|e| format!("it cannot be read: {e}"))
+    }
+}
+
+impl Value for VipIndex {
     fn read(json: serde_json::Value) -> Result<Self, String> {
         serde_json::from_value(json).map_err(|e| format!("it cannot be read: {e}"))
     }

@@ -8,6 +8,7 @@ mod report;
 mod resources;
 mod spec;
 mod text;
+mod vip;
 
 pub use ids::{BadName, BadNodeId, NodeId, ServiceKey, Slot, SlotId, check_label};
 pub use order::beats;
@@ -19,3 +20,4 @@ pub use spec::{
     Strategy, UpdatePolicy, VolumeMount,
 };
 pub use text::BadWord;
+pub use vip::{Vip, VipIndex, VipRange};

@@ -1,11 +1,17 @@
 use std::sync::Arc;
 
 use super::*;
-use crate::desired::Service;
-use crate::model::{Claim, NodeRegister, NodeReport, Resources, ServiceSpec, SlotId, Version};
+use crate::desired::{Assigned, Service};
+use crate::model::{
+    Claim, NodeRegister, NodeReport, Resources, ServiceSpec, SlotId, Version, VipIndex,
+};
 
 fn node(n: u8) -> NodeId {
     NodeId::from_bytes([n; 32])
+}
+
+fn range() -> VipRange {
+    VipRange::new(Some([10, 93, 0, 0].into()), None)
 }
 
 fn key(name: &str) -> ServiceKey {
@@ -99,19 +105,21 @@ fn offers_only_what_is_ready_and_runs_on_a_serving_node() {
         (1, vec![claim("web", 0, Phase::Running, true)]),
         (3, vec![claim("web", 0, Phase::Running, true)]),
     ]);
-    let table = project(&desired(true), &observed, |n| n != node(3));
+    let table = project(&desired(true), &observed, range(), |n| n != node(3));
     assert_eq!(
         slots(&table),
         [(1, Slot::Replica(0)), (2, Slot::Replica(1))]
     );
     assert_eq!(table.services.len(), 1);
     assert_eq!(table.services[&key("web")].ports.len(), 1);
+    let serving: Vec<bool> = table.nodes.values().map(|n| n.serving).collect();
+    assert_eq!(serving, [true, true, false]);
 }
 
 #[test]
 fn a_stopped_service_keeps_its_name_and_has_no_backend() {
     let observed = observed(vec![(1, vec![claim("web", 0, Phase::Running, true)])]);
-    let table = project(&desired(false), &observed, |_| true);
+    let table = project(&desired(false), &observed, range(), |_| true);
     assert!(slots(&table).is_empty());
 }
 
@@ -119,6 +127,28 @@ fn a_stopped_service_keeps_its_name_and_has_no_backend() {
 fn a_slot_of_the_wrong_kind_is_not_offered() {
     let mut wrong = claim("web", 0, Phase::Running, true);
     wrong.slot.slot = Slot::Node(node(1));
-    let table = project(&desired(true), &observed(vec![(1, vec![wrong])]), |_| true);
+    let observed = observed(vec![(1, vec![wrong])]);
+    let table = project(&desired(true), &observed, range(), |_| true);
     assert!(slots(&table).is_empty());
+}
+
+#[test]
+fn labels_of_the_cluster_win_and_addresses_come_from_the_range() {
+    let mut desired = desired(true);
+    let index = VipIndex::new(300).unwrap();
+    let assigned = Assigned {
+        index,
+        written: true,
+    };
+    desired.vips = Arc::new(BTreeMap::from([(key("web"), assigned)]));
+    let intent = desired.nodes.entry(node(1)).or_default();
+    intent.labels.insert("zone".to_owned(), "north".to_owned());
+    let table = project(&desired, &observed(vec![(1, Vec::new())]), range(), |_| {
+        true
+    });
+    assert_eq!(
+        table.services[&key("web")].vip.v4,
+        Some([10, 93, 1, 44].into())
+    );
+    assert_eq!(table.nodes[&node(1)].zone.as_deref(), Some("north"));
 }

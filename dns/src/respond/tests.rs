@@ -12,6 +12,7 @@ fn zone(replicas: u8) -> Zone {
     let backends = (0..replicas).map(|n| Backend {
         slot: Slot::Replica(n.into()),
         node: NodeId::from_bytes([n; 32]),
+        epoch: 1,
         endpoints: vec![Endpoint {
             target: 80,
             protocol: Default::default(),
@@ -24,6 +25,7 @@ fn zone(replicas: u8) -> Zone {
             ..PortSpec::default()
         }],
         backends: backends.collect(),
+        ..ServiceRoute::default()
     };
     let mut table = RouteTable::default();
     table
@@ -116,6 +118,7 @@ fn eight_addresses_fit_beside_a_long_name() {
     let backends = (0..200).map(|n| Backend {
         slot: Slot::Replica(n),
         node: NodeId::from_bytes([0; 32]),
+        epoch: 1,
         endpoints: vec![Endpoint {
             target: 80,
             protocol: Default::default(),
@@ -125,6 +128,7 @@ fn eight_addresses_fit_beside_a_long_name() {
     let route = ServiceRoute {
         ports: Vec::new(),
         backends: backends.collect(),
+        ..ServiceRoute::default()
     };
     table.services.insert(key, route);
     let zone = Zone::new(&Suffix::default(), &table, 1);

@@ -14,6 +14,7 @@ fn table(replicas: u8) -> Arc<RouteTable> {
     let backends = (0..replicas).map(|n| Backend {
         slot: Slot::Replica(n.into()),
         node: NodeId::from_bytes([n; 32]),
+        epoch: 1,
         endpoints: vec![Endpoint {
             target: 80,
             protocol: Default::default(),
@@ -23,6 +24,7 @@ fn table(replicas: u8) -> Arc<RouteTable> {
     let route = ServiceRoute {
         ports: vec![PortSpec::default()],
         backends: backends.collect(),
+        ..ServiceRoute::default()
     };
     let mut table = RouteTable::default();
     table

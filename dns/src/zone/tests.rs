@@ -18,6 +18,7 @@ fn backend(slot: u32, node: u8, ends: &[(u16, Protocol, &str)]) -> Backend {
     Backend {
         slot: Slot::Replica(slot),
         node: NodeId::from_bytes([node; 32]),
+        epoch: 1,
         endpoints: endpoints.collect(),
     }
 }
@@ -47,13 +48,14 @@ fn table() -> RouteTable {
                 backend(1, 2, &[(80, Tcp, "10.0.0.2:8002")]),
                 backend(2, 2, &[(80, Tcp, "10.0.0.2:8003")]),
             ],
+            ..ServiceRoute::default()
         },
     );
     table.services.insert(
         key("prod/db"),
         ServiceRoute {
             ports: vec![port(5432, Tcp)],
-            backends: Vec::new(),
+            ..ServiceRoute::default()
         },
     );
     let mut agent = backend(0, 7, &[(1, Tcp, "[fd00::7]:1"), (2, Tcp, "0.0.0.0:2")]);
@@ -63,6 +65,7 @@ fn table() -> RouteTable {
         ServiceRoute {
             ports: vec![port(1, Tcp)],
             backends: vec![agent],
+            ..ServiceRoute::default()
         },
     );
     table
@@ -201,9 +204,14 @@ fn crowd(count: u8) -> Zone {
         .map(|n| backend(n.into(), n, &[(80, Protocol::Tcp, &ends(n))]))
         .collect();
     let ports = vec![port(80, Protocol::Tcp)];
-    table
-        .services
-        .insert(key("web"), ServiceRoute { ports, backends });
+    table.services.insert(
+        key("web"),
+        ServiceRoute {
+            ports,
+            backends,
+            ..ServiceRoute::default()
+        },
+    );
     Zone::new(&Suffix::default(), &table, 1)
 }
 

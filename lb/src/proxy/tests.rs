@@ -54,6 +54,7 @@ fn table(replicas: &[SocketAddr]) -> Arc<RouteTable> {
     let backends = replicas.iter().zip(0..).map(|(address, n)| Backend {
         slot: Slot::Replica(n),
         node: NodeId::from_bytes([1; 32]),
+        epoch: 1,
         endpoints: vec![
             Endpoint {
                 target: 9,
@@ -70,9 +71,11 @@ fn table(replicas: &[SocketAddr]) -> Arc<RouteTable> {
     let route = ServiceRoute {
         ports: vec![PortSpec::default()],
         backends: backends.collect(),
+        ..ServiceRoute::default()
     };
     Arc::new(RouteTable {
         services: BTreeMap::from([(web(), route)]),
+        ..RouteTable::default()
     })
 }
 

@@ -152,12 +152,13 @@ mod tests {
         let services = services.iter().map(|(name, ports)| {
             let route = ServiceRoute {
                 ports: ports.clone(),
-                backends: Vec::new(),
+                ..ServiceRoute::default()
             };
             (name.parse().unwrap(), route)
         });
         RouteTable {
             services: services.collect(),
+            ..RouteTable::default()
         }
     }
 

@@ -47,6 +47,7 @@ fn table(services: &[(&str, PortSpec, SocketAddr)]) -> Arc<RouteTable> {
         let backend = Backend {
             slot: Slot::Replica(0),
             node: NodeId::from_bytes([1; 32]),
+            epoch: 1,
             endpoints: vec![Endpoint {
                 target: 80,
                 protocol: Protocol::Tcp,
@@ -56,11 +57,13 @@ fn table(services: &[(&str, PortSpec, SocketAddr)]) -> Arc<RouteTable> {
         let route = ServiceRoute {
             ports: vec![port.clone()],
             backends: vec![backend],
+            ..ServiceRoute::default()
         };
         (name.parse().unwrap(), route)
     });
     Arc::new(RouteTable {
         services: services.collect(),
+        ..RouteTable::default()
     })
 }
 

@@ -130,6 +130,7 @@ fn config(index: usize) -> NodeConfig {
         },
         runtimes: vec!["process".to_owned()],
         dunlin_version: String::new(),
+        vips: Default::default(),
     }
 }
 

@@ -8,7 +8,9 @@ use bytes::Bytes;
 use dunlin_gossip::membership::{MemberId, Profile};
 use dunlin_gossip::replication::{PersistId, ProposalId};
 use dunlin_state::desired::{Command, Rejection};
-use dunlin_state::model::{Claim, Endpoint, Facts, NodeId, Resources, ServiceSpec, SlotId};
+use dunlin_state::model::{
+    Claim, Endpoint, Facts, NodeId, Resources, ServiceSpec, SlotId, VipRange,
+};
 
 /// What a node is when it starts.
 #[derive(Debug, Clone)]
@@ -31,6 +33,8 @@ pub struct NodeConfig {
     pub runtimes: Vec<String>,
     /// Version of the daemon.
     pub dunlin_version: String,
+    /// The ranges of virtual addresses that it serves.
+    pub vips: VipRange,
 }
 
 /// What a node remembers from its earlier life.

@@ -86,7 +86,7 @@ mod tests {
         let mut table = RouteTable::default();
         let route = ServiceRoute {
             ports,
-            backends: Vec::new(),
+            ..ServiceRoute::default()
         };
         table.services.insert("web".parse().unwrap(), route);
         Arc::new(table)

@@ -13,7 +13,7 @@ use dunlin_dns::{DnsServer, Suffix};
 use dunlin_gossip::membership::{MemberId, Profile};
 use dunlin_gossip::net::{ClusterSecret, Net, NetConfig, NetTasks, NodeSeed};
 use dunlin_lb::Publisher;
-use dunlin_state::model::{Facts, NodeId};
+use dunlin_state::model::{Facts, NodeId, VipRange};
 use dunlin_state::route::RouteTable;
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
@@ -435,6 +435,7 @@ fn engine(
         facts,
         runtimes: offer.runtimes,
         dunlin_version: env!("CARGO_PKG_VERSION").to_owned(),
+        vips: VipRange::default(),
     };
     Ok(Engine::new(node, recovered, clock.now())?)
 }

@@ -115,6 +115,7 @@ impl Host {
             },
             runtimes: vec!["process".to_owned(), "docker".to_owned()],
             dunlin_version: "simulated".to_owned(),
+            vips: Default::default(),
         };
         let (engine, effects) = Engine::new(config, self.disk.recover(), self.now(micros))
             .map_err(|e| e.to_string())?;

@@ -1,11 +1,10 @@
 //! What the agent shows of itself.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use dunlin_state::desired::Desired;
-use dunlin_state::model::{NodeId, NodeRegister, Phase, ServiceKey};
-use dunlin_state::route::{Backend, RouteTable, ServiceRoute};
+use dunlin_state::model::{NodeId, NodeRegister, ServiceKey, VipRange};
+use dunlin_state::route::RouteTable;
 
 use super::Agent;
 use crate::explain::{Explanation, Sources, explain};
@@ -29,35 +28,20 @@ impl Agent {
             .filter_map(|(_, n)| n.register.as_ref())
     }
 
-    /// Who answers for each service right now.
-    pub fn route_table(&self) -> RouteTable {
-        let routes = self.desired.services.iter().map(|(key, service)| {
-            let route = ServiceRoute {
-                ports: service.spec.ports.clone(),
-                backends: Vec::new(),
+    /// Who answers for each service right now; this node takes virtual addresses from `range`.
+    pub fn route_table(&self, range: VipRange) -> RouteTable {
+        let mut table = RouteTable::new(&self.desired, range);
+        for (_node, known) in self.cluster.nodes() {
+            let Some(register) = known.register.as_ref() else {
+                continue;
             };
-            (key.clone(), route)
-        });
-        let mut services: BTreeMap<ServiceKey, ServiceRoute> = routes.collect();
-        for (node, known) in self.cluster.nodes() {
-            if known.standing != Standing::Alive || !known.trusted {
+            if !known.standing.holds_claims() {
                 continue;
             }
-            let claims = known.register.iter().flat_map(|r| &r.report.claims);
-            for claim in claims.filter(|c| c.ready && c.phase == Phase::Running) {
-                if let Some(route) = services.get_mut(&claim.slot.service) {
-                    route.backends.push(Backend {
-                        slot: claim.slot.slot,
-                        node,
-                        endpoints: claim.endpoints.clone(),
-                    });
-                }
-            }
+            let serving = known.standing == Standing::Alive && known.trusted;
+            table.add_node(register, &self.desired, serving);
         }
-        for route in services.values_mut() {
-            route.backends.sort_by_key(|b| (b.slot, b.node));
-        }
-        RouteTable { services }
+        table
     }
 
     /// Why a service is as it is; `None` when there is no such service.

@@ -56,7 +56,7 @@ fn desired(replicas: u32) -> Desired {
     };
     Desired {
         services: (0..3).map(|s| (key(s), service.clone())).collect(),
-        nodes: BTreeMap::new(),
+        ..Desired::default()
     }
 }
 
@@ -66,7 +66,7 @@ fn every_service_has_one_first_rank_and_ranks_move_little() {
     let first = |without: Option<NodeId>, service: u8| {
         let desired = Desired {
             services: BTreeMap::from([(key(service), desired(1).services[&key(0)].clone())]),
-            nodes: BTreeMap::new(),
+            ..Desired::default()
         };
         let mut cluster = Cluster::new(nodes[0]);
         for node in &nodes {

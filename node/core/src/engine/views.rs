@@ -68,7 +68,7 @@ impl Engine {
 
     /// Who answers for each service right now.
     pub fn route_table(&self) -> RouteTable {
-        self.agent.route_table()
+        self.agent.route_table(self.config.vips)
     }
 
     /// Why a service is as it is; `None` when there is no such service.

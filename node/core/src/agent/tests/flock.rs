@@ -534,5 +534,6 @@ fn config(index: usize) -> NodeConfig {
         },
         runtimes: vec!["process".to_owned()],
         dunlin_version: "test".to_owned(),
+        vips: Default::default(),
     }
 }

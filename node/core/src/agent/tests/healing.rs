@@ -50,13 +50,13 @@ fn a_suspected_node_keeps_its_replicas_and_gets_no_traffic() {
         let _ = node.agent.as_mut().unwrap().member(event, &|_| None, now);
     };
     suspected(&mut flock, MemberEvent::Suspect(member));
-    let table = flock.agent(0).route_table();
+    let table = flock.agent(0).route_table(Default::default());
     assert_eq!(table.services[&key("web")].backends.len(), 4);
     assert_eq!(flock.agent(0).standing(node_id(1)), Standing::Suspect);
     flock.run(10_000);
     assert!(flock.is_exact("web"));
     suspected(&mut flock, MemberEvent::Alive(member));
-    let table = flock.agent(0).route_table();
+    let table = flock.agent(0).route_table(Default::default());
     assert_eq!(table.services[&key("web")].backends.len(), 6);
 }
 

@@ -60,7 +60,7 @@ fn desired(cpu_millis: u64, replicas: u32) -> Desired {
     };
     Desired {
         services: BTreeMap::from([(web(), service)]),
-        nodes: BTreeMap::new(),
+        ..Desired::default()
     }
 }
 

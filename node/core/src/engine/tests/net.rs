@@ -149,6 +149,7 @@ impl Net {
             },
             runtimes: vec!["process".to_owned()],
             dunlin_version: "test".to_owned(),
+            vips: Default::default(),
         };
         host.recovered.document.clone_from(&host.document);
         let recovered = host.recovered.clone();
