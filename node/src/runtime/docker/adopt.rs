@@ -4,7 +4,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bollard::models::ContainerSummary;
-use bollard::query_parameters::ListContainersOptions;
 use dunlin_core::io::Adopted;
 use tracing::warn;
 
@@ -48,12 +47,8 @@ impl Inner {
 
     async fn list_all(&self, engine: &Engine) -> Vec<ContainerSummary> {
         for _ in 0..TRIES {
-            let options = ListContainersOptions {
-                all: true,
-                filters: Some(self.owner.filter()),
-                ..ListContainersOptions::default()
-            };
-            match engine.client.list_containers(Some(options)).await {
+            let filters = self.owner.filter();
+            match engine.list(&filters).await {
                 Ok(list) => return list,
                 Err(error) => warn!(%error, "cannot list the containers of an earlier life"),
             }
@@ -66,11 +61,7 @@ impl Inner {
         let container = container.id?;
         // Waited for first, then looked at: nothing that happens in between is missed.
         let ended = self.waiters.wait(&container);
-        let found = engine
-            .client
-            .inspect_container(&container, None)
-            .await
-            .ok()?;
+        let found = engine.inspect(&container).await.ok()?;
         let state = found.state.clone().unwrap_or_default();
         let running = self.running_labelled(engine, &labelled, &found);
         let adopted = |exited| Adopted {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bollard::models::{ContainerState, EventMessage};
-use bollard::query_parameters::{EventsOptions, ListContainersOptions};
+use bollard::query_parameters::EventsOptions;
 use futures::StreamExt as _;
 use tracing::{info, warn};
 
@@ -137,7 +137,7 @@ impl Inner {
     /// Looks at a container that may have ended, and tells who waits for it. `code` is what an
     /// event said, should the container be gone already.
     pub(super) async fn review(&self, engine: &Engine, container: &str, code: Option<i32>) {
-        let ending = match engine.client.inspect_container(container, None).await {
+        let ending = match engine.inspect(container).await {
             Ok(found) => found.state.as_ref().and_then(ending),
             Err(error) if status(&error) == Some(404) => Some(match code {
                 Some(code) => Ending::Exited { code, oom: false },
@@ -155,12 +155,8 @@ impl Inner {
     async fn compare(&self, engine: &Engine) -> Result<(), bollard::errors::Error> {
         // Before the list: what is created after it must not seem to be missing.
         let waited = self.waiters.all();
-        let options = ListContainersOptions {
-            all: true,
-            filters: Some(self.owner.filter()),
-            ..ListContainersOptions::default()
-        };
-        let list = engine.client.list_containers(Some(options)).await?;
+        let filters = self.owner.filter();
+        let list = engine.list(&filters).await?;
         let mut running = HashMap::new();
         for container in list {
             let is_running = container.state.is_some_and(is_alive);

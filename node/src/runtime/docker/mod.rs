@@ -13,10 +13,15 @@
 //! are the ports of the specification themselves), and volumes mounted where it says. A named
 //! volume is the engine's volume `<namespace>_<name>`.
 
+use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bollard::Docker;
+use bollard::errors::Error;
+use bollard::models::{ContainerInspectResponse, ContainerSummary};
+use bollard::query_parameters::ListContainersOptions;
 use dunlin_core::io::{Workload, WorkloadId};
 use futures::future::{BoxFuture, FutureExt as _};
 use tokio::sync::{Semaphore, watch};
@@ -42,6 +47,12 @@ use waiters::Waiters;
 /// host took 5.1 s by fours, 4.4 s by eights, 3.8 s by sixteens and 4.5 s all at once.
 const PARALLEL_STARTS: usize = 16;
 
+/// Time between two questions about a container that is between two states: Podman takes part of a
+/// second to clean up after one.
+const BETWEEN_STATES: Duration = Duration::from_millis(100);
+/// Questions about a container that is between two states; then it counts as a failure.
+const BETWEEN_STATES_TRIES: usize = 50;
+
 /// A container engine that answers.
 #[derive(Debug, Clone)]
 struct Engine {
@@ -65,6 +76,42 @@ struct Inner {
     waiters: Waiters,
     starts: Semaphore,
     pulls: start::Pulls,
+}
+
+impl Engine {
+    /// What there is to know of a container. While one stops, Podman gives states that Docker does
+    /// not have, and the answer cannot be read: that passes.
+    async fn inspect(&self, container: &str) -> Result<ContainerInspectResponse, Error> {
+        patiently(|| self.client.inspect_container(container, None)).await
+    }
+
+    /// All containers with these labels, dead or alive.
+    async fn list(
+        &self,
+        filters: &HashMap<String, Vec<String>>,
+    ) -> Result<Vec<ContainerSummary>, Error> {
+        let options = ListContainersOptions {
+            all: true,
+            filters: Some(filters.clone()),
+            ..ListContainersOptions::default()
+        };
+        patiently(|| self.client.list_containers(Some(options.clone()))).await
+    }
+}
+
+async fn patiently<T, F>(ask: impl Fn() -> F) -> Result<T, Error>
+where
+    F: Future<Output = Result<T, Error>>,
+{
+    for _ in 1..BETWEEN_STATES_TRIES {
+        match ask().await {
+            Err(Error::JsonDataError { .. }) => {
+                tokio::time::sleep(BETWEEN_STATES).await;
+            }
+            answer => return answer,
+        }
+    }
+    ask().await
 }
 
 impl DockerRuntime {

@@ -1,13 +1,15 @@
 //! Reading a container's log through the engine.
 //!
-//! The engine has no positions, only times, and its API takes whole seconds. So the cursor is the
-//! time of the last line in nanoseconds, and what is not newer is skipped.
+//! The engine has no positions, only times: Docker's are in nanoseconds, Podman's in whole seconds,
+//! and what is asked for starts at a whole second. A line's position is its time, or one more than
+//! the position before it where that is greater. Counted from the start of a second, it comes out
+//! the same at every reading, so a cursor can stand between two lines of the same time.
 
 use std::pin::pin;
 use std::sync::Arc;
 
 use bollard::container::LogOutput;
-use bollard::query_parameters::{ListContainersOptions, LogsOptions};
+use bollard::query_parameters::LogsOptions;
 use dunlin_core::io::WorkloadId;
 use futures::StreamExt as _;
 
@@ -52,12 +54,8 @@ impl Inner {
         engine: &Engine,
         query: &LogQuery,
     ) -> Result<Option<(WorkloadId, String, bool)>, bollard::errors::Error> {
-        let options = ListContainersOptions {
-            all: true,
-            filters: Some(self.owner.filter_slot(&query.slot)),
-            ..ListContainersOptions::default()
-        };
-        let list = engine.client.list_containers(Some(options)).await?;
+        let filters = self.owner.filter_slot(&query.slot);
+        let list = engine.list(&filters).await?;
         let all = list.into_iter().filter_map(|container| {
             let labelled = self.owner.read(&container.labels.unwrap_or_default())?;
             let alive = container.state.is_some_and(is_alive);
@@ -75,39 +73,106 @@ async fn read_piece(
     container: &str,
     query: &LogQuery,
 ) -> Result<(Vec<LogLine>, u64, bool), bollard::errors::Error> {
-    let after = query.cursor.unwrap_or(0);
-    let tail = match (query.cursor, query.tail) {
-        (None, Some(lines)) => lines.to_string(),
-        (Some(_), _) | (None, None) => "all".to_owned(),
+    let reading = match (query.cursor, query.tail) {
+        (Some(cursor), _) => Reading::after(cursor),
+        (None, Some(lines)) => tail(engine, container, lines).await?,
+        (None, None) => Reading::after(0),
     };
-    let options = LogsOptions {
-        stdout: true,
-        stderr: true,
-        timestamps: true,
-        since: i32::try_from(after / SECOND).unwrap_or(i32::MAX),
-        tail,
-        ..LogsOptions::default()
-    };
-    let mut frames = pin!(engine.client.logs(container, Some(options)));
+    let mut frames = pin!(engine.client.logs(container, Some(reading.options())));
     let mut lines = Vec::new();
-    let mut next = after;
+    let (mut next, mut position, mut seen) = (reading.after, 0, 0);
     let mut budget = query.budget();
     while let Some(frame) = frames.next().await {
         let Some((stream, at, text)) = parse(&frame?) else {
             continue;
         };
-        // Never between lines of the same time: the cursor could not tell them apart.
-        if at > next && budget == 0 {
-            return Ok((lines, next, false));
-        }
-        if at <= after {
+        position = at.max(position + 1);
+        seen += 1;
+        if position <= reading.after || seen <= reading.skip {
             continue;
         }
+        if budget == 0 {
+            return Ok((lines, next, false));
+        }
         budget = budget.saturating_sub(text.text.len().max(1));
-        next = next.max(at);
+        next = position;
         lines.push(LogLine { stream, ..text });
     }
     Ok((lines, next, true))
+}
+
+/// Where a reading begins.
+#[derive(Debug, Clone, Copy)]
+struct Reading {
+    /// The second from which the engine tells.
+    since: u64,
+    /// Only what has a later position.
+    after: u64,
+    /// Leaves out so many lines.
+    skip: usize,
+    /// Only so many lines, where the engine is to count them.
+    tail: Option<u32>,
+}
+
+impl Reading {
+    fn after(position: u64) -> Self {
+        Self {
+            since: position / SECOND,
+            after: position,
+            skip: 0,
+            tail: None,
+        }
+    }
+
+    fn options(&self) -> LogsOptions {
+        let tail = self.tail.map(|lines| lines.to_string());
+        LogsOptions {
+            stdout: true,
+            stderr: true,
+            timestamps: true,
+            since: i32::try_from(self.since).unwrap_or(i32::MAX),
+            tail: tail.unwrap_or_else(|| "all".to_owned()),
+            ..LogsOptions::default()
+        }
+    }
+}
+
+/// Where the last lines begin. An engine that gives nanoseconds may count them itself, since two
+/// lines seldom have the same time. With whole seconds, the lines before them in their second have
+/// to be counted too, for the sake of the positions.
+async fn tail(
+    engine: &Engine,
+    container: &str,
+    lines: u32,
+) -> Result<Reading, bollard::errors::Error> {
+    let by_engine = Reading {
+        tail: Some(lines),
+        ..Reading::after(0)
+    };
+    let first = pin!(engine.client.logs(container, Some(by_engine.options())))
+        .next()
+        .await;
+    let at = match first {
+        Some(frame) => parse(&frame?).map(|(_, at, _)| at),
+        None => None,
+    };
+    let Some(at) = at.filter(|at| at % SECOND == 0) else {
+        return Ok(by_engine);
+    };
+    let second = Reading {
+        after: 0,
+        ..Reading::after(at)
+    };
+    let mut frames = pin!(engine.client.logs(container, Some(second.options())));
+    let mut total = 0_usize;
+    while let Some(frame) = frames.next().await {
+        total += usize::from(parse(&frame?).is_some());
+    }
+    let wanted = usize::try_from(lines).unwrap_or(usize::MAX);
+    Ok(Reading {
+        skip: total.saturating_sub(wanted),
+        ..second
+    })
 }
 
 /// Reads a frame: `2026-11-21T07:11:36.370263003Z text`.

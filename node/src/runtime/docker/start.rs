@@ -99,8 +99,7 @@ impl Inner {
             .await
             .map_err(|error| refused("start", &error))?;
         let found = engine
-            .client
-            .inspect_container(container, None)
+            .inspect(container)
             .await
             .map_err(|error| refused("inspect", &error))?;
         Ok(Live {
@@ -135,7 +134,8 @@ impl Inner {
             };
             match status(&error) {
                 Some(404) => return Err(Fault::NoImage),
-                Some(409) if !last => {
+                // Podman answers 500.
+                Some(409 | 500) if !last && is_taken(&error) => {
                     if let Some(running) = self.clear_the_way(engine, name, workload).await? {
                         return Ok(Created::Running(Box::new(running)));
                     }
@@ -156,7 +156,7 @@ impl Inner {
         name: &str,
         workload: &Workload,
     ) -> Result<Option<ContainerInspectResponse>, Fault> {
-        let found = match engine.client.inspect_container(name, None).await {
+        let found = match engine.inspect(name).await {
             Ok(found) => found,
             Err(error) if status(&error) == Some(404) => return Ok(None),
             Err(error) => return Err(Fault::Final(refused("inspect", &error))),
@@ -375,6 +375,7 @@ fn refused(what: &str, error: &Error) -> StartError {
             "already allocated",
             "address already in use",
             "executable file not found",
+            "no such file or directory",
         ]
         .iter()
         .any(|known| text.contains(known));
@@ -382,6 +383,11 @@ fn refused(what: &str, error: &Error) -> StartError {
         reason: format!("the container engine refused to {what} it: {}", cut(&text)),
         hopeless,
     }
+}
+
+/// Whether a container could not be created because another has its name.
+fn is_taken(error: &Error) -> bool {
+    status(error) == Some(409) || message(error).contains("already in use by")
 }
 
 /// The HTTP status of an answer.

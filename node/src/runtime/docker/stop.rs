@@ -53,7 +53,7 @@ impl Inner {
     }
 
     async fn review_named(&self, engine: &super::Engine, name: &str) {
-        match engine.client.inspect_container(name, None).await {
+        match engine.inspect(name).await {
             Ok(found) => {
                 let container = found.id.unwrap_or_default();
                 self.review(engine, &container, None).await;
