@@ -97,7 +97,9 @@ impl SealedFile {
         content: &[u8],
     ) -> Result<String, PassphraseError> {
         let (salt, nonce) = random.split_at(SALT);
-        let nonce: [u8; NONCE] = nonce.try_into().map_err(|_length| PassphraseError::Derivation)?;
+        let nonce: [u8; NONCE] = nonce
+            .try_into()
+            .map_err(|_length| PassphraseError::Derivation)?;
         let payload = Payload {
             msg: content,
             aad: HEADER.as_bytes(),

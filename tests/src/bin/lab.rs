@@ -11,8 +11,8 @@ use dunlin_tests::lab::{Figures, Lab, LabError, Workloads};
 #[derive(Debug, Parser)]
 #[command(name = "lab")]
 struct Args {
-    /// Scenarios: deploy, kill, partition, isolated, blackout, spread, docker-deploy, docker-kill,
-    /// idle; `ci` for all but idle.
+    /// Scenarios: deploy, kill, partition, isolated, blackout, moved, spread, docker-deploy,
+    /// docker-kill, idle; `ci` for all but idle.
     #[arg(required = true)]
     scenarios: Vec<String>,
     /// Hosts in the lab.

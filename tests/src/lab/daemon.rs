@@ -49,6 +49,8 @@ pub struct Host {
     namespace: String,
     address: String,
     runtime: &'static str,
+    /// Whether peers may be found by mDNS; labs otherwise use what a ticket says.
+    mdns: bool,
     /// The container engine, in labs that have some.
     engine: Option<Engine>,
     daemon: Option<Child>,
@@ -72,6 +74,7 @@ impl Host {
             namespace: network.namespace(index),
             address: network.address(index),
             runtime: workloads.runtime(),
+            mdns: false,
             daemon: None,
         }
     }
@@ -79,6 +82,17 @@ impl Host {
     /// Its name in the cluster.
     pub fn name(&self) -> String {
         format!("h{}", self.index)
+    }
+
+    /// From its next start it has the network's address of now, and looks for peers by mDNS.
+    pub fn has_moved(&mut self, network: &Network) {
+        self.address = network.address(self.index);
+        self.mdns = true;
+    }
+
+    /// Forgets everything that its daemon knew.
+    pub fn wipe(&self) -> Result<(), LabError> {
+        fs::remove_dir_all(self.folder.join("data")).map_err(|e| LabError::new("wipe a host", e))
     }
 
     /// Starts the container engine, in labs that have some; waits until it has an image to run.
@@ -112,19 +126,16 @@ impl Host {
         command
             .arg(format!("--net=/run/netns/{}", self.namespace))
             .arg(&self.binary)
-            .args([
-                "up",
-                "--no-mdns",
-                "--name",
-                &self.name(),
-                "--advertise",
-                &self.address,
-            ])
+            .args(["up", "--name"])
+            .args([&self.name(), "--advertise", &self.address])
             .args(["--runtime", self.runtime])
             .arg("--data-dir")
             .arg(self.folder.join("data"))
             .arg("--api")
             .arg(format!("unix://{}", self.socket().display()));
+        if !self.mdns {
+            command.arg("--no-mdns");
+        }
         if let Some(ticket) = ticket {
             command.args(["--join", ticket]);
         }

@@ -70,7 +70,8 @@ impl Lab {
         Ok(lab)
     }
 
-    async fn ticket(&self) -> Result<String, LabError> {
+    /// What a newcomer is given by the first host.
+    pub async fn ticket(&self) -> Result<String, LabError> {
         let client = self.hosts[0].client();
         let request = dunlin_api::TicketRequest::default();
         eventually("the first daemon answers", 10, async || {

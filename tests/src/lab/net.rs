@@ -34,6 +34,8 @@ pub struct Network {
     hosts: usize,
     /// Distinguishes labs that run at the same time.
     tag: u32,
+    /// How often the hosts have been given new addresses.
+    moves: usize,
 }
 
 impl Network {
@@ -42,6 +44,7 @@ impl Network {
         let network = Self {
             hosts,
             tag: std::process::id() % 10_000,
+            moves: 0,
         };
         network.build()?;
         Ok(network)
@@ -83,7 +86,23 @@ impl Network {
 
     /// Its address.
     pub fn address(&self, host: usize) -> String {
-        format!("10.98.0.{}", host + 1)
+        format!("10.98.0.{}", self.moves * self.hosts + host + 1)
+    }
+
+    /// Gives every host another address, as a router does that has forgotten its leases.
+    pub fn renumber(&mut self) -> Result<(), LabError> {
+        let old: Vec<String> = (0..self.hosts).map(|host| self.address(host)).collect();
+        self.moves += 1;
+        for (host, old) in old.into_iter().enumerate() {
+            let space = self.namespace(host);
+            let change = |verb: &str, address: &str| {
+                let address = format!("{address}/24");
+                ip(&["-n", &space, "addr", verb, &address, "dev", "eth0"])
+            };
+            change("del", &old)?;
+            change("add", &self.address(host))?;
+        }
+        Ok(())
     }
 
     /// Pulls the cable of a host, or plugs it in again.

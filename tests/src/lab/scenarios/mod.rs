@@ -7,6 +7,7 @@ mod deploy;
 mod idle;
 mod isolated;
 mod kill;
+mod moved;
 mod partition;
 mod spread;
 
@@ -35,6 +36,8 @@ pub enum Scenario {
     Isolated,
     /// All hosts lose power.
     Blackout,
+    /// All hosts get other addresses, and one is new.
+    Moved,
     /// A write reaches everyone.
     Spread,
     /// What doing nothing costs.
@@ -47,12 +50,13 @@ pub enum Scenario {
 
 impl Scenario {
     /// Those that check the rules, in the order of CI.
-    pub const CI: [Self; 8] = [
+    pub const CI: [Self; 9] = [
         Self::Deploy,
         Self::Kill,
         Self::Partition,
         Self::Isolated,
         Self::Blackout,
+        Self::Moved,
         Self::Spread,
         Self::DockerDeploy,
         Self::DockerKill,
@@ -66,6 +70,7 @@ impl Scenario {
             Self::Partition => "partition",
             Self::Isolated => "isolated",
             Self::Blackout => "blackout",
+            Self::Moved => "moved",
             Self::Spread => "spread",
             Self::Idle => "idle",
             Self::DockerDeploy => "docker-deploy",
@@ -82,6 +87,7 @@ impl Scenario {
             | Self::Partition
             | Self::Isolated
             | Self::Blackout
+            | Self::Moved
             | Self::Spread
             | Self::Idle => Workloads::Processes,
         }
@@ -108,6 +114,7 @@ impl Scenario {
             Self::Partition => partition::run(lab, figures).await,
             Self::Isolated => isolated::run(lab, figures).await,
             Self::Blackout => blackout::run(lab, figures).await,
+            Self::Moved => moved::run(lab, figures).await,
             Self::Spread => spread::run(lab, times, figures).await,
             Self::Idle => idle::run(lab, figures).await,
             Self::DockerDeploy => containers::deploy_many(lab, times, figures).await,
