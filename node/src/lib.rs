@@ -11,6 +11,7 @@ pub mod daemon;
 mod host;
 mod identity;
 pub mod runtime;
+mod seal;
 mod store;
 pub mod supervisor;
 mod ticket;

@@ -2,13 +2,20 @@
 
 use thiserror::Error;
 
-use crate::model::{Claim, NodeRegister};
+use crate::model::{Claim, NodeRegister, NodeReport};
 
 /// Claims in one register: ten times what one host sensibly runs.
 pub const MAX_CLAIMS: usize = 2_000;
 
 /// Bytes of a register as estimated by [`size`]: 2,000 claims of usual size with their ports.
 pub const MAX_REGISTER_BYTES: usize = 1024 * 1024;
+
+/// Parts of one register, removed ones and those of unknown kinds among them.
+pub(super) const MAX_PARTS: usize = 2 * MAX_CLAIMS;
+
+/// Removed parts that are remembered, so that whoever missed their removal can be told. Whoever
+/// missed more gets the register whole.
+pub(super) const MAX_REMOVED: usize = 64;
 
 /// Characters of a name, version, fact or label.
 const MAX_TEXT: usize = 256;
@@ -48,6 +55,9 @@ pub enum BadRegister {
     /// Two claims to one slot.
     #[error("slot {0} is claimed twice")]
     DuplicateClaim(String),
+    /// A part cannot be written.
+    #[error("it cannot be encoded: {0}")]
+    Unencodable(String),
 }
 
 /// Checks the bounds of a register from a peer.
@@ -121,6 +131,22 @@ fn text(what: &'static str, value: &str, max: usize) -> Result<(), BadRegister> 
         return Err(BadRegister::TooLong { what, len, max });
     }
     Ok(())
+}
+
+/// A report without its claims.
+pub(super) fn host_of(report: &NodeReport) -> NodeReport {
+    NodeReport {
+        name: report.name.clone(),
+        dunlin_version: report.dunlin_version.clone(),
+        address: report.address,
+        facts: report.facts.clone(),
+        labels: report.labels.clone(),
+        capacity: report.capacity,
+        runtimes: report.runtimes.clone(),
+        disk_ok: report.disk_ok,
+        claims: Vec::new(),
+        started_at: report.started_at,
+    }
 }
 
 /// Estimates the encoded size in bytes, on the high side, without encoding: numbers and field

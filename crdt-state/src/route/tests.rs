@@ -2,9 +2,8 @@ use std::sync::Arc;
 
 use super::*;
 use crate::desired::{Assigned, Service};
-use crate::model::{
-    Claim, NodeRegister, NodeReport, Resources, ServiceSpec, SlotId, Version, VipIndex,
-};
+use crate::model::{Claim, NodeReport, Resources, ServiceSpec, SlotId, Version, VipIndex};
+use crate::observed::{Register, SharedSecret};
 
 fn node(n: u8) -> NodeId {
     NodeId::from_bytes([n; 32])
@@ -70,14 +69,14 @@ fn claim(name: &str, index: u32, phase: Phase, ready: bool) -> Claim {
 fn observed(claims: Vec<(u8, Vec<Claim>)>) -> ObservedTable {
     let mut table = ObservedTable::default();
     for (n, claims) in claims {
-        table.merge(Arc::new(NodeRegister {
-            node: node(n),
-            version: Version { boot: 1, seq: 1 },
-            report: NodeReport {
-                claims,
-                ..NodeReport::default()
-            },
-        }));
+        let report = NodeReport {
+            claims,
+            ..NodeReport::default()
+        };
+        let seal = SharedSecret::new(node(n), [1; 32]);
+        let version = Version { boot: 1, seq: 1 };
+        let register = Register::first(node(n), version, report, &seal).unwrap();
+        table.merge(Arc::new(register));
     }
     table
 }

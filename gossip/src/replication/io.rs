@@ -1,11 +1,11 @@
 //! What goes into the replication machine and what comes out.
 
-use std::sync::Arc;
-
 use bytes::Bytes;
 use dunlin_state::desired::Command;
-use dunlin_state::model::{NodeId, NodeRegister, NodeReport, Version};
+use dunlin_state::model::{NodeId, NodeReport, Version};
 use serde::{Deserialize, Serialize};
+
+use super::pushed::Pushed;
 
 /// Names a local write until it is answered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -134,8 +134,11 @@ pub enum Message {
         /// As saved.
         saved: Bytes,
     },
-    /// Push: registers.
-    Registers(Vec<Arc<NodeRegister>>),
+    /// Push: registers, whole or what has changed in them.
+    Registers(Vec<Pushed>),
+    /// The sender cannot use a push, because it does not know what that builds on: it knows these
+    /// versions, or nothing, and wants what is newer.
+    Want(Vec<(NodeId, Option<Version>)>),
     /// Anti-entropy of registers in a large cluster: a hash for each of 64 groups of nodes, so
     /// that only the groups that differ are compared register by register.
     Buckets(Vec<u64>),

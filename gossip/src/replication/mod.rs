@@ -16,6 +16,7 @@ mod io;
 mod limits;
 mod metrics;
 mod peers;
+mod pushed;
 mod registers;
 mod seen;
 mod table;
@@ -30,13 +31,14 @@ use dunlin_state::desired::{
     COMPACT_AT, Conflict, Desired, Document, DocumentId, HistoryEntry, InvalidRegister,
 };
 use dunlin_state::model::{NodeId, ServiceKey};
-use dunlin_state::observed::ObservedTable;
+use dunlin_state::observed::{ObservedTable, Seal};
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
 pub use io::{Effect, Input, Message, PersistId, ProposalId, Write};
 pub use limits::{MAX_DOCUMENT_BYTES, MAX_NODES, MAX_PUSH_BYTES};
 pub use metrics::Metrics;
+pub use pushed::Pushed;
 
 use crate::membership::Profile;
 use disk::Disk;
@@ -108,15 +110,23 @@ pub struct Replication {
 
 impl Replication {
     /// A machine for node `me` in its `boot`-th life, over the document that was loaded or is new.
-    /// The document's actor must be one of this life. `seed` decides the choice of peers.
-    pub fn new(me: NodeId, boot: u64, document: Document, seed: u64, now: Now) -> Self {
+    /// The document's actor must be one of this life. `seal` signs this node's registers and checks
+    /// those of others; `seed` decides the choice of peers.
+    pub fn new(
+        me: NodeId,
+        boot: u64,
+        document: Document,
+        seal: Arc<dyn Seal>,
+        seed: u64,
+        now: Now,
+    ) -> Self {
         let mut machine = Self {
             me,
             tuning: Tuning::from(Profile::Lan),
             rng: ChaCha8Rng::seed_from_u64(seed),
             document,
             disk: Disk::default(),
-            registers: Registers::new(me, boot),
+            registers: Registers::new(me, boot, seal),
             timers: RegisterTimers::default(),
             peers: BTreeMap::new(),
             seen: Seen::default(),
@@ -163,6 +173,7 @@ impl Replication {
     pub fn poll_timeout(&self) -> Option<u64> {
         [
             Some(self.next_round),
+            self.timers.own_at,
             self.timers.flush_at,
             self.timers.republish_at,
             self.disk.retry_at(),
@@ -271,7 +282,8 @@ impl Replication {
             Message::Document { document, saved } => {
                 self.take_document(from, document, saved, mono);
             }
-            Message::Registers(registers) => self.take_registers(from, registers, mono),
+            Message::Registers(pushes) => self.take_registers(from, pushes, mono),
+            Message::Want(wanted) => self.take_want(from, &wanted, mono),
             Message::Buckets(theirs) => self.take_buckets(from, &theirs, mono),
             Message::Digest {
                 versions,
@@ -348,6 +360,7 @@ impl Replication {
             Message::Summary { .. }
             | Message::Sync { .. }
             | Message::Buckets(_)
+            | Message::Want(_)
             | Message::Digest { .. } => self.metrics.anti_entropy_sent += 1,
         }
         self.effects.push(Effect::Send { to, message });

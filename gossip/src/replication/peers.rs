@@ -1,9 +1,9 @@
 //! What is remembered of each peer.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use dunlin_state::desired::SyncSession;
-use dunlin_state::model::NodeId;
+use dunlin_state::model::{NodeId, Version};
 
 /// Peers whose offences are remembered; the quietest is forgotten first.
 const MAX_OFFENDERS: usize = 256;
@@ -16,14 +16,23 @@ const WARN_EVERY_MS: u64 = 60_000;
 pub(super) struct Peer {
     /// The running exchange of automerge's sync protocol.
     pub(super) session: Option<Session>,
-    /// Registers that it should get with the next flush.
-    pub(super) outbox: BTreeSet<NodeId>,
+    /// Registers that it should get with the next flush, and the version that it is believed to
+    /// know: it gets what has changed since.
+    pub(super) outbox: BTreeMap<NodeId, Option<Version>>,
     /// Mono milliseconds of the last summary sent to it.
     pub(super) summary_at: Option<u64>,
     /// Mono milliseconds of the last whole document sent to it.
     pub(super) document_sent_at: Option<u64>,
     /// Mono milliseconds of the last whole document looked at from it.
     pub(super) document_taken_at: Option<u64>,
+}
+
+impl Peer {
+    /// The peer should get a register. Of two beliefs about what it knows the older one counts.
+    pub(super) fn owes(&mut self, node: NodeId, known: Option<Version>) {
+        let entry = self.outbox.entry(node).or_insert(known);
+        *entry = (*entry).min(known);
+    }
 }
 
 /// One exchange of automerge's sync protocol.

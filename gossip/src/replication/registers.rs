@@ -1,13 +1,12 @@
 //! Push and anti-entropy of registers.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
 
-use dunlin_state::model::{NodeId, NodeRegister, NodeReport, Version};
-use dunlin_state::observed::size;
+use dunlin_state::model::{NodeId, NodeReport, Version};
 
 use super::limits::{self, MAX_NODES};
 use super::peers::Topic;
+use super::pushed::Pushed;
 use super::table::{ALL_BUCKETS, BUCKETS, Impostor, Taken};
 use super::{Effect, Message, Replication};
 
@@ -15,31 +14,51 @@ use super::{Effect, Message, Replication};
 /// bidding ends in a burst of claims; together they make one register.
 const GATHER_OWN_MS: u64 = 1;
 
+/// Nodes in the cluster for each millisecond that passes between two pushes of this node's own
+/// register. Every register reaches every node, so at most 4,000 of them are on their way in a
+/// second, whatever the size: at 9 nodes a burst is cut every 2 ms, at 1,000 every 250 ms.
+const NODES_PER_MS_OWN: u64 = 4;
+
 /// Milliseconds for which registers of others are gathered before they are passed on. Each hop
 /// adds it: three hops reach 1,000 nodes.
 const GATHER_MS: u64 = 5;
+
+/// Nodes in the cluster for each further millisecond of that. Fewer, larger messages: 25 ms at
+/// 1,000 nodes.
+const NODES_PER_MS: u64 = 50;
 
 /// Milliseconds before this node's register is written again after another writer of it was met.
 /// Not at once, because the other one may do the same.
 const REPUBLISH_MS: u64 = 1_000;
 
+/// Milliseconds before a register that could not be used is asked for again. The same push comes
+/// from several peers, and one answer is enough.
+const WANT_AGAIN_MS: u64 = 250;
+
 /// Registers in the table up to which a digest lists them all; beyond it, groups are compared
-/// first. 64 versions take 3 kB, as much as three registers.
+/// first. 64 versions take 3 kB.
 const SMALL_TABLE: usize = 64;
 
 /// Timers of the register plane.
 #[derive(Debug, Default)]
 pub(super) struct RegisterTimers {
-    /// When the outboxes are sent, in mono milliseconds.
+    /// When our own register is sent, in mono milliseconds.
+    pub(super) own_at: Option<u64>,
+    /// When it was sent last.
+    own_sent: Option<u64>,
+    /// When those of others are sent.
     pub(super) flush_at: Option<u64>,
-    /// When our own register is written again, in mono milliseconds.
+    /// When our own register is written again.
     pub(super) republish_at: Option<u64>,
+    /// What has been asked for, and when.
+    wanted: BTreeMap<NodeId, u64>,
 }
 
 impl Replication {
     pub(super) fn report(&mut self, report: NodeReport, mono: u64) {
+        let before = self.registers.table().version(self.me);
         match self.registers.report(report) {
-            Ok(true) => self.publish_own(mono),
+            Ok(true) => self.publish_own(before, mono),
             Ok(false) => {}
             Err(bad) => {
                 let text = format!(
@@ -50,14 +69,23 @@ impl Replication {
         }
     }
 
-    fn publish_own(&mut self, mono: u64) {
+    fn publish_own(&mut self, before: Option<Version>, mono: u64) {
         self.timers.republish_at = None;
         let me = self.me;
         for peer in self.peers.values_mut() {
-            peer.outbox.insert(me);
+            peer.owes(me, before);
         }
-        self.flush_by(mono + GATHER_OWN_MS);
+        self.send_own_by(mono);
         self.effects.push(Effect::ObservedChanged(vec![me]));
+    }
+
+    /// Our own register goes out soon, and not too soon after the last time.
+    fn send_own_by(&mut self, mono: u64) {
+        let spacing = self.registers.table().len() as u64 / NODES_PER_MS_OWN;
+        let earliest = self.timers.own_sent.map_or(0, |at| at + spacing);
+        let at = earliest.max(mono.saturating_add(GATHER_OWN_MS));
+        let own_at = self.timers.own_at.get_or_insert(at);
+        *own_at = (*own_at).min(at);
     }
 
     pub(super) fn forget(&mut self, node: NodeId, mono: u64) {
@@ -70,20 +98,21 @@ impl Replication {
     }
 
     /// Takes pushed registers, and passes on what was new.
-    pub(super) fn take_registers(
-        &mut self,
-        from: NodeId,
-        registers: Vec<Arc<NodeRegister>>,
-        mono: u64,
-    ) {
+    pub(super) fn take_registers(&mut self, from: NodeId, pushes: Vec<Pushed>, mono: u64) {
         let mut changed = BTreeSet::new();
-        for register in registers.into_iter().take(MAX_NODES) {
-            let node = register.node;
-            match self.registers.take(&register, mono) {
-                Taken::Newer => {
+        let mut wanted = Vec::new();
+        for pushed in pushes.into_iter().take(MAX_NODES) {
+            let (node, version) = pushed.head().unwrap_or((self.me, Version::default()));
+            match self.registers.take(&pushed, mono) {
+                Taken::Newer(before) => {
                     self.metrics.registers_taken += 1;
+                    self.timers.wanted.remove(&node);
                     changed.insert(node);
-                    self.pass_on(from, node);
+                    self.pass_on(from, node, before);
+                }
+                Taken::NeedsBase => {
+                    let known = self.registers.table().version(node);
+                    wanted.push((node, known.filter(|_| node != self.me)));
                 }
                 Taken::Known => {
                     self.metrics.registers_repeated += 1;
@@ -93,26 +122,68 @@ impl Replication {
                 }
                 Taken::Older | Taken::Mine(Impostor::No) => {
                     self.metrics.registers_repeated += 1;
-                    self.correct(from, &register);
+                    self.correct(from, node, version, mono);
                 }
                 Taken::Forgotten => self.metrics.registers_repeated += 1,
                 Taken::Mine(impostor) => self.meet_impostor(impostor, mono),
                 Taken::Refused(reason) => self.offence(from, &reason, mono),
+                Taken::Mismatch(reason) => {
+                    self.offence(from, &reason, mono);
+                    // Perhaps it is what we know that does not fit.
+                    wanted.push((node, None));
+                }
             }
         }
-        if self.peers.values().any(|peer| !peer.outbox.is_empty()) {
-            self.flush_by(mono + GATHER_MS);
-        }
+        self.want(from, wanted, mono);
         if !changed.is_empty() {
+            self.flush_by(mono);
             let changed = changed.into_iter().collect();
             self.effects.push(Effect::ObservedChanged(changed));
         }
     }
 
-    fn pass_on(&mut self, from: NodeId, node: NodeId) {
+    /// Asks for registers in a form that can be used.
+    fn want(&mut self, from: NodeId, wanted: Vec<(NodeId, Option<Version>)>, mono: u64) {
+        if wanted.is_empty() {
+            return;
+        }
+        let asked = &mut self.timers.wanted;
+        asked.retain(|_, at| mono < at.saturating_add(WANT_AGAIN_MS));
+        let fresh = wanted
+            .into_iter()
+            .filter(|(node, _)| asked.len() < MAX_NODES && asked.insert(*node, mono).is_none());
+        let fresh: Vec<_> = fresh.collect();
+        if !fresh.is_empty() {
+            self.send(from, Message::Want(fresh));
+        }
+    }
+
+    /// A peer could not use what we sent.
+    pub(super) fn take_want(
+        &mut self,
+        from: NodeId,
+        wanted: &[(NodeId, Option<Version>)],
+        mono: u64,
+    ) {
+        if wanted.len() > MAX_NODES {
+            self.offence(from, "it wants too many registers", mono);
+            return;
+        }
+        let wanted: BTreeMap<_, _> = wanted.iter().copied().collect();
+        let table = self.registers.table();
+        let news = wanted.into_iter().filter_map(|(node, known)| {
+            let register = table.sealed(node)?;
+            let lacks = known.is_none_or(|known| known < register.version());
+            lacks.then(|| Pushed::to(register, known))
+        });
+        let news = news.collect();
+        self.send_registers(from, news);
+    }
+
+    fn pass_on(&mut self, from: NodeId, node: NodeId, before: Option<Version>) {
         for target in self.push_targets(Some(from)) {
             if let Some(peer) = self.peers.get_mut(&target) {
-                peer.outbox.insert(node);
+                peer.owes(node, before);
             }
         }
         if let Some(peer) = self.peers.get_mut(&from) {
@@ -121,12 +192,16 @@ impl Replication {
     }
 
     /// A peer that passes on what is out of date gets what we know.
-    fn correct(&mut self, from: NodeId, register: &NodeRegister) {
-        let known = self.registers.table().version(register.node);
-        if known.is_some_and(|known| known > register.version)
+    fn correct(&mut self, from: NodeId, node: NodeId, theirs: Version, mono: u64) {
+        let known = self.registers.table().version(node);
+        if known.is_some_and(|known| known > theirs)
             && let Some(peer) = self.peers.get_mut(&from)
         {
-            peer.outbox.insert(register.node);
+            peer.owes(node, Some(theirs));
+            match node == self.me {
+                true => self.send_own_by(mono),
+                false => self.flush_by(mono),
+            }
         }
     }
 
@@ -149,26 +224,38 @@ impl Replication {
         self.warn(Topic::Impostor, &text, mono);
     }
 
-    /// Sends the outboxes that are due.
+    /// Sends what is due.
     pub(super) fn flush(&mut self, mono: u64) {
-        if self.timers.flush_at.is_none_or(|at| mono < at) {
-            return;
+        let me = self.me;
+        if self.timers.own_at.is_some_and(|at| mono >= at) {
+            self.timers.own_at = None;
+            self.timers.own_sent = Some(mono);
+            self.send_outboxes(|node| node == me);
         }
-        self.timers.flush_at = None;
-        let outboxes: Vec<(NodeId, BTreeSet<NodeId>)> = self
-            .peers
-            .iter_mut()
-            .filter(|(_, peer)| !peer.outbox.is_empty())
-            .map(|(id, peer)| (*id, std::mem::take(&mut peer.outbox)))
-            .collect();
-        for (peer, nodes) in outboxes {
-            let table = self.registers.table();
-            let registers = nodes
-                .iter()
-                .filter_map(|n| table.get(*n))
-                .cloned()
-                .collect();
-            self.send_registers(peer, registers);
+        if self.timers.flush_at.is_some_and(|at| mono >= at) {
+            self.timers.flush_at = None;
+            self.send_outboxes(|node| node != me);
+        }
+    }
+
+    fn send_outboxes(&mut self, due: impl Fn(NodeId) -> bool) {
+        let mut messages = Vec::new();
+        let table = self.registers.table();
+        for (id, peer) in &mut self.peers {
+            let mut pushes = Vec::new();
+            peer.outbox.retain(|node, known| {
+                if due(*node) {
+                    let register = table.sealed(*node);
+                    pushes.extend(register.map(|r| Pushed::to(r, *known)));
+                }
+                !due(*node)
+            });
+            if !pushes.is_empty() {
+                messages.push((*id, pushes));
+            }
+        }
+        for (peer, pushes) in messages {
+            self.send_registers(peer, pushes);
         }
     }
 
@@ -177,18 +264,20 @@ impl Replication {
         if self.timers.republish_at.is_some_and(|at| mono >= at) {
             self.timers.republish_at = None;
             if self.registers.republish().is_ok_and(|new| new) {
-                self.publish_own(mono);
+                self.publish_own(None, mono);
             }
         }
     }
 
-    fn flush_by(&mut self, at: u64) {
+    fn flush_by(&mut self, mono: u64) {
+        let gather = GATHER_MS + self.registers.table().len() as u64 / NODES_PER_MS;
+        let at = mono.saturating_add(gather);
         let flush_at = self.timers.flush_at.get_or_insert(at);
         *flush_at = (*flush_at).min(at);
     }
 
-    fn send_registers(&mut self, to: NodeId, registers: Vec<Arc<NodeRegister>>) {
-        for part in limits::split(registers, |register| size(register)) {
+    fn send_registers(&mut self, to: NodeId, pushes: Vec<Pushed>) {
+        for part in limits::split(pushes, Pushed::size) {
             self.metrics.pushes_sent += 1;
             self.send(to, Message::Registers(part));
         }

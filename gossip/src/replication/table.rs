@@ -3,10 +3,11 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use dunlin_state::model::{NodeId, NodeRegister, NodeReport, Version};
-use dunlin_state::observed::{BadRegister, ObservedTable, check};
+use dunlin_state::model::{NodeId, NodeReport, Version};
+use dunlin_state::observed::{BadRegister, ObservedTable, Refused, Register, Seal};
 
 use super::limits::MAX_NODES;
+use super::pushed::Pushed;
 
 /// Groups of nodes in a digest, by the first six bits of the key, which are random.
 pub(super) const BUCKETS: usize = 64;
@@ -25,8 +26,10 @@ const MAX_FORGOTTEN: usize = 1_024;
 /// What became of a received register.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Taken {
-    /// It was newer.
-    Newer,
+    /// It was newer than what was known, if anything was.
+    Newer(Option<Version>),
+    /// It may be newer, but what it builds on is not known.
+    NeedsBase,
     /// It was the one we know.
     Known,
     /// We know a newer one.
@@ -35,8 +38,10 @@ pub(super) enum Taken {
     Forgotten,
     /// It names us as its writer; nothing was taken.
     Mine(Impostor),
-    /// It breaks a bound.
+    /// It is malformed, breaks a bound, or was not signed by its node.
     Refused(String),
+    /// It does not fit what it builds on: it was tampered with, or that was.
+    Mismatch(String),
 }
 
 /// A register that we are said to have written.
@@ -55,19 +60,22 @@ pub(super) enum Impostor {
 pub(super) struct Registers {
     me: NodeId,
     own: Version,
+    seal: Arc<dyn Seal>,
     table: ObservedTable,
     forgotten: BTreeMap<NodeId, (Version, u64)>,
-    hashes: Option<[u64; BUCKETS]>,
+    /// One hash for each group, as far as they are up to date.
+    hashes: [Option<u64>; BUCKETS],
 }
 
 impl Registers {
-    pub(super) fn new(me: NodeId, boot: u64) -> Self {
+    pub(super) fn new(me: NodeId, boot: u64, seal: Arc<dyn Seal>) -> Self {
         Self {
             me,
             own: Version { boot, seq: 0 },
+            seal,
             table: ObservedTable::default(),
             forgotten: BTreeMap::new(),
-            hashes: None,
+            hashes: [None; BUCKETS],
         }
     }
 
@@ -77,21 +85,20 @@ impl Registers {
 
     /// Writes this node's own register. Returns whether the report says anything new.
     pub(super) fn report(&mut self, report: NodeReport) -> Result<bool, BadRegister> {
-        let current = self.table.get(self.me);
-        if current.is_some_and(|r| r.report == report && r.version == self.own) {
+        let current = self.table.sealed(self.me);
+        if current.is_some_and(|r| r.view().report == report && r.version() == self.own) {
             return Ok(false);
         }
         let mut version = self.own;
         version.seq = version.seq.saturating_add(1);
-        let register = NodeRegister {
-            node: self.me,
-            version,
-            report,
+        // After a number that somebody else used, nobody can be expected to know what came before.
+        let register = match current.filter(|r| r.version() == self.own) {
+            Some(current) => current.next(version.seq, report, &*self.seal)?,
+            None => Register::first(self.me, version, report, &*self.seal)?,
         };
-        check(&register)?;
         self.own = version;
-        self.hashes = None;
-        Ok(self.table.merge(Arc::new(register)))
+        self.put(Arc::new(register));
+        Ok(true)
     }
 
     /// Writes the current report again, under a higher number than anyone has seen.
@@ -102,49 +109,65 @@ impl Registers {
         }
     }
 
-    pub(super) fn take(&mut self, register: &Arc<NodeRegister>, mono: u64) -> Taken {
-        if register.node == self.me {
-            return Taken::Mine(self.meet_self(register));
+    fn put(&mut self, register: Arc<Register>) {
+        self.hashes[bucket(register.node())] = None;
+        self.table.merge(register);
+    }
+
+    /// Takes what a peer has sent, if it is newer and genuine. The version is looked at first: most
+    /// registers come from several peers.
+    pub(super) fn take(&mut self, pushed: &Pushed, mono: u64) -> Taken {
+        let (node, version) = match pushed.head() {
+            Ok(head) => head,
+            Err(bad) => return Taken::Refused(format!("a register: {bad}")),
+        };
+        if node == self.me {
+            return self.meet_self(pushed, version);
         }
-        if let Err(bad) = check(register) {
-            let reason = format!("register of {}: {bad}", register.node.short());
-            return Taken::Refused(reason);
+        let forgotten = self.forgotten.get(&node);
+        if forgotten.is_some_and(|(old, until)| mono < *until && version <= *old) {
+            return Taken::Forgotten;
         }
-        if let Some((version, until)) = self.forgotten.get(&register.node) {
-            if mono < *until && register.version <= *version {
-                return Taken::Forgotten;
-            }
-            self.forgotten.remove(&register.node);
-        }
-        match self.table.version(register.node) {
-            Some(known) if known == register.version => Taken::Known,
-            Some(known) if known > register.version => Taken::Older,
+        let known = self.table.sealed(node);
+        let before = known.map(|r| r.version());
+        match before {
+            Some(known) if known == version => return Taken::Known,
+            Some(known) if known > version => return Taken::Older,
             None if self.table.len() >= MAX_NODES => {
-                Taken::Refused(format!("it reports of more than {MAX_NODES} nodes"))
+                return Taken::Refused(format!("it reports of more than {MAX_NODES} nodes"));
             }
-            Some(_) | None => {
-                self.hashes = None;
-                self.table.merge(Arc::clone(register));
-                Taken::Newer
+            Some(_) | None => {}
+        }
+        match pushed.open(known.map(|k| &**k), &*self.seal) {
+            Ok(register) => {
+                self.forgotten.remove(&node);
+                self.put(register);
+                Taken::Newer(before)
             }
+            Err(refused) => refusal(node, refused),
         }
     }
 
     /// Nobody but us writes our register, so a newer one means that somebody else has our key, or
-    /// that our disk forgot a life. Within one life we can step over it.
-    fn meet_self(&mut self, register: &Arc<NodeRegister>) -> Impostor {
-        let theirs = register.version;
+    /// that our disk forgot a life. Within one life we can step over it. Who has not our key cannot
+    /// make us do that.
+    fn meet_self(&mut self, pushed: &Pushed, theirs: Version) -> Taken {
+        let ours = self.table.sealed(self.me);
+        if theirs < self.own {
+            return Taken::Mine(Impostor::No);
+        }
+        let register = match pushed.open(ours.map(|k| &**k), &*self.seal) {
+            Ok(register) => register,
+            Err(refused) => return refusal(self.me, refused),
+        };
         if theirs.boot > self.own.boot {
-            return Impostor::LaterBoot(theirs.boot);
+            return Taken::Mine(Impostor::LaterBoot(theirs.boot));
         }
-        let differs = || self.table.get(self.me).is_none_or(|r| r != register);
-        if theirs.boot == self.own.boot
-            && (theirs.seq > self.own.seq || (theirs.seq == self.own.seq && differs()))
-        {
-            self.own.seq = theirs.seq.saturating_add(1);
-            return Impostor::SameBoot;
+        if theirs == self.own && ours.is_some_and(|ours| *ours == register) {
+            return Taken::Mine(Impostor::No);
         }
-        Impostor::No
+        self.own.seq = theirs.seq.saturating_add(1);
+        Taken::Mine(Impostor::SameBoot)
     }
 
     /// Forgets a node and refuses what is known of it now for a while.
@@ -160,32 +183,38 @@ impl Registers {
         let until = mono.saturating_add(FORGOTTEN_MS);
         self.forgotten.insert(node, (version, until));
         self.table.forget(node);
-        self.hashes = None;
+        self.hashes[bucket(node)] = None;
         true
     }
 
-    /// One hash for each group of nodes.
+    /// One hash for each group of nodes. Only groups in which something has changed are hashed
+    /// again.
     pub(super) fn buckets(&mut self) -> [u64; BUCKETS] {
-        let table = &self.table;
-        *self.hashes.get_or_insert_with(|| {
-            let mut hashers = vec![None; BUCKETS];
-            for register in table.iter() {
-                let hasher: &mut Option<blake3::Hasher> = &mut hashers[bucket(register.node)];
-                let hasher = hasher.get_or_insert_default();
-                hasher.update(register.node.as_bytes());
-                hasher.update(&register.version.boot.to_le_bytes());
-                hasher.update(&register.version.seq.to_le_bytes());
+        let mut hashers: [Option<blake3::Hasher>; BUCKETS] = std::array::from_fn(|_| None);
+        if self.hashes.iter().any(Option::is_none) {
+            for register in self.table.all_sealed() {
+                let at = bucket(register.node());
+                if self.hashes[at].is_some() {
+                    continue;
+                }
+                let Version { boot, seq } = register.version();
+                let hasher = hashers[at].get_or_insert_default();
+                hasher.update(register.node().as_bytes());
+                hasher.update(&boot.to_le_bytes());
+                hasher.update(&seq.to_le_bytes());
             }
-            let mut hashes = [0; BUCKETS];
-            for (hash, hasher) in hashes.iter_mut().zip(hashers) {
+        }
+        let mut hashes = [0; BUCKETS];
+        for ((known, hasher), hash) in self.hashes.iter_mut().zip(hashers).zip(&mut hashes) {
+            *hash = *known.get_or_insert_with(|| {
                 let mut word = [0; 8];
                 if let Some(hasher) = hasher {
                     word.copy_from_slice(&hasher.finalize().as_bytes()[..8]);
                 }
-                *hash = u64::from_le_bytes(word);
-            }
-            hashes
-        })
+                u64::from_le_bytes(word)
+            });
+        }
+        hashes
     }
 
     /// One hash of everything.
@@ -210,19 +239,19 @@ impl Registers {
 
     /// The versions known in these groups.
     pub(super) fn versions(&self, buckets: u64) -> Vec<(NodeId, Version)> {
-        self.within(buckets).map(|r| (r.node, r.version)).collect()
+        let known = self.within(buckets);
+        known.map(|r| (r.node(), r.version())).collect()
     }
 
-    /// The registers in these groups that somebody with these versions lacks.
-    pub(super) fn beyond(
-        &self,
-        versions: &BTreeMap<NodeId, Version>,
-        buckets: u64,
-    ) -> Vec<Arc<NodeRegister>> {
-        self.within(buckets)
-            .filter(|r| versions.get(&r.node).is_none_or(|known| r.version > *known))
-            .cloned()
-            .collect()
+    /// The registers in these groups that somebody with these versions lacks, as far as it lacks
+    /// them.
+    pub(super) fn beyond(&self, versions: &BTreeMap<NodeId, Version>, buckets: u64) -> Vec<Pushed> {
+        let news = self.within(buckets).filter_map(|register| {
+            let known = versions.get(&register.node()).copied();
+            let lacks = known.is_none_or(|known| register.version() > known);
+            lacks.then(|| Pushed::to(register, known))
+        });
+        news.collect()
     }
 
     /// Whether any of these versions would be news here.
@@ -235,10 +264,19 @@ impl Registers {
         })
     }
 
-    fn within(&self, buckets: u64) -> impl Iterator<Item = &Arc<NodeRegister>> {
+    fn within(&self, buckets: u64) -> impl Iterator<Item = &Arc<Register>> {
         self.table
-            .iter()
-            .filter(move |r| buckets & (1 << bucket(r.node)) != 0)
+            .all_sealed()
+            .filter(move |r| buckets & (1 << bucket(r.node())) != 0)
+    }
+}
+
+fn refusal(node: NodeId, refused: Refused) -> Taken {
+    let text = format!("register of {}: {refused}", node.short());
+    match refused {
+        Refused::NeedsBase => Taken::NeedsBase,
+        Refused::Forged => Taken::Mismatch(text),
+        Refused::Envelope(_) | Refused::Part { .. } | Refused::Bounds(_) => Taken::Refused(text),
     }
 }
 

@@ -12,6 +12,8 @@ use dunlin_state::model::{
     Claim, Endpoint, Facts, NodeId, Resources, ServiceSpec, SlotId, VipRange,
 };
 
+use crate::wire::PeerMessage;
+
 /// What a node is when it starts.
 #[derive(Debug, Clone)]
 pub struct NodeConfig {
@@ -68,6 +70,13 @@ pub enum Input {
         from: NodeId,
         /// The encoded message.
         bytes: Bytes,
+    },
+    /// The same from a peer in this process, where nothing needs to be encoded: a simulator's.
+    Told {
+        /// The sender.
+        from: NodeId,
+        /// The message.
+        message: PeerMessage,
     },
     /// The answer to [`Effect::Probe`].
     ProbeDone {
@@ -133,8 +142,8 @@ pub enum Effect {
         /// Its membership address: the control plane listens on the next port. `0.0.0.0:0` when
         /// nobody knows it: then only a connection that the peer has opened can be used.
         address: SocketAddr,
-        /// The encoded message.
-        bytes: Bytes,
+        /// The message; [`crate::wire::encode`] makes bytes of it.
+        message: PeerMessage,
     },
     /// Keep a control connection with this peer.
     Connect {

@@ -10,6 +10,7 @@ use std::time::Duration;
 use dunlin_api::EventRecord;
 use dunlin_core::engine::Engine;
 use dunlin_core::io::{Effect, Event, Input, RuntimeCommand, RuntimeEvent, Write};
+use dunlin_core::wire::encode;
 use dunlin_gossip::net::{Control, ControlEvent, Datagram, DatagramSender};
 use dunlin_gossip::replication::{PersistId, ProposalId};
 use dunlin_state::desired::Rejection;
@@ -310,7 +311,14 @@ impl Driver {
         let out = &self.outbox;
         match effect {
             Effect::SendDatagram { to, bytes } => out.datagrams.send(to, bytes),
-            Effect::SendMessage { to, address, bytes } => out.control.send(to, address, bytes),
+            Effect::SendMessage {
+                to,
+                address,
+                message,
+            } => match encode(&message) {
+                Ok(bytes) => out.control.send(to, address, bytes),
+                Err(error) => tracing::error!(node = %to, %error, "a message cannot be sent"),
+            },
             Effect::Connect { node, address } => out.control.connect(node, address),
             Effect::Disconnect(node) => out.control.disconnect(node),
             Effect::Probe { node, address } => {

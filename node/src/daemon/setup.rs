@@ -31,6 +31,7 @@ use crate::config::UpConfig;
 use crate::host;
 use crate::identity::{Identity, IdentityError};
 use crate::runtime::{Runtimes, RuntimesConfig, RuntimesHandle};
+use crate::seal::NodeSeal;
 use crate::store::{Store, StoreError, Written};
 use crate::supervisor;
 use crate::ticket::Ticket;
@@ -437,7 +438,8 @@ fn engine(
         dunlin_version: env!("CARGO_PKG_VERSION").to_owned(),
         vips: VipRange::default(),
     };
-    Ok(Engine::new(node, recovered, clock.now())?)
+    let seal = Arc::new(NodeSeal::new(me.identity.key.clone()));
+    Ok(Engine::new(node, seal, recovered, clock.now())?)
 }
 
 /// Different for every node and every life.

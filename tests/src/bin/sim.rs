@@ -40,6 +40,9 @@ struct Args {
     /// Print what happened in each run.
     #[arg(long)]
     trace: bool,
+    /// Print what went over the control plane in each run, by kind of message.
+    #[arg(long)]
+    traffic: bool,
 }
 
 fn main() -> ExitCode {
@@ -67,6 +70,9 @@ fn main() -> ExitCode {
         let mut summary = Summary::new(scenario.name());
         for (seed, (outcome, wall)) in run_all(&args, *scenario, &seeds) {
             summary.add(&outcome, wall);
+            if args.traffic {
+                tell_traffic(&outcome);
+            }
             if !outcome.violations.is_empty() || args.trace {
                 tell(&args, *scenario, seed, &outcome);
             }
@@ -111,6 +117,12 @@ fn seeds(args: &Args, turn: u64, scenarios: u64) -> Vec<u64> {
         None => (1..=args.seeds)
             .filter(|seed| seed % scenarios == turn)
             .collect(),
+    }
+}
+
+fn tell_traffic(outcome: &Outcome) {
+    for (kind, (messages, bytes)) in &outcome.control {
+        println!("    {kind:<10} {messages:>9} messages {bytes:>12} bytes");
     }
 }
 

@@ -1,18 +1,23 @@
 //! One host of the simulated cluster.
 
 use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::Arc;
 
 use dunlin_core::engine::Engine;
 use dunlin_core::io::{Effect, NodeConfig};
 use dunlin_gossip::membership::{MemberId, Profile};
 use dunlin_state::Now;
 use dunlin_state::model::{Facts, NodeId, Resources};
+use dunlin_state::observed::SharedSecret;
 
 use super::disk::Disk;
 use super::runtime::{Runtime, Temper};
 
 /// Wall clocks start here: 2026-01-01, in milliseconds since the Unix epoch.
 const WALL_START: i64 = 1_767_225_600_000;
+
+/// What simulated nodes sign with. Nothing in the simulator reads it but their seals.
+const CLUSTER_SECRET: [u8; 32] = [0x5e; 32];
 
 /// A host: its disk and its workloads outlive the daemon on it.
 pub struct Host {
@@ -117,7 +122,8 @@ impl Host {
             dunlin_version: "simulated".to_owned(),
             vips: Default::default(),
         };
-        let (engine, effects) = Engine::new(config, self.disk.recover(), self.now(micros))
+        let seal = Arc::new(SharedSecret::new(self.id, CLUSTER_SECRET));
+        let (engine, effects) = Engine::new(config, seal, self.disk.recover(), self.now(micros))
             .map_err(|e| e.to_string())?;
         self.engine = Some(engine);
         Ok(effects)

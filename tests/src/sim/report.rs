@@ -1,5 +1,6 @@
 //! What a run has measured.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::time::Duration;
 
@@ -28,6 +29,9 @@ pub struct Outcome {
     pub false_downs: u64,
     /// Real seconds from the first deploy until everything answered, in the scenario for speed.
     pub placing_s: f64,
+    /// What went over control connections, by kind: messages, and bytes, which are estimated where
+    /// nothing was encoded.
+    pub control: BTreeMap<&'static str, (u64, u64)>,
     /// Hash over everything that happened.
     pub digest: String,
 }

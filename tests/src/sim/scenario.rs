@@ -165,6 +165,8 @@ const TROUBLE_ENDS: u64 = 60 * SECOND;
 const REST: u64 = 90 * SECOND;
 /// Replicas of each service in the scenario for speed.
 const REPLICAS: u32 = 10;
+/// Messages of which one is encoded in the scenario for speed.
+const ENCODE_EVERY: u64 = 64;
 /// How often is looked who has noticed what, in microseconds: the resolution of what is measured.
 pub(super) const OBSERVE_EVERY: u64 = 20_000;
 
@@ -207,6 +209,7 @@ pub fn run(
 /// One deploy of many replicas; the run ends when all answer.
 fn run_scale(nodes: usize, services: usize, seed: u64) -> Outcome {
     let mut world = World::new(nodes, seed, Weather::FAIR, Temper::CALM);
+    world.encode_every = ENCODE_EVERY;
     Scenario::Scale.set_rules(&mut world);
     form(&mut world);
     let formed = world.now + 10 * SECOND;

@@ -4,7 +4,7 @@ use dunlin_state::Now;
 use dunlin_state::desired::{Actor, Document};
 
 use super::super::*;
-use super::world::{World, deploy, node, service};
+use super::world::{World, deploy, node, seal, service};
 
 fn at(mono: u64) -> Now {
     Now { mono, wall: mono }
@@ -12,7 +12,7 @@ fn at(mono: u64) -> Now {
 
 fn lone() -> Replication {
     let me = node(0);
-    Replication::new(me, 1, Document::new(Actor::new(me, 1)), 7, at(0))
+    Replication::new(me, 1, Document::new(Actor::new(me, 1)), seal(me), 7, at(0))
 }
 
 fn propose(id: u64, name: &str) -> Input {

@@ -1,15 +1,13 @@
 //! What peers may send and must not break anything.
 
-use std::sync::Arc;
-
 use bytes::Bytes;
 use dunlin_state::Now;
 use dunlin_state::desired::{Actor, Document};
-use dunlin_state::model::{NodeRegister, Version};
+use dunlin_state::model::Version;
 use proptest::prelude::*;
 
 use super::super::*;
-use super::world::{deploy, encoded, named, node};
+use super::world::{deploy, encoded, named, node, seal, sealed, whole};
 
 fn at(mono: u64) -> Now {
     Now { mono, wall: mono }
@@ -17,7 +15,7 @@ fn at(mono: u64) -> Now {
 
 fn machine() -> Replication {
     let me = node(0);
-    let mut machine = Replication::new(me, 1, Document::new(Actor::new(me, 1)), 7, at(0));
+    let mut machine = Replication::new(me, 1, Document::new(Actor::new(me, 1)), seal(me), 7, at(0));
     for peer in 1..=3 {
         machine.handle(Input::Connected(node(peer)), at(0));
     }
@@ -99,13 +97,18 @@ fn messages() -> impl Strategy<Value = Message> {
         });
     let document = (documents(), payloads())
         .prop_map(|(document, saved)| Message::Document { document, saved });
-    let register = versions().prop_map(|(node, version)| {
-        Arc::new(NodeRegister {
-            node,
-            version,
-            report: *named("x"),
-        })
+    let register = versions().prop_map(|(node, version)| sealed(node, version, *named("x")));
+    let genuine = register.clone().prop_map(|register| whole(&register));
+    let damaged = (register, any::<prop::sample::Index>(), any::<u8>());
+    let damaged = damaged.prop_map(|(register, at, byte)| {
+        let mut bytes = register.encode(None).to_vec();
+        let at = at.index(bytes.len());
+        bytes[at] = byte;
+        Pushed::from_bytes(bytes.into())
     });
+    let rubbish = payloads().prop_map(Pushed::from_bytes);
+    let pushed = prop_oneof![4 => genuine, 2 => damaged, 1 => rubbish];
+    let wanted = (versions(), any::<bool>()).prop_map(|((n, v), known)| (n, known.then_some(v)));
     let digest = (
         prop::collection::vec(versions(), 0..5),
         any::<u64>(),
@@ -121,7 +124,8 @@ fn messages() -> impl Strategy<Value = Message> {
         summary,
         sync,
         document,
-        prop::collection::vec(register, 0..5).prop_map(Message::Registers),
+        prop::collection::vec(pushed, 0..5).prop_map(Message::Registers),
+        prop::collection::vec(wanted, 0..5).prop_map(Message::Want),
         prop::collection::vec(any::<u64>(), 64).prop_map(Message::Buckets),
         prop::collection::vec(any::<u64>(), 0..100).prop_map(Message::Buckets),
         digest,

@@ -4,10 +4,11 @@ use std::sync::Arc;
 
 use dunlin_state::Now;
 use dunlin_state::desired::{Actor, Document};
-use dunlin_state::model::{NodeRegister, Version};
+use dunlin_state::model::Version;
+use dunlin_state::observed::Register;
 
 use super::super::*;
-use super::world::{World, encoded, named, node};
+use super::world::{World, encoded, named, node, seal, sealed, whole};
 
 fn at(mono: u64) -> Now {
     Now { mono, wall: mono }
@@ -15,22 +16,30 @@ fn at(mono: u64) -> Now {
 
 fn machine(number: usize, boot: u64) -> Replication {
     let me = node(number);
-    Replication::new(me, boot, Document::new(Actor::new(me, boot)), 7, at(0))
+    let document = Document::new(Actor::new(me, boot));
+    Replication::new(me, boot, document, seal(me), 7, at(0))
 }
 
-fn register(number: usize, boot: u64, seq: u64, name: &str) -> Arc<NodeRegister> {
-    Arc::new(NodeRegister {
-        node: node(number),
-        version: Version { boot, seq },
-        report: *named(name),
-    })
+fn register(number: usize, boot: u64, seq: u64, name: &str) -> Arc<Register> {
+    sealed(node(number), Version { boot, seq }, *named(name))
 }
 
-fn push(from: usize, registers: Vec<Arc<NodeRegister>>) -> Input {
+fn push(from: usize, registers: Vec<Arc<Register>>) -> Input {
     Input::Message {
         from: node(from),
-        message: Message::Registers(registers),
+        message: all(&registers),
     }
+}
+
+fn all(registers: &[Arc<Register>]) -> Message {
+    Message::Registers(registers.iter().map(|r| whole(r)).collect())
+}
+
+/// A register that another node has signed.
+fn forged(number: usize, boot: u64, seq: u64) -> Arc<Register> {
+    let version = Version { boot, seq };
+    let liar = seal(node(1));
+    Arc::new(Register::first(node(number), version, *named("forged"), &*liar).unwrap())
 }
 
 /// Who gets which registers in these effects.
@@ -39,7 +48,10 @@ fn pushed(effects: &[Effect]) -> Vec<(NodeId, Vec<NodeId>)> {
         Effect::Send {
             to,
             message: Message::Registers(registers),
-        } => Some((*to, registers.iter().map(|r| r.node).collect())),
+        } => {
+            let nodes = registers.iter().map(|r| r.head().unwrap().0);
+            Some((*to, nodes.collect()))
+        }
         _ => None,
     });
     pushed.collect()
@@ -181,7 +193,7 @@ fn a_forgotten_node_stays_forgotten_until_it_reports_anew() {
 fn hostile_registers_are_counted_and_reported_once_a_minute() {
     let mut machine = machine(0, 1);
     machine.handle(Input::Connected(node(1)), at(0));
-    let bad = register(9, 1, 1, &"x".repeat(100_000));
+    let bad = forged(9, 1, 1);
     let mut warnings = 0;
     for second in 0..120 {
         let effects = machine.handle(push(1, vec![bad.clone(); 10]), at(second * 1_000));
@@ -218,7 +230,7 @@ fn lost_registers_come_by_anti_entropy() {
             0,
             Input::Message {
                 from,
-                message: Message::Registers(known),
+                message: all(&known),
             },
         );
         world.link(0, 1);
@@ -236,7 +248,7 @@ fn a_digest_of_a_thousand_nodes_costs_little_when_little_differs() {
     let from = world.ids[2];
     let mut known: Vec<_> = (100..1_100).map(|n| register(n, 1, 1, "n")).collect();
     for host in [0, 1] {
-        let message = Message::Registers(known.clone());
+        let message = all(&known);
         world.tell(host, Input::Message { from, message });
         known.truncate(997);
     }
@@ -266,7 +278,8 @@ fn the_estimated_size_of_a_register_keeps_pushes_below_the_bound() {
         .map(|n| register(n, 1, 1, &"n".repeat(200)))
         .collect();
     machine.handle(push(1, registers), at(0));
-    let effects = machine.handle_timeout(at(10));
+    let due = machine.poll_timeout().unwrap();
+    let effects = machine.handle_timeout(at(due));
     let mut sent = 0;
     for effect in &effects {
         if let Effect::Send { message, .. } = effect {

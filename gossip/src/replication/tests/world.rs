@@ -2,11 +2,13 @@
 //! late and forget what they had not synced.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
 
 use bytes::Bytes;
 use dunlin_state::Now;
 use dunlin_state::desired::{Actor, Command, Document};
-use dunlin_state::model::{NodeId, NodeReport, ServiceKey, ServiceSpec};
+use dunlin_state::model::{NodeId, NodeReport, ServiceKey, ServiceSpec, Version};
+use dunlin_state::observed::{Register, Seal, SharedSecret};
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
@@ -14,6 +16,21 @@ use super::super::*;
 
 pub(super) fn node(number: usize) -> NodeId {
     NodeId::from_bytes(*blake3::hash(&number.to_le_bytes()).as_bytes())
+}
+
+/// What signs for a node in these tests.
+pub(super) fn seal(id: NodeId) -> Arc<dyn Seal> {
+    Arc::new(SharedSecret::new(id, [7; 32]))
+}
+
+/// A register of a node, signed by it.
+pub(super) fn sealed(id: NodeId, version: Version, report: NodeReport) -> Arc<Register> {
+    Arc::new(Register::first(id, version, report, &*seal(id)).unwrap())
+}
+
+/// As a peer would send it that knows nothing of the receiver, encoded.
+pub(super) fn whole(register: &Register) -> Pushed {
+    Pushed::from_bytes(register.encode(None))
 }
 
 pub(super) fn service(name: &str) -> ServiceKey {
@@ -225,7 +242,7 @@ impl World {
         let state = &mut self.hosts[host];
         state.boot += 1;
         let document = state.disk.load(Actor::new(id, state.boot));
-        let machine = Replication::new(id, state.boot, document, seed, clock);
+        let machine = Replication::new(id, state.boot, document, seal(id), seed, clock);
         state.machine = Some(machine.with_tuning(tuning));
         state.timer = None;
         self.set_timer(host);

@@ -51,6 +51,10 @@ impl Engine {
                 self.heard(from, out);
                 self.on_message(from, &bytes, out);
             }
+            Input::Told { from, message } => {
+                self.heard(from, out);
+                self.on_peer(from, message, out);
+            }
             Input::ProbeDone { node, reachable } => {
                 if reachable {
                     self.heard(node, out);
@@ -120,19 +124,25 @@ impl Engine {
         self.forget_departed(out);
     }
 
+    fn on_peer(&mut self, from: NodeId, message: PeerMessage, out: &mut Vec<Effect>) {
+        match message {
+            PeerMessage::Swim(bytes) => {
+                self.tell_membership(membership::Input::Reliable { from, bytes }, out);
+            }
+            PeerMessage::Replication(message) => {
+                self.tell_replication(replication::Input::Message { from, message }, out);
+            }
+            PeerMessage::Bidding(message) => {
+                let outputs = self.agent.message(from, message, self.now);
+                self.carry_out(outputs, out);
+            }
+        }
+    }
+
     fn on_message(&mut self, from: NodeId, bytes: &[u8], out: &mut Vec<Effect>) {
         let now = self.now;
         match decode(bytes) {
-            Ok(PeerMessage::Swim(bytes)) => {
-                self.tell_membership(membership::Input::Reliable { from, bytes }, out);
-            }
-            Ok(PeerMessage::Replication(message)) => {
-                self.tell_replication(replication::Input::Message { from, message }, out);
-            }
-            Ok(PeerMessage::Bidding(message)) => {
-                let outputs = self.agent.message(from, message, now);
-                self.carry_out(outputs, out);
-            }
+            Ok(message) => self.on_peer(from, message, out),
             Err(error) => {
                 if now.mono >= self.next_complaint {
                     self.next_complaint = now.mono.saturating_add(COMPLAINT_INTERVAL_MS);

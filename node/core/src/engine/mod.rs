@@ -14,6 +14,7 @@ mod views;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 use dunlin_gossip::membership::{self, Membership};
 use dunlin_gossip::overlay::Overlay;
@@ -21,6 +22,7 @@ use dunlin_gossip::replication::{PersistId, Replication, Tuning};
 use dunlin_state::Now;
 use dunlin_state::desired::{Actor, Document};
 use dunlin_state::model::NodeId;
+use dunlin_state::observed::Seal;
 
 use crate::agent::{Agent, Start};
 use crate::io::{Changed, Effect, Event, NodeConfig, Recovered, Write};
@@ -89,12 +91,14 @@ struct KnownPeers {
 }
 
 impl Engine {
-    /// A node that starts. The effects are to be carried out before the first input.
+    /// A node that starts. The effects are to be carried out before the first input. `seal` signs
+    /// what this node reports and checks what others do.
     ///
     /// # Errors
     /// When what was saved cannot be read.
     pub fn new(
         config: NodeConfig,
+        seal: Arc<dyn Seal>,
         recovered: Recovered,
         now: Now,
     ) -> Result<(Self, Vec<Effect>), StartError> {
@@ -115,6 +119,7 @@ impl Engine {
             member.node,
             member.boot,
             document,
+            seal,
             seed.wrapping_add(1),
             now,
         )

@@ -11,7 +11,7 @@ use super::{Engine, MAX_PEERS, PEERS_INTERVAL_MS, note, warning};
 use crate::agent::Output;
 use crate::io::{Effect, Write};
 use crate::liveness::Standing;
-use crate::wire::{PeerMessage, encode};
+use crate::wire::PeerMessage;
 
 /// Stands for an address that nobody knows: the peer can only be reached over a connection that
 /// it has opened itself.
@@ -44,7 +44,7 @@ impl Engine {
                     out.push(Effect::SendDatagram { to, bytes });
                 }
                 membership::Effect::SendReliable { to, bytes } => {
-                    self.send(to, &PeerMessage::Swim(bytes), out);
+                    self.send(to, PeerMessage::Swim(bytes), out);
                 }
                 membership::Effect::Event(event) => self.on_member_event(event, out),
             }
@@ -109,7 +109,7 @@ impl Engine {
         for effect in effects {
             match effect {
                 replication::Effect::Send { to, message } => {
-                    self.send(to, &PeerMessage::Replication(message), out);
+                    self.send(to, PeerMessage::Replication(message), out);
                 }
                 replication::Effect::Persist { id, writes } => {
                     let writes = writes.into_iter().map(Write::from).collect();
@@ -146,7 +146,7 @@ impl Engine {
         for output in outputs {
             match output {
                 Output::Send { to, message } => {
-                    self.send(to, &PeerMessage::Bidding(message), out);
+                    self.send(to, PeerMessage::Bidding(message), out);
                 }
                 Output::Probe { node, address } => out.push(Effect::Probe { node, address }),
                 Output::Runtime(command) => out.push(Effect::Runtime(command)),
@@ -184,15 +184,13 @@ impl Engine {
         }
     }
 
-    fn send(&mut self, to: NodeId, message: &PeerMessage, out: &mut Vec<Effect>) {
+    fn send(&mut self, to: NodeId, message: PeerMessage, out: &mut Vec<Effect>) {
         let address = self.address_of(to).unwrap_or(UNKNOWN_ADDRESS);
-        match encode(message) {
-            Ok(bytes) => out.push(Effect::SendMessage { to, address, bytes }),
-            Err(error) => {
-                let text = format!("cannot send to {}: {error}", to.short());
-                out.push(note(to, true, text));
-            }
-        }
+        out.push(Effect::SendMessage {
+            to,
+            address,
+            message,
+        });
     }
 
     fn address_of(&self, node: NodeId) -> Option<SocketAddr> {

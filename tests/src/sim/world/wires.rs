@@ -4,11 +4,70 @@ use std::net::SocketAddr;
 
 use bytes::Bytes;
 use dunlin_core::io::Input;
-use dunlin_gossip::replication::PersistId;
+use dunlin_core::wire::{PeerMessage, encode};
+use dunlin_gossip::replication::{Message, PersistId};
 use dunlin_state::model::NodeId;
 
 use super::{Next, PROBE_TIMEOUT, World};
 use crate::sim::node::{address, index_of};
+
+/// A message on a connection.
+#[derive(Debug)]
+pub(super) enum Packet {
+    /// As in the daemon.
+    Encoded(Bytes),
+    /// As it is.
+    Told(PeerMessage),
+}
+
+impl Packet {
+    pub(super) fn into_input(self, from: NodeId) -> Input {
+        match self {
+            Self::Encoded(bytes) => Input::Message { from, bytes },
+            Self::Told(message) => Input::Told { from, message },
+        }
+    }
+}
+
+fn kind(message: &PeerMessage) -> &'static str {
+    match message {
+        PeerMessage::Swim(_) => "swim",
+        PeerMessage::Bidding(_) => "bidding",
+        PeerMessage::Replication(message) => match message {
+            Message::Changes { .. } => "changes",
+            Message::Summary { .. } => "summary",
+            Message::Sync { .. } => "sync",
+            Message::Document { .. } => "document",
+            Message::Registers(_) => "registers",
+            Message::Want(_) => "want",
+            Message::Buckets(_) => "buckets",
+            Message::Digest { .. } => "digest",
+        },
+    }
+}
+
+/// About how many bytes a message would take.
+fn weight(message: &PeerMessage) -> usize {
+    /// A small message, or what surrounds a larger one.
+    const FRAME: usize = 60;
+    /// A node and a version.
+    const KNOWN: usize = 50;
+    FRAME
+        + match message {
+            PeerMessage::Swim(bytes) => bytes.len(),
+            PeerMessage::Bidding(_) => FRAME,
+            PeerMessage::Replication(message) => match message {
+                Message::Changes { changes, .. } => changes.iter().map(|c| c.len() + 4).sum(),
+                Message::Summary { .. } => 2 * FRAME,
+                Message::Sync { step, .. } => FRAME + step.len(),
+                Message::Document { saved, .. } => FRAME + saved.len(),
+                Message::Registers(pushes) => pushes.iter().map(|p| p.size() + 4).sum(),
+                Message::Want(wanted) => KNOWN * wanted.len(),
+                Message::Buckets(hashes) => 9 * hashes.len(),
+                Message::Digest { versions, .. } => KNOWN * versions.len(),
+            },
+        }
+}
 
 impl World {
     pub(super) fn send_datagram(&mut self, from: usize, to: SocketAddr, bytes: &Bytes) {
@@ -22,7 +81,7 @@ impl World {
         }
     }
 
-    pub(super) fn send_message(&mut self, from: usize, to: NodeId, bytes: Bytes) {
+    pub(super) fn send_message(&mut self, from: usize, to: NodeId, message: PeerMessage) {
         let Some(peer) = self.host_of(to) else { return };
         let dialed = if self.links.contains_key(&pair(from, peer)) {
             0
@@ -33,14 +92,42 @@ impl World {
             }
         };
         if let Some(delay) = self.network.message(from, peer, &mut self.rng) {
+            let Some(packet) = self.pack(message) else {
+                return;
+            };
             let (life, from) = (self.hosts[peer].life, self.hosts[from].id);
             let next = Next::Message {
                 to: peer,
                 life,
                 from,
-                bytes,
+                packet,
             };
             self.queue.push(self.now + dialed + delay, next);
+        }
+    }
+
+    fn count(&mut self, kind: &'static str, bytes: usize) {
+        let (messages, total) = self.outcome.control.entry(kind).or_default();
+        *messages += 1;
+        *total += bytes as u64;
+    }
+
+    fn pack(&mut self, message: PeerMessage) -> Option<Packet> {
+        self.sent += 1;
+        let kind = kind(&message);
+        if !self.sent.is_multiple_of(self.encode_every) {
+            self.count(kind, weight(&message));
+            return Some(Packet::Told(message));
+        }
+        match encode(&message) {
+            Ok(bytes) => {
+                self.count(kind, bytes.len());
+                Some(Packet::Encoded(bytes))
+            }
+            Err(error) => {
+                self.violation(format!("a message cannot be encoded: {error}"));
+                None
+            }
         }
     }
 

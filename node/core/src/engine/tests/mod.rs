@@ -6,7 +6,7 @@ use bytes::Bytes;
 
 use super::Engine;
 use crate::io::{Effect, Input, Recovered, Write};
-use net::{Net, deploy, node_id};
+use net::{Net, deploy, node_id, seal};
 
 #[test]
 fn thirty_replicas_on_three_nodes_run_within_a_third_of_a_second() {
@@ -120,7 +120,7 @@ fn a_damaged_document_is_an_error_and_a_damaged_end_a_warning() {
             document: Some(document),
             ..Recovered::default()
         };
-        Engine::new(config.clone(), recovered, now)
+        Engine::new(config.clone(), seal(config.member.node), recovered, now)
     };
     let error = start((broken.into(), Vec::new())).err().unwrap();
     assert!(error.to_string().contains("cannot be read"), "{error}");

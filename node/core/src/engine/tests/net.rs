@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use dunlin_gossip::membership::{MemberId, Profile};
@@ -11,6 +12,8 @@ use dunlin_state::desired::{Command, Rejection};
 use dunlin_state::model::{
     Facts, NodeId, Phase, Resources, RuntimeKind, ServiceKey, ServiceSpec, Slot,
 };
+
+use dunlin_state::observed::{Seal, SharedSecret};
 
 use crate::engine::Engine;
 use crate::io::{
@@ -40,6 +43,10 @@ pub(super) struct Net {
     pub(super) seq: u64,
     pub(super) events: Vec<String>,
     pub(super) log: blake3::Hasher,
+}
+
+pub(super) fn seal(id: NodeId) -> Arc<dyn Seal> {
+    Arc::new(SharedSecret::new(id, [7; 32]))
 }
 
 pub(super) fn node_id(index: u8) -> NodeId {
@@ -153,7 +160,7 @@ impl Net {
         };
         host.recovered.document.clone_from(&host.document);
         let recovered = host.recovered.clone();
-        let (engine, effects) = Engine::new(config, recovered, now).unwrap();
+        let (engine, effects) = Engine::new(config, seal(node_id(index)), recovered, now).unwrap();
         self.host(index).engine = Some(engine);
         self.perform(node_id(index), effects);
     }
@@ -281,7 +288,8 @@ impl Net {
                         self.push(LATENCY, to, Input::Datagram { from, bytes });
                     }
                 }
-                Effect::SendMessage { to, bytes, .. } => {
+                Effect::SendMessage { to, message, .. } => {
+                    let bytes = crate::wire::encode(&message).unwrap();
                     self.connect(id, to);
                     if self.hosts[&id].connected.contains(&to) {
                         self.push(LATENCY, to, Input::Message { from: id, bytes });
