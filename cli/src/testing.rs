@@ -139,6 +139,7 @@ pub(crate) fn replica(slot: u32, on: &Node) -> Replica {
         started_at: Some(NOW - 12_000),
         message: None,
         last_exit: None,
+        history: Vec::new(),
         workload: None,
     }
 }

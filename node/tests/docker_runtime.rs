@@ -10,7 +10,7 @@ use std::process::Command;
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
-use dunlin_core::io::{RuntimeCommand, RuntimeEvent};
+use dunlin_core::io::{Probe, RuntimeCommand, RuntimeEvent};
 use dunlin_node::runtime::{LogLine, LogQuery, LogStream};
 use dunlin_state::model::{
     NodeId, PortSpec, PublishMode, Resources, RuntimeKind, ServiceSpec, VolumeMount,
@@ -270,15 +270,39 @@ async fn its_ports_answer_at_its_own_address() {
     let address = running.endpoints[0].address;
     let deadline = Instant::now() + Duration::from_secs(20);
     loop {
-        lab.send(RuntimeCommand::CheckPort {
-            id: running.id.clone(),
-            address,
-        })
-        .await;
-        match lab.next().await {
-            RuntimeEvent::PortChecked { open: true, .. } => break,
-            RuntimeEvent::PortChecked { open: false, .. } => assert!(Instant::now() < deadline),
-            other => panic!("{other:?}"),
+        match lab.probe(&running.id, Probe::Tcp(address), 500).await {
+            Ok(()) => break,
+            Err(_) => assert!(Instant::now() < deadline),
+        }
+    }
+    lab.stop_all().await;
+}
+
+#[tokio::test]
+async fn commands_run_inside_containers_and_are_killed_when_they_hang() {
+    let Some(mut lab) = lab().await else { return };
+    let _clean = CleanUp(lab.config.node);
+    let mut spec = container("exec sleep 60");
+    spec.environment.insert("COLOUR".into(), "red".into());
+    let running = lab.start(0, spec).await;
+    let command = |line: &str| {
+        let words = ["/bin/sh", "-c", line];
+        Probe::Exec(words.map(str::to_owned).to_vec())
+    };
+    let well = command("test $COLOUR = red");
+    assert_eq!(lab.probe(&running.id, well, 30_000).await, Ok(()));
+    let ill = command("echo broken pump; exit 4");
+    let told = lab.probe(&running.id, ill, 30_000).await;
+    assert_eq!(told, Err("exit code 4: broken pump".to_owned()));
+    let hangs = command("exec sleep 1000");
+    let told = lab.probe(&running.id, hangs, 2_000).await;
+    assert_eq!(told, Err("no answer within 2 s".to_owned()));
+    if rustix::process::geteuid().is_root() {
+        // No other process of the container has this argument.
+        let left = command("! grep -q 1000 /proc/[0-9]*/cmdline");
+        let deadline = Instant::now() + Duration::from_secs(30);
+        while lab.probe(&running.id, left.clone(), 10_000).await.is_err() {
+            assert!(Instant::now() < deadline, "the command is still there");
         }
     }
     lab.stop_all().await;
@@ -509,6 +533,7 @@ async fn memory_limits_are_enforced_and_their_victims_named() {
             id: found,
             code,
             oom,
+            ..
         } => {
             assert_eq!((found, code), (id, 137));
             // Podman learns of it from a helper, on some hosts too late.

@@ -3,9 +3,9 @@
 #[path = "support/runtime.rs"]
 mod support;
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use dunlin_core::io::{RuntimeCommand, RuntimeEvent};
+use dunlin_core::io::{Probe, RuntimeCommand, RuntimeEvent};
 use dunlin_node::runtime::{LogQuery, LogStream};
 use dunlin_state::model::{PortSpec, Protocol, PublishMode, Resources, ServiceSpec, VolumeMount};
 use support::{Lab, shell};
@@ -149,26 +149,78 @@ async fn ports_are_given_and_answer() {
 
     // Nothing listens yet; then something does.
     let address = running.endpoints[0].address;
-    lab.send(RuntimeCommand::CheckPort {
-        id: running.id.clone(),
-        address,
-    })
-    .await;
-    assert!(matches!(
-        lab.next().await,
-        RuntimeEvent::PortChecked { open: false, .. }
-    ));
+    let closed = lab.probe(&running.id, Probe::Tcp(address), 5_000).await;
+    assert!(closed.is_err());
     let _listener = std::net::TcpListener::bind(address).unwrap();
-    lab.send(RuntimeCommand::CheckPort {
-        id: running.id.clone(),
-        address,
-    })
-    .await;
-    assert!(matches!(
-        lab.next().await,
-        RuntimeEvent::PortChecked { open: true, .. }
-    ));
+    let open = lab.probe(&running.id, Probe::Tcp(address), 5_000).await;
+    assert_eq!(open, Ok(()));
     lab.stop_all().await;
+}
+
+#[tokio::test]
+async fn commands_beside_a_replica_see_what_it_sees_and_are_killed_when_they_hang() {
+    let mut lab = Lab::new().await;
+    let mut spec = shell("exec sleep 60");
+    spec.environment.insert("COLOUR".into(), "red".into());
+    spec.ports = vec![PortSpec {
+        target: 80,
+        ..PortSpec::default()
+    }];
+    let running = lab.start(0, spec).await;
+    let port = running.endpoints[0].address.port();
+    let command = |line: &str| {
+        let words = ["/bin/sh", "-c", line];
+        Probe::Exec(words.map(str::to_owned).to_vec())
+    };
+    let line =
+        format!("test $COLOUR = red && test $PORT = {port} && test $DUNLIN_PORT_80 = {port}");
+    assert_eq!(lab.probe(&running.id, command(&line), 20_000).await, Ok(()));
+    let told = lab
+        .probe(&running.id, command("echo broken pump; exit 4"), 20_000)
+        .await;
+    assert_eq!(told, Err("exit code 4: broken pump".to_owned()));
+    let marker = lab.config.data_dir.join("hangs");
+    let hangs = format!("echo $$ > {}; exec sleep 1000", marker.display());
+    let told = lab.probe(&running.id, command(&hangs), 1_000).await;
+    assert_eq!(told, Err("no answer within 1 s".to_owned()));
+    // On a loaded machine it may have been killed before it could leave its number.
+    if let Ok(number) = std::fs::read_to_string(&marker)
+        && !number.trim().is_empty()
+    {
+        let process = std::path::PathBuf::from(format!("/proc/{}", number.trim()));
+        let deadline = Instant::now() + Duration::from_secs(30);
+        while process.join("exe").read_link().is_ok() {
+            assert!(Instant::now() < deadline, "the command is still there");
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+    lab.stop_all().await;
+}
+
+#[tokio::test]
+async fn the_last_lines_of_a_failure_are_told() {
+    let mut lab = Lab::new().await;
+    let running = lab
+        .start(
+            0,
+            shell("for i in 1 2 3 4 5 6 7; do echo line $i; done; exit 9"),
+        )
+        .await;
+    match lab.next().await {
+        RuntimeEvent::Exited {
+            id,
+            code,
+            last_words,
+            ..
+        } => {
+            assert_eq!((id, code), (running.id, 9));
+            assert_eq!(
+                last_words,
+                ["line 3", "line 4", "line 5", "line 6", "line 7"]
+            );
+        }
+        other => panic!("{other:?}"),
+    }
 }
 
 #[tokio::test]
@@ -516,6 +568,7 @@ async fn memory_limits_are_enforced_and_their_victims_named() {
             id: found,
             code,
             oom,
+            ..
         } => {
             assert_eq!((found, code, oom), (id, 137, true));
         }
@@ -526,7 +579,7 @@ async fn memory_limits_are_enforced_and_their_victims_named() {
 #[tokio::test]
 async fn thirty_replicas_start_together() {
     let mut lab = Lab::new().await;
-    let begin = std::time::Instant::now();
+    let begin = Instant::now();
     for slot in 0..30 {
         let mut spec = shell("exec sleep 1000");
         spec.ports = vec![PortSpec {

@@ -43,6 +43,7 @@ fn faults_do_happen() {
         Scenario::Disk,
         Scenario::Runtime,
         Scenario::Clock,
+        Scenario::Health,
         Scenario::Churn,
     ] {
         let outcome = replay(scenario, 1);

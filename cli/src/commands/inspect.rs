@@ -1,7 +1,7 @@
 //! `dunlin inspect`
 
 use clap::Args;
-use dunlin_api::{Exit, ServiceDetail};
+use dunlin_api::{Exit, Replica, ServiceDetail};
 
 use super::{ps, show};
 use crate::context::Context;
@@ -40,9 +40,51 @@ pub async fn run(args: &InspectArgs, context: &mut Context) -> Result<Exit, Fail
             context.out.line("")?;
             let table = replicas(detail, context);
             context.out.table(&table)?;
+            for replica in &detail.replicas {
+                for line in life(replica, context) {
+                    context.out.line(line)?;
+                }
+            }
         }
     }
     Ok(Exit::Ok)
+}
+
+/// The latest steps of a replica that has not had a quiet life, and what it said when it failed.
+fn life(replica: &Replica, context: &Context) -> Vec<String> {
+    let Some(exit) = &replica.last_exit else {
+        return Vec::new();
+    };
+    let mut lines = vec![
+        String::new(),
+        format!(
+            "{}.{} on {} last ended {} ago: {}",
+            context.display(&replica.service),
+            replica.slot,
+            replica.node_name,
+            context.out.age(exit.at),
+            show::exit(exit)
+        ),
+    ];
+    for step in &replica.history {
+        let age = context.out.age(step.at);
+        let what = if step.ready {
+            "ready"
+        } else {
+            show::phase(step.phase)
+        };
+        let code = step.exit.map(|code| format!(", exit code {code}"));
+        let memory = if step.oom {
+            ", out of memory (OOM)"
+        } else {
+            ""
+        };
+        let code = code.unwrap_or_default();
+        lines.push(format!("  {age:>6} ago  {what}{code}{memory}"));
+    }
+    let words = exit.last_words.iter();
+    lines.extend(words.map(|line| format!("  log> {line}")));
+    lines
 }
 
 /// What there is to say, without what was left at its default.

@@ -168,7 +168,11 @@ pub(super) fn workload(image: &str, command: &[String]) -> String {
 
 /// How a replica ended.
 pub(super) fn exit(exit: &ExitReport) -> String {
-    let memory = if exit.oom { ", out of memory" } else { "" };
+    let memory = if exit.oom {
+        ", out of memory (OOM)"
+    } else {
+        ""
+    };
     format!("exit code {}{memory}", exit.code)
 }
 

@@ -7,11 +7,11 @@ use dunlin_state::model::{
 
 use super::deploy::{Deployment, cpus, labels, memory, restart};
 use super::environment::environment;
-use super::health::health;
+use super::health::{health, own_health};
 use super::ports::{PlacedPort, ports};
 use super::read::View;
 use super::report::Report;
-use super::support::{SERVICE, SERVICE_DUNLIN};
+use super::support::{LIVENESS, READINESS, SERVICE, SERVICE_DUNLIN};
 use super::units::{bytes, duration_ms};
 use super::volumes::mounts;
 use super::words::{Unsplittable, split};
@@ -168,6 +168,10 @@ impl<'n> Reader<'n> {
                 "disk" => {
                     self.spec.reservation.disk = report.parsed(&field, bytes).unwrap_or_default();
                 }
+                "readiness" => {
+                    self.spec.readiness = own_health(report, &field, &READINESS);
+                }
+                "liveness" => self.spec.liveness = own_health(report, &field, &LIVENESS),
                 "anti_affinity" => self.anti_affinity(report, key, &field),
                 "strategy" => {
                     let strategy = report.choice(&field, &strategies);

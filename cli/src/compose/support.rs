@@ -251,6 +251,14 @@ pub const SERVICE: Section = Section {
 pub const SERVICE_DUNLIN: Section = Section {
     path: "services.<name>.x-dunlin",
     keys: &[
+        yes(
+            "readiness",
+            "a check that decides about traffic alone; goes before `healthcheck`",
+        ),
+        yes(
+            "liveness",
+            "a check that decides about restarts alone; goes before `healthcheck`",
+        ),
         yes("runtime", "`process`, `docker` or `auto` (the default)"),
         yes("disk", "disk space that placement reserves, such as `2g`"),
         yes(
@@ -365,11 +373,54 @@ pub const HEALTHCHECK: Section = Section {
             "a string, or a list that starts with `NONE`, `CMD` or `CMD-SHELL`",
         ),
         yes("interval", ""),
-        yes("timeout", ""),
-        yes("retries", ""),
+        yes("timeout", "then the check is killed and counts as failed"),
+        yes(
+            "retries",
+            "failures in a row that end traffic and restart the replica",
+        ),
         yes("start_period", ""),
+        yes(
+            "start_interval",
+            "until the first success; at most 1 s (2 s for commands) when absent",
+        ),
         yes("disable", ""),
-        skip("start_interval", ""),
+    ],
+};
+
+/// Keys of a check that decides about one thing.
+const OWN_CHECK: &[Entry] = &[
+    yes("test", "as in `healthcheck`"),
+    yes("http", "a path, or a mapping; 200 to 399 is a success"),
+    yes("tcp", "a port of the service that must accept a connection"),
+    yes("interval", ""),
+    yes("timeout", ""),
+    yes("retries", "failures in a row that count"),
+    yes("successes", "successes in a row that count; 1 when absent"),
+    yes("start_period", ""),
+    yes("start_interval", ""),
+    yes("disable", ""),
+];
+
+/// `x-dunlin.readiness`.
+pub const READINESS: Section = Section {
+    path: "services.<name>.x-dunlin.readiness",
+    keys: OWN_CHECK,
+};
+
+/// `x-dunlin.liveness`.
+pub const LIVENESS: Section = Section {
+    path: "services.<name>.x-dunlin.liveness",
+    keys: OWN_CHECK,
+};
+
+/// `http` of a check.
+pub const HTTP_CHECK: Section = Section {
+    path: "services.<name>.x-dunlin.readiness.http",
+    keys: &[
+        yes("path", "with the query; `/` when absent"),
+        yes("port", "the first TCP port when absent"),
+        yes("host", "the `Host` header"),
+        yes("headers", "further headers"),
     ],
 };
 
@@ -452,4 +503,7 @@ pub const SECTIONS: &[Section] = &[
     TOP_VOLUME,
     TOP_DUNLIN,
     SERVICE_DUNLIN,
+    READINESS,
+    LIVENESS,
+    HTTP_CHECK,
 ];

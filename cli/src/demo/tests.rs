@@ -128,6 +128,7 @@ fn replica(node: u32, slot: u32, superseded: bool) -> Replica {
         started_at: None,
         message: None,
         last_exit: None,
+        history: Vec::new(),
         workload: None,
     }
 }

@@ -7,7 +7,7 @@ use std::net::IpAddr;
 use thiserror::Error;
 
 use crate::model::{
-    Constraint, HealthTest, PortSpec, Protocol, Resources, RuntimeKind, ServiceSpec,
+    Constraint, HealthTest, HttpTest, PortSpec, Protocol, Resources, RuntimeKind, ServiceSpec,
 };
 
 /// Replicas of one service. Above it a typing error is likelier than an intention: the design size
@@ -28,6 +28,9 @@ pub(super) const MAX_LIST: usize = 128;
 /// Characters of a short text: image, host name, user, paths. Twice what Docker allows in an image
 /// reference.
 pub(super) const MAX_TEXT: usize = 1024;
+
+/// Longest time in a health check in milliseconds, one day.
+const MAX_HEALTH_MS: u64 = 86_400_000;
 
 /// Longest stop grace in milliseconds, one hour: a drain waits for it.
 pub(super) const MAX_STOP_GRACE_MS: u64 = 3_600_000;
@@ -130,6 +133,14 @@ pub enum SpecFault {
     /// A health check that checks nothing.
     #[error("the health check has an empty command; give one, or disable the check")]
     EmptyHealthCheck,
+    /// A time beyond all use.
+    #[error("a time in the health check is longer than a day; use a shorter one")]
+    HealthTooLong,
+    /// A request that cannot be sent.
+    #[error(
+        "the HTTP request of the health check cannot be sent: the path starts with '/', and path, host and headers hold plain ASCII"
+    )]
+    BadHttpTest,
     /// Not the name of a signal.
     #[error("'{0}' is not the name of a signal, such as SIGTERM")]
     BadSignal(String),
@@ -312,15 +323,62 @@ fn check_placement(spec: &ServiceSpec) -> Result<(), SpecFault> {
 }
 
 fn check_health(spec: &ServiceSpec) -> Result<(), SpecFault> {
-    let empty = match spec.health.as_ref().map(|h| &h.test) {
-        None | Some(HealthTest::None) => false,
-        Some(HealthTest::Exec(command)) => command.is_empty(),
-        Some(HealthTest::Shell(line)) => line.trim().is_empty(),
-    };
-    if empty {
-        return Err(SpecFault::EmptyHealthCheck);
+    let checks = [&spec.health, &spec.readiness, &spec.liveness];
+    for check in checks.into_iter().flatten() {
+        check_health_test(&check.test)?;
+        let longest = [
+            check.interval_ms,
+            check.timeout_ms,
+            check.start_period_ms,
+            check.start_interval_ms,
+        ];
+        if longest.into_iter().any(|ms| ms > MAX_HEALTH_MS) {
+            return Err(SpecFault::HealthTooLong);
+        }
     }
     Ok(())
+}
+
+fn check_health_test(test: &HealthTest) -> Result<(), SpecFault> {
+    match test {
+        HealthTest::None | HealthTest::Tcp(None | Some(1..)) => Ok(()),
+        HealthTest::Tcp(Some(0)) => Err(SpecFault::PortZero),
+        HealthTest::Exec(command) if command.is_empty() => Err(SpecFault::EmptyHealthCheck),
+        HealthTest::Shell(line) if line.trim().is_empty() => Err(SpecFault::EmptyHealthCheck),
+        HealthTest::Exec(command) => {
+            check_list("words of the health check", command.len())?;
+            let mut words = command.iter();
+            words.try_for_each(|word| check_no_nul("the health check", word))
+        }
+        HealthTest::Shell(line) => check_no_nul("the health check", line),
+        HealthTest::Http(http) => check_http_test(http),
+    }
+}
+
+fn check_http_test(test: &HttpTest) -> Result<(), SpecFault> {
+    if test.port == Some(0) {
+        return Err(SpecFault::PortZero);
+    }
+    check_list("headers of the health check", test.headers.len())?;
+    check_text("the path of the health check", &test.path)?;
+    let host = test.host.as_deref().unwrap_or_default();
+    check_text("the host of the health check", host)?;
+    for (name, value) in &test.headers {
+        check_text("a header of the health check", name)?;
+        check_text("a header of the health check", value)?;
+    }
+    let token = |c: char| c.is_ascii_alphanumeric() || "!#$%&'*+-.^_`|~".contains(c);
+    let names = test.headers.keys();
+    let named = names.clone().all(|n| !n.is_empty() && n.chars().all(token));
+    let printable = |text: &str| text.chars().all(|c| c == ' ' || c.is_ascii_graphic());
+    let values = test.headers.values().all(|v| printable(v));
+    let path = test.path.starts_with('/') && test.path.chars().all(|c| c.is_ascii_graphic());
+    let host = host.chars().all(|c| c.is_ascii_graphic());
+    if named && values && path && host {
+        Ok(())
+    } else {
+        Err(SpecFault::BadHttpTest)
+    }
 }
 
 fn check_volumes(spec: &ServiceSpec) -> Result<(), SpecFault> {

@@ -111,6 +111,37 @@ pub struct Claim {
     pub workload: Option<String>,
     /// When the current attempt started, milliseconds since the Unix epoch.
     pub started_at: Option<u64>,
+    /// Where it was before, oldest first, at most [`MAX_HISTORY`] entries.
+    #[serde(default)]
+    pub history: Vec<PhaseChange>,
+}
+
+/// Phase changes that a claim remembers: enough to see a crash loop turn twice, and few enough for
+/// every register to carry them.
+pub const MAX_HISTORY: usize = 6;
+
+/// Lines of its log that a failed replica leaves in its claim.
+pub const MAX_LAST_WORDS: usize = 5;
+
+/// Bytes of all of them together.
+pub const MAX_LAST_WORDS_BYTES: usize = 600;
+
+/// A step in the life of a replica.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct PhaseChange {
+    /// Milliseconds since the Unix epoch, by its node's clock.
+    pub at: u64,
+    /// The phase it came to.
+    pub phase: Phase,
+    /// Whether it should get traffic from then on.
+    pub ready: bool,
+    /// How the attempt ended, where this step is an end.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub exit: Option<i32>,
+    /// Whether the kernel had killed it for its memory.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub oom: bool,
 }
 
 /// The life of a replica on its node.
@@ -161,4 +192,7 @@ pub struct ExitReport {
     pub oom: bool,
     /// Milliseconds since the Unix epoch.
     pub at: u64,
+    /// The last lines of its log, of a failure: at most [`MAX_LAST_WORDS`].
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub last_words: Vec<String>,
 }

@@ -47,8 +47,13 @@ pub struct ServiceSpec {
     pub restart: RestartPolicy,
     /// How a new specification replaces the old one.
     pub update: UpdatePolicy,
-    /// How the replica's health is found out.
+    /// How the replica's health is found out: decides about traffic and about restarts, where
+    /// the two below say nothing else. When absent, the image's own check is taken.
     pub health: Option<HealthCheck>,
+    /// Decides about traffic alone.
+    pub readiness: Option<HealthCheck>,
+    /// Decides about restarts alone.
+    pub liveness: Option<HealthCheck>,
     /// Volumes, by name.
     pub volumes: Vec<VolumeMount>,
     /// Signal that asks a replica to stop; `SIGTERM` when none is named.
@@ -263,12 +268,12 @@ impl Default for UpdatePolicy {
     }
 }
 
-/// A health check, as Compose writes it.
+/// A health check, as Compose writes it and a little beyond. A zero stands for Docker's value.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(default)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct HealthCheck {
-    /// What is run.
+    /// What is tried.
     pub test: HealthTest,
     /// Milliseconds between checks.
     pub interval_ms: u64,
@@ -276,8 +281,21 @@ pub struct HealthCheck {
     pub timeout_ms: u64,
     /// Failures in a row that make a replica unhealthy.
     pub retries: u32,
+    /// Successes in a row that make it healthy again; one when zero.
+    pub successes: u32,
     /// Milliseconds after the start in which failures do not count.
     pub start_period_ms: u64,
+    /// Milliseconds between checks until the first success; chosen when zero.
+    pub start_interval_ms: u64,
+}
+
+impl HealthCheck {
+    /// Docker's interval, in milliseconds.
+    pub const DEFAULT_INTERVAL_MS: u64 = 30_000;
+    /// Docker's timeout, in milliseconds.
+    pub const DEFAULT_TIMEOUT_MS: u64 = 30_000;
+    /// Docker's number of failures.
+    pub const DEFAULT_RETRIES: u32 = 3;
 }
 
 /// The test of a [`HealthCheck`].
@@ -292,6 +310,36 @@ pub enum HealthTest {
     Exec(Vec<String>),
     /// A command line run by the container's shell.
     Shell(String),
+    /// An HTTP request; 200 to 399 is a success.
+    Http(HttpTest),
+    /// A TCP connection to this port of the specification; to the first one when absent.
+    Tcp(Option<u16>),
+}
+
+/// An HTTP request that a healthy replica answers with a status of 200 to 399.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct HttpTest {
+    /// The port as the specification names it; the first TCP port when absent.
+    pub port: Option<u16>,
+    /// Path and query.
+    pub path: String,
+    /// The `Host` header; the address when absent.
+    pub host: Option<String>,
+    /// Further headers.
+    pub headers: BTreeMap<String, String>,
+}
+
+impl Default for HttpTest {
+    fn default() -> Self {
+        Self {
+            port: None,
+            path: "/".to_owned(),
+            host: None,
+            headers: BTreeMap::new(),
+        }
+    }
 }
 
 /// A named volume in a replica.

@@ -2,7 +2,9 @@
 
 use thiserror::Error;
 
-use crate::model::{Claim, NodeRegister, NodeReport};
+use crate::model::{
+    Claim, MAX_HISTORY, MAX_LAST_WORDS, MAX_LAST_WORDS_BYTES, NodeRegister, NodeReport,
+};
 
 /// Claims in one register: ten times what one host sensibly runs.
 pub const MAX_CLAIMS: usize = 2_000;
@@ -114,6 +116,18 @@ fn check_claim(claim: &Claim) -> Result<(), BadRegister> {
     text("a revision", &claim.revision, MAX_TEXT)?;
     let message = claim.message.as_deref().unwrap_or_default();
     text("a message", message, MAX_MESSAGE)?;
+    list("the history of a claim", claim.history.len(), MAX_HISTORY)?;
+    if let Some(exit) = &claim.last_exit {
+        list("the last words", exit.last_words.len(), MAX_LAST_WORDS)?;
+        let bytes = exit.last_words.iter().map(String::len).sum();
+        if bytes > MAX_LAST_WORDS_BYTES {
+            return Err(BadRegister::TooLong {
+                what: "the last words",
+                len: bytes,
+                max: MAX_LAST_WORDS_BYTES,
+            });
+        }
+    }
     let workload = claim.workload.as_deref().unwrap_or_default();
     text("a workload id", workload, MAX_TEXT)
 }
@@ -155,6 +169,7 @@ pub fn size(register: &NodeRegister) -> usize {
     const REGISTER: usize = 600;
     const CLAIM: usize = 320;
     const PORT: usize = 60;
+    const STEP: usize = 60;
     let report = &register.report;
     let labels = report
         .labels
@@ -169,6 +184,13 @@ pub fn size(register: &NodeRegister) -> usize {
             + claim.revision.len()
             + claim.message.as_ref().map_or(0, String::len)
             + claim.workload.as_ref().map_or(0, String::len)
+            + STEP * claim.history.len()
+            + claim
+                .last_exit
+                .iter()
+                .flat_map(|e| &e.last_words)
+                .map(|w| w.len() + 8)
+                .sum::<usize>()
             + PORT * (claim.host_ports.len() + claim.endpoints.len())
     });
     REGISTER

@@ -63,6 +63,7 @@ fn claim(name: &str, index: u32, phase: Phase, ready: bool) -> Claim {
         message: None,
         workload: None,
         started_at: None,
+        history: Vec::new(),
     }
 }
 

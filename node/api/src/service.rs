@@ -3,8 +3,8 @@
 use std::net::IpAddr;
 
 use dunlin_state::model::{
-    Endpoint, ExitReport, Mode, NodeId, Phase, PortSpec, RuntimeKind, ServiceKey, ServiceSpec,
-    Slot, SlotId,
+    Endpoint, ExitReport, Mode, NodeId, Phase, PhaseChange, PortSpec, RuntimeKind, ServiceKey,
+    ServiceSpec, Slot, SlotId,
 };
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
@@ -193,6 +193,9 @@ pub struct Replica {
     pub message: Option<String>,
     /// How it last ended.
     pub last_exit: Option<ExitReport>,
+    /// Its latest steps, oldest first.
+    #[serde(default)]
+    pub history: Vec<PhaseChange>,
     /// The container's or process group's id.
     pub workload: Option<String>,
 }

@@ -339,14 +339,19 @@ impl Bus {
                 id: workload.id,
                 workload: String::new(),
                 endpoints: Vec::new(),
+                image_health: None,
             }),
             RuntimeCommand::Stop { id, .. } => RuntimeEvent::Exited {
                 id,
                 code: 0,
                 oom: false,
+                last_words: Vec::new(),
             },
             RuntimeCommand::Remove { .. } => return,
-            RuntimeCommand::CheckPort { id, .. } => RuntimeEvent::PortChecked { id, open: true },
+            RuntimeCommand::Probe(order) => RuntimeEvent::Probed {
+                id: order.id,
+                result: Ok(()),
+            },
         };
         self.push(START, index, Delivery::Runtime(event));
     }

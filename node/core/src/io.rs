@@ -9,7 +9,8 @@ use dunlin_gossip::membership::{MemberId, Profile};
 use dunlin_gossip::replication::{PersistId, ProposalId};
 use dunlin_state::desired::{Command, Rejection};
 use dunlin_state::model::{
-    Claim, Endpoint, Facts, NodeId, Resources, ServiceSpec, SlotId, VipRange,
+    Claim, Endpoint, Facts, HealthCheck, HttpTest, NodeId, Resources, ServiceSpec, SlotId,
+    VipRange,
 };
 
 use crate::wire::PeerMessage;
@@ -257,14 +258,47 @@ pub enum RuntimeCommand {
         /// Which.
         id: WorkloadId,
     },
-    /// Try to connect to a TCP endpoint of this replica: answered by
-    /// [`RuntimeEvent::PortChecked`] within a second.
-    CheckPort {
-        /// Whose.
-        id: WorkloadId,
+    /// Try whether this replica is well: answered by [`RuntimeEvent::Probed`]. A later probe of the
+    /// same check takes the place of one that is still under way.
+    Probe(Box<ProbeOrder>),
+}
+
+/// One probe of a replica.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ProbeOrder {
+    /// Comes back in the answer.
+    pub id: ProbeId,
+    /// What to try.
+    pub probe: Probe,
+    /// Milliseconds after which it has failed, and whatever was started for it is killed.
+    pub timeout_ms: u64,
+}
+
+/// Identifies a probe, so that an answer which comes too late is known as such.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct ProbeId {
+    /// Whose.
+    pub workload: WorkloadId,
+    /// Which of its checks.
+    pub check: u8,
+    /// Counts the probes of that check.
+    pub seq: u32,
+}
+
+/// What a probe tries.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Probe {
+    /// A TCP connection.
+    Tcp(SocketAddr),
+    /// A `GET` request that is answered with a status of 200 to 399.
+    Http {
         /// Where.
         address: SocketAddr,
+        /// Path, host and headers.
+        test: HttpTest,
     },
+    /// A program beside the replica, that ends with code 0.
+    Exec(Vec<String>),
 }
 
 /// News from the runtimes.
@@ -294,15 +328,17 @@ pub enum RuntimeEvent {
         code: i32,
         /// Whether the kernel killed it for its memory.
         oom: bool,
+        /// The last lines of its log, when it ended in failure.
+        last_words: Vec<String>,
     },
     /// It is not there any more and nobody knows how it ended.
     Lost(WorkloadId),
-    /// The answer to [`RuntimeCommand::CheckPort`].
-    PortChecked {
-        /// Whose.
-        id: WorkloadId,
-        /// Whether it accepted a connection.
-        open: bool,
+    /// The answer to [`RuntimeCommand::Probe`].
+    Probed {
+        /// Which probe.
+        id: ProbeId,
+        /// Whether it succeeded, or why not, for a person.
+        result: Result<(), String>,
     },
 }
 
@@ -315,6 +351,8 @@ pub struct Running {
     pub workload: String,
     /// Where its ports answer.
     pub endpoints: Vec<Endpoint>,
+    /// The health check that its image defines, if there is one and the specification says nothing.
+    pub image_health: Option<HealthCheck>,
 }
 
 /// What a runtime found from an earlier life of the daemon.

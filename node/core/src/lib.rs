@@ -11,6 +11,7 @@ mod cluster;
 pub mod engine;
 pub mod explain;
 mod hashing;
+mod health;
 pub mod io;
 pub mod liveness;
 pub mod placement;

@@ -270,6 +270,7 @@ impl<'a> Claims<'a> {
             started_at: claim.started_at,
             message: claim.message.clone(),
             last_exit: claim.last_exit.clone(),
+            history: claim.history.clone(),
             workload: claim.workload.clone(),
         }
     }

@@ -1,18 +1,24 @@
 //! The task of one attempt: start, watch, stop, in the order asked.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use dunlin_core::io::{RuntimeEvent, Workload, WorkloadId};
+use dunlin_state::model::MAX_LAST_WORDS;
 use futures::future::BoxFuture;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
+use super::logs::LogQuery;
 use super::select::{self, Choice};
 use super::{Ending, Live, Runtime, Shared, StartContext, StartError};
 
 /// Orders that may wait for an attempt that is busy. The engine sends a start, a stop and a
 /// removal; the rest is room for repetitions.
 pub(super) const QUEUE: usize = 16;
+
+/// How long the news of an end may wait for the last lines of the log.
+const LAST_WORDS_LIMIT: Duration = Duration::from_millis(500);
 
 /// What an attempt may be told.
 #[derive(Debug)]
@@ -69,7 +75,8 @@ impl Attempt {
             }
         };
         if let Some(ending) = ending {
-            self.tell(ending.event(self.id.clone())).await;
+            let event = self.last_event(ending).await;
+            self.tell(event).await;
         }
         Done {
             id: self.id,
@@ -159,6 +166,37 @@ impl Attempt {
                 () = wait_for(&mut stopping), if stopping.is_some() => stopping = None,
             }
         }
+    }
+
+    /// The news of the end, with the last lines of the log if it was a failure.
+    async fn last_event(&self, ending: Ending) -> RuntimeEvent {
+        let mut event = ending.event(self.id.clone());
+        if let RuntimeEvent::Exited {
+            code,
+            oom,
+            last_words,
+            ..
+        } = &mut event
+            && (*code != 0 || *oom)
+        {
+            let read = tokio::time::timeout(LAST_WORDS_LIMIT, self.last_words());
+            *last_words = read.await.unwrap_or_default();
+        }
+        event
+    }
+
+    async fn last_words(&self) -> Vec<String> {
+        let mut query = LogQuery::new(self.id.slot.clone());
+        query.attempt = Some((self.id.epoch, self.id.attempt));
+        query.tail = u32::try_from(MAX_LAST_WORDS).ok();
+        for runtime in self.shared.all() {
+            if let Ok(Some(chunk)) = runtime.logs(&query).await {
+                let lines = chunk.lines.into_iter();
+                let text = lines.map(|line| String::from_utf8_lossy(&line.text).into_owned());
+                return text.collect();
+            }
+        }
+        Vec::new()
     }
 
     async fn tell(&self, event: RuntimeEvent) {

@@ -1,22 +1,17 @@
 //! Hands the engine's commands to the tasks of the attempts they are about.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
 
 use dunlin_core::io::{Adopted, RuntimeCommand, RuntimeEvent, WorkloadId};
-use tokio::net::TcpStream;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
 use super::attempt::{Attempt, Begin, Done, Order, QUEUE};
+use super::probe::Prober;
 use super::{Ending, Found, Live, Runtime, Runtimes, RuntimesError, Shared};
-
-/// A replica on this host accepts a connection at once or does not answer.
-const CONNECT_TIMEOUT: Duration = Duration::from_millis(500);
 
 /// Endings that are remembered to answer a repeated command.
 const MAX_ENDED: usize = 1024;
@@ -44,6 +39,7 @@ struct Dispatch {
     entries: BTreeMap<WorkloadId, Entry>,
     /// The order in which entries ended.
     ended: VecDeque<WorkloadId>,
+    prober: Prober,
 }
 
 impl Runtimes {
@@ -59,6 +55,7 @@ impl Runtimes {
             tasks: JoinSet::new(),
             entries: BTreeMap::new(),
             ended: VecDeque::new(),
+            prober: Prober::new(),
         };
         dispatch.follow_engine();
         loop {
@@ -68,6 +65,7 @@ impl Runtimes {
                     None => return Ok(()),
                 },
                 Some(finished) = dispatch.tasks.join_next() => dispatch.finished(finished?),
+                ended = dispatch.prober.ended() => ended?,
             }
         }
     }
@@ -86,7 +84,10 @@ impl Dispatch {
                 grace_ms,
             } => self.order(id, Order::Stop { signal, grace_ms }),
             RuntimeCommand::Remove { id } => self.order(id, Order::Remove),
-            RuntimeCommand::CheckPort { id, address } => self.check_port(id, address),
+            RuntimeCommand::Probe(order) => {
+                self.prober
+                    .start(*order, self.shared.clone(), self.events.clone());
+            }
         }
     }
 
@@ -198,6 +199,7 @@ impl Dispatch {
 
     fn attempt_done(&mut self, mut done: Done) {
         self.entries.remove(&done.id);
+        self.prober.forget(&done.id);
         if let Some(ending) = done.ending {
             self.entries.insert(done.id.clone(), Entry::Ended(ending));
             self.ended.push_back(done.id.clone());
@@ -218,16 +220,6 @@ impl Dispatch {
             for runtime in shared.all() {
                 runtime.remove(&id).await;
             }
-            Finished::Side
-        });
-    }
-
-    fn check_port(&mut self, id: WorkloadId, address: SocketAddr) {
-        let events = self.events.clone();
-        self.tasks.spawn(async move {
-            let attempt = tokio::time::timeout(CONNECT_TIMEOUT, TcpStream::connect(address));
-            let open = matches!(attempt.await, Ok(Ok(_)));
-            let _ = events.send(RuntimeEvent::PortChecked { id, open }).await;
             Finished::Side
         });
     }

@@ -5,7 +5,8 @@
 //! nothing) and `docker` (Docker or Podman through their API). Each attempt to run a slot has one
 //! task that does what is asked of it in order; attempts know nothing of each other.
 //!
-//! What is absent: policy. Nothing here restarts, places, or judges health.
+//! What is absent: policy. Nothing here restarts, places, or judges health; [`probe`] only tries
+//! what it is asked to.
 //!
 //! Dropping [`Runtimes::run`] stops no replica. They outlive the daemon and are found again by
 //! [`RuntimeCommand::Adopt`].
@@ -18,6 +19,7 @@ use std::ffi::OsString;
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use dunlin_core::io::{Adopted, Running, RuntimeEvent, Workload, WorkloadId};
 use dunlin_state::model::{NodeId, RuntimeKind};
@@ -30,7 +32,9 @@ mod attempt;
 mod dispatch;
 mod docker;
 mod environment;
+mod execute;
 mod logs;
+mod probe;
 mod process;
 mod select;
 mod signal;
@@ -38,6 +42,7 @@ mod signal;
 pub use logs::{LogChunk, LogError, LogLine, LogQuery, LogStream};
 
 use docker::DockerRuntime;
+use execute::Executed;
 use process::ProcessRuntime;
 
 /// Bytes at which a replica's log file is put aside; two are kept, so that a chatty replica takes
@@ -112,7 +117,12 @@ enum Ending {
 impl Ending {
     fn event(self, id: WorkloadId) -> RuntimeEvent {
         match self {
-            Self::Exited { code, oom } => RuntimeEvent::Exited { id, code, oom },
+            Self::Exited { code, oom } => RuntimeEvent::Exited {
+                id,
+                code,
+                oom,
+                last_words: Vec::new(),
+            },
             Self::Lost => RuntimeEvent::Lost(id),
         }
     }
@@ -194,6 +204,15 @@ trait Runtime: Send + Sync {
 
     /// Deletes what a dead attempt left behind; leaves a living one alone.
     fn remove<'a>(&'a self, id: &'a WorkloadId) -> BoxFuture<'a, ()>;
+
+    /// Runs a command beside an attempt that lives, for at most so long; then it is killed with all
+    /// that it has started, and the error says so. `None` when no such attempt runs here.
+    fn execute<'a>(
+        &'a self,
+        id: &'a WorkloadId,
+        command: &'a [String],
+        limit: Duration,
+    ) -> BoxFuture<'a, Option<Result<Executed, String>>>;
 
     /// Reads the log of an attempt, living or dead. `None` when it knows no such attempt.
     fn logs<'a>(&'a self, query: &'a LogQuery)

@@ -13,7 +13,7 @@ use rustix::process::{Pid, PidfdFlags, Signal};
 
 use super::cgroup::CgroupPlan;
 use super::ports::{self, Ports};
-use super::record::{LaunchSpec, Paths, RunRecord, boot_id};
+use super::record::{GivenPort, LaunchSpec, Paths, RunRecord, boot_id};
 use super::{Refusal, proc, sys};
 
 /// A workload that runs.
@@ -77,7 +77,7 @@ pub(super) fn launch(paths: &Paths, spec: &LaunchSpec) -> Result<Launched, Refus
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped());
-    set_environment(&mut command, spec, &ports, user.as_ref());
+    set_environment(&mut command, spec, &ports.given, user.as_ref());
     if let Some(user) = &user
         && !user.is_self()
     {
@@ -180,7 +180,13 @@ fn open_control(path: &Path) -> io::Result<File> {
         .open(path)
 }
 
-fn set_environment(command: &mut Command, spec: &LaunchSpec, ports: &Ports, user: Option<&User>) {
+/// Gives the command the workload's environment and nothing of this process's.
+pub(super) fn set_environment(
+    command: &mut Command,
+    spec: &LaunchSpec,
+    ports: &[GivenPort],
+    user: Option<&User>,
+) {
     command.env_clear();
     if let Some(user) = user {
         command.env("HOME", &user.home).env("USER", &user.name);
@@ -189,19 +195,19 @@ fn set_environment(command: &mut Command, spec: &LaunchSpec, ports: &Ports, user
     }
     command.env("HOST", spec.address.to_string());
     command.envs(&spec.environment);
-    for given in &ports.given {
+    for given in ports {
         command.env(
             format!("DUNLIN_PORT_{}", given.target),
             given.port.to_string(),
         );
     }
-    if let Some(first) = ports.given.first() {
+    if let Some(first) = ports.first() {
         command.env("PORT", first.port.to_string());
     }
 }
 
 /// Finds the program: `dunlin` is this very executable, so that examples need no installation.
-fn program(spec: &LaunchSpec) -> Result<PathBuf, Refusal> {
+pub(super) fn program(spec: &LaunchSpec) -> Result<PathBuf, Refusal> {
     let name = spec
         .argv
         .first()
@@ -232,7 +238,12 @@ fn program(spec: &LaunchSpec) -> Result<PathBuf, Refusal> {
         .ok_or_else(|| Refusal::hopeless(format!("no program '{name}' on this node's PATH")))
 }
 
-fn working_dir(paths: &Paths, spec: &LaunchSpec, user: Option<&User>) -> Result<PathBuf, Refusal> {
+/// Where the workload is started, made if it is the attempt's own directory.
+pub(super) fn working_dir(
+    paths: &Paths,
+    spec: &LaunchSpec,
+    user: Option<&User>,
+) -> Result<PathBuf, Refusal> {
     if let Some(directory) = &spec.working_dir {
         return if directory.is_dir() {
             Ok(directory.clone())
@@ -266,16 +277,16 @@ fn give(volume: &Path, user: Option<&User>) -> Result<(), Refusal> {
 
 /// Whom a workload runs as.
 #[derive(Debug)]
-struct User {
+pub(super) struct User {
     name: String,
-    uid: u32,
-    gid: u32,
+    pub(super) uid: u32,
+    pub(super) gid: u32,
     home: PathBuf,
 }
 
 impl User {
     /// Finds `user[:group]`, each a name or a number, in this host's files.
-    fn find(text: &str) -> Result<Self, Refusal> {
+    pub(super) fn find(text: &str) -> Result<Self, Refusal> {
         let passwd = std::fs::read_to_string("/etc/passwd").unwrap_or_default();
         let group = std::fs::read_to_string("/etc/group").unwrap_or_default();
         let user = Self::parse(text, &passwd, &group)?;
@@ -328,7 +339,7 @@ impl User {
     }
 
     /// Whether this is who the daemon runs as anyway.
-    fn is_self(&self) -> bool {
+    pub(super) fn is_self(&self) -> bool {
         self.uid == rustix::process::geteuid().as_raw()
             && self.gid == rustix::process::getegid().as_raw()
     }

@@ -21,6 +21,7 @@ use std::process::ExitCode;
 
 use rustix::fs::FlockOperation;
 
+mod beside;
 pub(crate) mod cgroup;
 mod launch;
 mod logfile;
@@ -30,6 +31,7 @@ mod record;
 mod sys;
 mod watch;
 
+pub(crate) use beside::beside;
 pub(crate) use logfile::{Stream, files as log_files, parse_record};
 pub(crate) use record::{
     ExitRecord, Handshake, LaunchSpec, Paths, PortWish, ProcessStamp, RunRecord, StoredId, boot_id,

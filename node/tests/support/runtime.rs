@@ -11,7 +11,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use dunlin_core::io::{Adopted, Running, RuntimeCommand, RuntimeEvent, Workload, WorkloadId};
+use dunlin_core::io::{
+    Adopted, Probe, ProbeId, ProbeOrder, Running, RuntimeCommand, RuntimeEvent, Workload,
+    WorkloadId,
+};
 use dunlin_node::runtime::{
     LogChunk, LogQuery, LogStream, Runtimes, RuntimesConfig, RuntimesHandle,
 };
@@ -193,6 +196,28 @@ impl Lab {
                 RuntimeEvent::Preparing(_) => {}
                 other => panic!("{other:?}"),
             }
+        }
+    }
+
+    /// Tries whether a replica is well, once.
+    pub async fn probe(&mut self, id: &WorkloadId, probe: Probe, ms: u64) -> Result<(), String> {
+        let id = ProbeId {
+            workload: id.clone(),
+            check: 0,
+            seq: 1,
+        };
+        self.send(RuntimeCommand::Probe(Box::new(ProbeOrder {
+            id: id.clone(),
+            probe,
+            timeout_ms: ms,
+        })))
+        .await;
+        match self.next().await {
+            RuntimeEvent::Probed { id: found, result } => {
+                assert_eq!(found, id);
+                result
+            }
+            other => panic!("{other:?}"),
         }
     }
 

@@ -27,8 +27,8 @@ struct Args {
     /// Only this seed.
     #[arg(long)]
     seed: Option<u64>,
-    /// Only this scenario: calm, crash, partition, lossy, disk, runtime, clock, drain, full, churn,
-    /// scale.
+    /// Only this scenario: calm, crash, partition, lossy, disk, runtime, clock, drain, full, health,
+    /// churn, scale.
     #[arg(long)]
     scenario: Option<String>,
     /// Simulated hours of trouble in each run of 'lossy', instead of a minute.

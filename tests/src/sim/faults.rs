@@ -28,6 +28,8 @@ pub enum Fault {
     DiskFull(usize, bool),
     /// A workload dies.
     WorkloadDies(usize),
+    /// A workload whose health is checked answers nobody for so many microseconds.
+    Sicken(usize, u64),
     /// The wall clock jumps by so many milliseconds.
     ClockJump(usize, i64),
     /// All hosts lose power.
@@ -80,6 +82,13 @@ pub(super) fn strike(world: &mut World, fault: Fault) {
             let event = world.hosts[host].runtime.crash_one(&mut world.rng);
             if let Some(event) = event {
                 world.tell(host, dunlin_core::io::Input::Runtime(event));
+            }
+        }
+        Fault::Sicken(host, micros) => {
+            let until = world.now + micros;
+            let slot = world.hosts[host].runtime.sicken_one(until, &mut world.rng);
+            if let Some(slot) = slot {
+                world.note(format!("n{host}: {slot} is unwell"));
             }
         }
         Fault::ClockJump(host, by) => world.hosts[host].skew += by,

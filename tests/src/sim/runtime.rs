@@ -50,6 +50,16 @@ struct Process {
     /// When its port accepts connections.
     answers_at: u64,
     exited: Option<i32>,
+    /// Whether its specification has a check that would notice.
+    checked: bool,
+    /// Until when it runs and answers nobody.
+    unwell_until: u64,
+}
+
+impl Process {
+    fn answers(&self, now: u64) -> bool {
+        self.exited.is_none() && self.answers_at <= now && self.unwell_until <= now
+    }
 }
 
 /// The workloads of one host.
@@ -90,10 +100,24 @@ impl Runtime {
                 self.processes.remove(&id);
                 Vec::new()
             }
-            RuntimeCommand::CheckPort { id, .. } => {
+            RuntimeCommand::Probe(order) => {
                 let delay = rng.random_range(200..3_000);
-                let open = self.answers(&id, now + delay);
-                vec![(delay, RuntimeEvent::PortChecked { id, open })]
+                let id = order.id;
+                let process = self.processes.get(&id.workload);
+                let well = process.is_some_and(|p| p.answers(now + delay));
+                // One that is unwell refuses, or lets the probe hang until it is given up.
+                let hangs = !well && rng.random_bool(0.5);
+                let delay = if hangs {
+                    order.timeout_ms * 1_000
+                } else {
+                    delay
+                };
+                let result = if well {
+                    Ok(())
+                } else {
+                    Err("refused".to_owned())
+                };
+                vec![(delay, RuntimeEvent::Probed { id, result })]
             }
         };
         answers.retain(|(_, answer)| {
@@ -123,7 +147,36 @@ impl Runtime {
             id,
             code: 1,
             oom: false,
+            last_words: Vec::new(),
         })
+    }
+
+    /// A workload that is checked stops answering for a while, without ending.
+    pub fn sicken_one(&mut self, until: u64, rng: &mut ChaCha8Rng) -> Option<SlotId> {
+        let mut checked: Vec<(&WorkloadId, &mut Process)> = self
+            .processes
+            .iter_mut()
+            .filter(|(_, p)| p.exited.is_none() && p.checked)
+            .collect();
+        if checked.is_empty() {
+            return None;
+        }
+        let index = rng.random_range(0..checked.len());
+        let (id, process) = &mut checked[index];
+        process.unwell_until = until.max(process.unwell_until);
+        Some(id.slot.clone())
+    }
+
+    /// Every workload answers again.
+    pub fn cure(&mut self) {
+        self.processes.values_mut().for_each(|p| p.unwell_until = 0);
+    }
+
+    /// Whether this attempt was unwell after that time: its checks may still act on it.
+    pub fn was_unwell_since(&self, id: &WorkloadId, since: u64) -> bool {
+        self.processes
+            .get(id)
+            .is_some_and(|p| p.unwell_until > since)
     }
 
     /// The host loses power.
@@ -148,7 +201,7 @@ impl Runtime {
     pub fn answering(&self, now: u64) -> impl Iterator<Item = (&WorkloadId, &str)> {
         self.processes
             .iter()
-            .filter(move |(_, p)| p.exited.is_none() && p.answers_at <= now)
+            .filter(move |(_, p)| p.answers(now))
             .map(|(id, p)| (id, p.revision.as_str()))
     }
 
@@ -156,15 +209,9 @@ impl Runtime {
     pub fn answering_since(&self, slot: &SlotId, now: u64) -> Option<u64> {
         self.processes
             .iter()
-            .filter(|(id, p)| id.slot == *slot && p.exited.is_none() && p.answers_at <= now)
-            .map(|(_, p)| p.answers_at)
+            .filter(|(id, p)| id.slot == *slot && p.answers(now))
+            .map(|(_, p)| p.answers_at.max(p.unwell_until))
             .min()
-    }
-
-    fn answers(&self, id: &WorkloadId, now: u64) -> bool {
-        self.processes
-            .get(id)
-            .is_some_and(|p| p.exited.is_none() && p.answers_at <= now)
     }
 
     fn adopted(&self) -> Vec<Adopted> {
@@ -193,6 +240,7 @@ impl Runtime {
                     id,
                     code,
                     oom: false,
+                    last_words: Vec::new(),
                 },
             };
             return vec![(1_000, answer)];
@@ -233,6 +281,8 @@ impl Runtime {
             started_at: now + delay,
             answers_at: now + delay + rng.random_range(1_000..100_000),
             exited: None,
+            checked: workload.spec.health.is_some() || workload.spec.readiness.is_some(),
+            unwell_until: 0,
         };
         answers.push((delay, RuntimeEvent::Started(running(&id, &process))));
         self.processes.insert(id, process);
@@ -252,6 +302,7 @@ impl Runtime {
                         id,
                         code,
                         oom: false,
+                        last_words: Vec::new(),
                     },
                 )]
             }
@@ -277,5 +328,6 @@ fn running(id: &WorkloadId, process: &Process) -> Running {
         id: id.clone(),
         workload: format!("{}-{}-{}", id.slot, id.epoch, id.attempt),
         endpoints: process.endpoints.clone(),
+        image_health: None,
     }
 }

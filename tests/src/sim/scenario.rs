@@ -33,6 +33,8 @@ pub enum Scenario {
     Drain,
     /// Hardly anything fits, and nodes are drained.
     Full,
+    /// Workloads run and answer nobody for a while, or die.
+    Health,
     /// All of it.
     Churn,
     /// One large deploy on many nodes, for speed.
@@ -41,7 +43,7 @@ pub enum Scenario {
 
 impl Scenario {
     /// Those that a run without `--scenario` goes through.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::Calm,
         Self::Crash,
         Self::Partition,
@@ -51,6 +53,7 @@ impl Scenario {
         Self::Clock,
         Self::Drain,
         Self::Full,
+        Self::Health,
         Self::Churn,
     ];
 
@@ -66,6 +69,7 @@ impl Scenario {
             Self::Clock => "clock",
             Self::Drain => "drain",
             Self::Full => "full",
+            Self::Health => "health",
             Self::Churn => "churn",
             Self::Scale => "scale",
         }
@@ -95,6 +99,7 @@ impl Scenario {
             | Self::Clock
             | Self::Drain
             | Self::Full
+            | Self::Health
             | Self::Scale => Weather::FAIR,
         }
     }
@@ -110,6 +115,7 @@ impl Scenario {
             | Self::Clock
             | Self::Drain
             | Self::Full
+            | Self::Health
             | Self::Scale => Temper::CALM,
         }
     }
@@ -122,6 +128,7 @@ impl Scenario {
             Self::Crash | Self::Disk | Self::Drain | Self::Churn => Variety::Mixed,
             Self::Full => Variety::Large,
             Self::Runtime => Variety::Missing,
+            Self::Health => Variety::Checked,
         }
     }
 
@@ -137,6 +144,7 @@ impl Scenario {
             | Self::Clock
             | Self::Drain
             | Self::Full
+            | Self::Health
             | Self::Scale => true,
             Self::Partition | Self::Lossy | Self::Churn => false,
         };
@@ -147,6 +155,7 @@ impl Scenario {
             | Self::Lossy
             | Self::Disk
             | Self::Runtime
+            | Self::Health
             | Self::Churn => false,
         };
         // When all nodes lose power, nobody remembers the claims of those that stay down.
@@ -308,6 +317,7 @@ fn plan_trouble(world: &mut World, scenario: Scenario, ends: u64) {
         Scenario::Lossy => plan_stalls(world, ends),
         Scenario::Disk => plan_disks(world),
         Scenario::Runtime => plan_deaths(world),
+        Scenario::Health => plan_illness(world),
         Scenario::Clock => plan_jumps(world),
         Scenario::Drain | Scenario::Full => plan_drains(world),
         Scenario::Churn => {
@@ -388,6 +398,16 @@ fn plan_deaths(world: &mut World) {
     }
 }
 
+fn plan_illness(world: &mut World) {
+    for _ in 0..40 {
+        let host = some_host(world);
+        let at = FORMED + world.rng.random_range(6 * SECOND..52 * SECOND);
+        let micros = world.rng.random_range(SECOND / 10..12 * SECOND);
+        world.plan(at, Fault::Sicken(host, micros));
+    }
+    plan_deaths(world);
+}
+
 fn plan_jumps(world: &mut World) {
     for _ in 0..8 {
         let host = some_host(world);
@@ -430,6 +450,7 @@ fn mend(world: &mut World) {
     for host in 0..world.hosts.len() {
         world.hosts[host].disk.full = false;
         world.hosts[host].runtime.set_temper(Temper::CALM);
+        world.hosts[host].runtime.cure();
         if !world.hosts[host].is_up() {
             world.start(host, None);
         }

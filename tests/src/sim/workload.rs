@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use dunlin_state::desired::{Command, Rejection};
 use dunlin_state::model::{
-    Availability, Constraint, ConstraintOp, Mode, PortSpec, PublishMode, Resources, ServiceKey,
-    ServiceSpec,
+    Availability, Constraint, ConstraintOp, HealthCheck, HealthTest, HttpTest, Mode, PortSpec,
+    PublishMode, Resources, ServiceKey, ServiceSpec,
 };
 use rand::RngExt as _;
 
@@ -105,6 +105,8 @@ pub(super) enum Variety {
     Large,
     /// Plain ones, and one whose image nobody has.
     Missing,
+    /// Their health is checked: of some for traffic and restarts, of others for traffic alone.
+    Checked,
 }
 
 /// The values that were written to one register.
@@ -174,9 +176,26 @@ fn spec(number: usize, version: u32, variety: Variety) -> ServiceSpec {
     };
     match variety {
         Variety::Plain | Variety::Missing => {}
+        Variety::Checked => check_health(&mut spec, number),
         Variety::Mixed | Variety::Large => vary(&mut spec, number),
     }
     spec
+}
+
+/// Checks quick enough for everything to happen several times in a run.
+fn check_health(spec: &mut ServiceSpec, number: usize) {
+    let check = HealthCheck {
+        test: HealthTest::Http(HttpTest::default()),
+        interval_ms: 1_000,
+        timeout_ms: 500,
+        retries: 2,
+        successes: 1 + number as u32 % 2,
+        ..HealthCheck::default()
+    };
+    match number % 3 {
+        0 => spec.readiness = Some(check),
+        _ => spec.health = Some(check),
+    }
 }
 
 /// Gives each service another trait.

@@ -434,13 +434,14 @@ impl World {
                     self.outcome.awards += 1;
                 }
                 check::start_is_needed(self, host, &workload.id);
+                check::no_restart_storm(self, host, &workload.id);
             }
             RuntimeCommand::Stop { id, .. } => {
                 self.note(format!("n{host} stops {} epoch {}", id.slot, id.epoch));
                 check::stop_is_justified(self, host, id, before);
             }
             RuntimeCommand::Remove { id } => check::removal_is_harmless(self, host, id),
-            RuntimeCommand::Adopt | RuntimeCommand::CheckPort { .. } => {}
+            RuntimeCommand::Adopt | RuntimeCommand::Probe(_) => {}
         }
         let life = self.hosts[host].life;
         let answers = self.hosts[host]
@@ -467,6 +468,8 @@ fn describe(event: &RuntimeEvent) -> String {
             format!("{} #{} exits {code}", id.slot, id.attempt)
         }
         RuntimeEvent::Lost(id) => format!("{} is lost", id.slot),
-        RuntimeEvent::PortChecked { id, open } => format!("{} answers: {open}", id.slot),
+        RuntimeEvent::Probed { id, result } => {
+            format!("{} is well: {}", id.workload.slot, result.is_ok())
+        }
     }
 }

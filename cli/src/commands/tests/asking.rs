@@ -83,6 +83,7 @@ async fn ps() {
         code: 137,
         oom: true,
         at: NOW,
+        last_words: Vec::new(),
     });
     let mut old = replica(0, &n1);
     old.superseded = true;
@@ -105,7 +106,7 @@ async fn ps() {
 NAME   NODE  STATUS                   AGE  RESTARTS  ENDPOINTS       REVISION      MESSAGE
 web.0  n1    ready                    12s  0         -               0123456789ab  -
 web.0  n1    ready, superseded        12s  0         10.0.0.1:31000  0123456789ab  -
-web.1  n2    back-off (node suspect)  12s  4         -               0123456789ab  exit code 137, out of memory
+web.1  n2    back-off (node suspect)  12s  4         -               0123456789ab  exit code 137, out of memory (OOM)
 web.2  -     vacant                   -    -         -               -             see `dunlin explain web`
 "
     );

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use dunlin_state::model::{
-    Constraint, ConstraintOp, HealthTest, Mode, PortSpec, Protocol, PublishMode, RestartCondition,
-    RuntimeKind, Strategy, VolumeMount,
+    Constraint, ConstraintOp, HealthTest, HttpTest, Mode, PortSpec, Protocol, PublishMode,
+    RestartCondition, RuntimeKind, Strategy, VolumeMount,
 };
 
 use super::{file, good, parse_with, service, variables};
@@ -281,6 +281,33 @@ fn health_checks() {
     assert_eq!(test("  test: [NONE]"), Some(HealthTest::None));
     assert_eq!(test("  disable: true"), Some(HealthTest::None));
     assert_eq!(test("  interval: 5s"), None);
+    let quick = check("  test: x\n  start_interval: 2s").expect("a health check");
+    assert_eq!(quick.start_interval_ms, 2_000);
+}
+
+#[test]
+fn traffic_and_restarts_have_checks_of_their_own() {
+    let spec = service(
+        "x-dunlin:\n  readiness:\n    http: {path: /ready?x=1, port: 81, host: a.example, \
+         headers: {X-Probe: yes}}\n    successes: 2\n  liveness: {tcp: 80, retries: 5}",
+    )
+    .spec;
+    let ready = spec.readiness.expect("a check");
+    assert_eq!(ready.successes, 2);
+    let expected = HttpTest {
+        port: Some(81),
+        path: "/ready?x=1".to_owned(),
+        host: Some("a.example".to_owned()),
+        headers: [("X-Probe".to_owned(), "yes".to_owned())].into(),
+    };
+    assert_eq!(ready.test, HealthTest::Http(expected));
+    let alive = spec.liveness.expect("a check");
+    assert_eq!((alive.test, alive.retries), (HealthTest::Tcp(Some(80)), 5));
+    let short = service("x-dunlin: {readiness: {http: /}, liveness: {disable: true}}").spec;
+    let root = HealthTest::Http(HttpTest::default());
+    assert_eq!(short.readiness.map(|c| c.test), Some(root));
+    assert_eq!(short.liveness.map(|c| c.test), Some(HealthTest::None));
+    assert_eq!(spec.health, None);
 }
 
 #[test]

@@ -63,5 +63,6 @@ fn claim_of(name: &str, slot: Slot) -> Claim {
         message: None,
         workload: None,
         started_at: None,
+        history: Vec::new(),
     }
 }

@@ -245,6 +245,7 @@ impl Agent {
             self.cluster.set_held(service, held, &self.desired);
         }
         if changes.report {
+            self.reconciler.note_steps(now.wall);
             self.publish_own(now);
         }
         if changes.durable && self.persist_due.is_none() {

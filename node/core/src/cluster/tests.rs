@@ -33,6 +33,7 @@ fn claim(service: u8, slot: u32, epoch: u64, leaving: bool) -> Claim {
         message: None,
         workload: None,
         started_at: None,
+        history: Vec::new(),
     }
 }
 

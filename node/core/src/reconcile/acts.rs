@@ -46,7 +46,10 @@ impl Reconciler {
             return Vec::new();
         };
         // Wanted again while it was on its way out: once it has stopped it starts anew.
-        if let Stage::Stopping { then, .. } = &mut held.stage {
+        // One that is unwell is left to the restart policy.
+        if let Stage::Stopping { then, .. } = &mut held.stage
+            && *then == Then::Release
+        {
             *then = Then::Restart;
         }
         if held.claim.leaving {
@@ -140,7 +143,7 @@ impl Reconciler {
         }
     }
 
-    fn stop(&mut self, slot: &SlotId, then: Then, now: Now) -> Vec<Effect> {
+    pub(super) fn stop(&mut self, slot: &SlotId, then: Then, now: Now) -> Vec<Effect> {
         let Some(held) = self.claims.get_mut(slot) else {
             return Vec::new();
         };
@@ -150,6 +153,7 @@ impl Reconciler {
         };
         held.claim.phase = Phase::Stopping;
         held.claim.ready = false;
+        held.ready_since = None;
         let command = stop_command(held);
         self.changes.report = true;
         self.set_timer(slot);

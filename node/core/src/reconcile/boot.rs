@@ -138,6 +138,7 @@ impl Reconciler {
                     code,
                     oom,
                     at: now.wall,
+                    last_words: Vec::new(),
                 };
                 self.exited_unseen(&slot, exit, now)
             }
@@ -213,6 +214,7 @@ impl Reconciler {
             message: None,
             workload: None,
             started_at: None,
+            history: Vec::new(),
         };
         let same = service.filter(|s| s.revision == revision);
         let spec = same.map(|s| Arc::clone(&s.spec));

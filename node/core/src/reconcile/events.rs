@@ -1,9 +1,12 @@
 //! News from the runtimes.
 
 use dunlin_state::Now;
-use dunlin_state::model::{ExitReport, Phase, Protocol, SlotId};
+use dunlin_state::model::{
+    ExitReport, MAX_LAST_WORDS, MAX_LAST_WORDS_BYTES, Phase, RestartCondition, RestartPolicy,
+    SlotId,
+};
 
-use super::held::{Check, Held, Stage, Then};
+use super::held::{Held, Stage, Then};
 use super::restart::{CRASH_LOOP_FAILURES, Sequel, delay, sequel};
 use super::{Effect, MAX_REFUSALS, REFUSE_MS, Reconciler, Refusal, World};
 use crate::io::{Running, RuntimeCommand, RuntimeEvent, WorkloadId};
@@ -17,6 +20,9 @@ const HOPELESS_DELAY_MS: u64 = 500;
 
 /// Milliseconds before the second try of a start that failed.
 const START_DELAY_MS: u64 = 1_000;
+
+/// Short runs in a row that are worth an alarm: once may be an accident.
+const BRIEF_RUNS: u32 = 2;
 
 impl Reconciler {
     /// Takes news from the runtimes.
@@ -35,21 +41,27 @@ impl Reconciler {
                 reason,
                 hopeless,
             } => self.on_start_failed(&id, &reason, hopeless, world, now),
-            RuntimeEvent::Exited { id, code, oom } => {
+            RuntimeEvent::Exited {
+                id,
+                code,
+                oom,
+                last_words,
+            } => {
                 let exit = ExitReport {
                     code,
                     oom,
                     at: now.wall,
+                    last_words: cut_words(last_words),
                 };
                 self.on_ended(&id, Some(exit), world, now)
             }
             RuntimeEvent::Lost(id) => self.on_ended(&id, None, world, now),
-            RuntimeEvent::PortChecked { id, open } => self.on_checked(&id, open, now),
+            RuntimeEvent::Probed { id, result } => self.on_probed(&id, &result, now),
         }
     }
 
     /// The claim whose present attempt this is.
-    fn current(&mut self, id: &WorkloadId) -> Option<&mut Held> {
+    pub(super) fn current(&mut self, id: &WorkloadId) -> Option<&mut Held> {
         let held = self.claims.get_mut(&id.slot)?;
         (held.id() == *id).then_some(held)
     }
@@ -161,6 +173,10 @@ impl Reconciler {
         };
         match held.stage {
             Stage::Starting { .. } | Stage::Running { .. } => self.on_died(id, exit, now),
+            Stage::Stopping {
+                then: Then::Recover,
+                ..
+            } => self.on_died(id, exit, now),
             Stage::Stopping { then, .. } => {
                 held.set_dead();
                 held.claim.last_exit = exit.or(held.claim.last_exit.take());
@@ -168,7 +184,7 @@ impl Reconciler {
                 let mut effects: Vec<Effect> = previous.map(remove).into_iter().collect();
                 effects.extend(match then {
                     Then::Release => self.release(&id.slot),
-                    Then::Restart => self.restart_anew(&id.slot, world, now),
+                    Then::Restart | Then::Recover => self.restart_anew(&id.slot, world, now),
                 });
                 effects
             }
@@ -206,15 +222,25 @@ impl Reconciler {
         };
         let policy = held.spec.as_ref().map(|s| s.restart.clone());
         let policy = policy.unwrap_or_default();
-        if let Stage::Running { since, .. } = held.stage
-            && now.mono.saturating_sub(since) >= policy.window_ms
-        {
-            held.failures = 0;
-        }
+        let ran = match held.stage {
+            Stage::Running { since, .. } => Some(now.mono.saturating_sub(since)),
+            Stage::Recovering
+            | Stage::Parked
+            | Stage::Waiting { .. }
+            | Stage::Starting { .. }
+            | Stage::Ended
+            | Stage::Stopping { .. } => None,
+        };
+        held.forgive(now.mono);
         held.failures = held.failures.saturating_add(1);
+        let failures = held.failures;
+        let condemned = held.condemned.take();
         held.set_dead();
-        let clean = exit.as_ref().is_some_and(|e| e.code == 0 && !e.oom);
-        let how = describe_exit(exit.as_ref());
+        let clean = condemned.is_none() && exit.as_ref().is_some_and(|e| e.code == 0 && !e.oom);
+        let how = match condemned {
+            Some(why) => format!("was stopped: {why}"),
+            None => describe_exit(exit.as_ref()),
+        };
         held.claim.last_exit = exit;
         held.say(&how);
         match sequel(&policy, clean, held.failures, random) {
@@ -230,47 +256,42 @@ impl Reconciler {
         self.set_timer(&id.slot);
         let text = format!("{} {how}", id.slot);
         let mut effects = vec![self.event(&id.slot, !clean, text)];
+        effects.extend(self.alarm(&id.slot, failures, ran, &policy, &how));
         effects.extend(previous.map(remove));
         effects
     }
 
-    fn on_checked(&mut self, id: &WorkloadId, open: bool, now: Now) -> Vec<Effect> {
-        let Some(held) = self.current(id) else {
-            return Vec::new();
-        };
-        let Stage::Running { since, check } = held.stage else {
-            return Vec::new();
-        };
-        let delay = match check {
-            Check::Sent { delay, .. } => delay,
-            Check::Passed | Check::Due { .. } => return Vec::new(),
-        };
-        let check = if open {
-            held.claim.ready = true;
-            self.changes.report = true;
-            Check::Passed
+    /// Tells an operator of a replica that fails too often, at the fifth time in a row and at each
+    /// doubling, or that runs too briefly, the second time.
+    fn alarm(
+        &self,
+        slot: &SlotId,
+        failures: u32,
+        ran: Option<u64>,
+        policy: &RestartPolicy,
+        how: &str,
+    ) -> Option<Effect> {
+        let text = if failures.is_multiple_of(CRASH_LOOP_FAILURES)
+            && (failures / CRASH_LOOP_FAILURES).is_power_of_two()
+        {
+            format!("alarm: {slot} has failed {failures} times in a row; the last time it {how}")
+        } else if failures == BRIEF_RUNS
+            && policy.condition == RestartCondition::Any
+            && let Some(ran) = ran.filter(|ran| *ran < policy.window_ms)
+        {
+            let seconds = ran.div_ceil(1_000);
+            format!(
+                "alarm: {slot} runs too briefly: it {how} within {seconds} s, {failures} times in \
+                 a row, and is started again and again"
+            )
         } else {
-            Check::again(delay, now.mono)
+            return None;
         };
-        if let Some(held) = self.claims.get_mut(&id.slot) {
-            held.stage = Stage::Running { since, check };
-        }
-        self.set_timer(&id.slot);
-        Vec::new()
+        Some(self.event(slot, true, text))
     }
 }
 
 impl Held {
-    /// Asks whether the first TCP port accepts connections.
-    pub(super) fn ask_port(&self) -> Option<Effect> {
-        let mut endpoints = self.claim.endpoints.iter();
-        let endpoint = endpoints.find(|e| e.protocol == Protocol::Tcp)?;
-        Some(Effect::Runtime(RuntimeCommand::CheckPort {
-            id: self.id(),
-            address: endpoint.address,
-        }))
-    }
-
     /// The next attempt starts at `at`.
     pub(super) fn wait_for_restart(&mut self, at: u64) {
         self.attempt = self.attempt.saturating_add(1);
@@ -296,10 +317,32 @@ pub(super) fn stop_stray(id: WorkloadId) -> Effect {
     })
 }
 
+/// The newest of the lines, within what a claim may carry.
+fn cut_words(lines: Vec<String>) -> Vec<String> {
+    let mut kept = Vec::new();
+    let mut room = MAX_LAST_WORDS_BYTES;
+    for line in lines.into_iter().rev().take(MAX_LAST_WORDS) {
+        let clean = line.chars().filter(|c| !c.is_control());
+        let mut text = String::new();
+        for c in clean {
+            if text.len() + c.len_utf8() > room {
+                break;
+            }
+            text.push(c);
+        }
+        room -= text.len();
+        if !text.is_empty() {
+            kept.push(text);
+        }
+    }
+    kept.reverse();
+    kept
+}
+
 fn describe_exit(exit: Option<&ExitReport>) -> String {
     match exit {
         None => "disappeared".to_owned(),
-        Some(exit) if exit.oom => "ran out of memory and was killed".to_owned(),
+        Some(exit) if exit.oom => "ran out of memory and was killed (OOM)".to_owned(),
         Some(exit) if exit.code > 128 => {
             format!(
                 "was ended by signal {} (exit code {})",

@@ -3,23 +3,15 @@
 use std::sync::Arc;
 
 use dunlin_state::desired::Service;
-use dunlin_state::model::{Claim, Phase, Protocol, Resources, ServiceSpec, SlotId};
+use dunlin_state::model::{
+    Claim, MAX_HISTORY, Phase, PhaseChange, Protocol, Resources, ServiceSpec, SlotId,
+};
 
+use crate::health::{Monitor, Plan};
 use crate::io::{Running, WorkloadId};
 
 /// Characters of a claim's message.
 const MAX_MESSAGE_CHARS: usize = 300;
-
-/// Milliseconds before the second readiness check: a process that binds its port at once is ready
-/// in that time.
-const FIRST_CHECK_DELAY_MS: u64 = 50;
-
-/// Milliseconds between readiness checks at most.
-const MAX_CHECK_DELAY_MS: u64 = 1_000;
-
-/// Milliseconds after which a lost answer to a check is not waited for any more; the shell promises
-/// one within a second.
-pub(super) const CHECK_TIMEOUT_MS: u64 = 2_000;
 
 /// A claim and what the node knows beyond what it reports.
 #[derive(Debug)]
@@ -34,6 +26,10 @@ pub(super) struct Held {
     pub(super) failures: u32,
     /// Failed starts in a row that the runtime calls hopeless.
     pub(super) hopeless: u32,
+    /// Since when it has been ready without a break.
+    pub(super) ready_since: Option<u64>,
+    /// Why it was condemned by a health check.
+    pub(super) condemned: Option<String>,
     /// What the last dead attempt left behind, kept so that its log can be read.
     pub(super) residue: Option<WorkloadId>,
 }
@@ -50,22 +46,11 @@ pub(super) enum Stage {
     /// The runtime was asked to start it at this instant.
     Starting { asked: u64 },
     /// It runs since this instant.
-    Running { since: u64, check: Check },
+    Running { since: u64, health: Monitor },
     /// It ended for good.
     Ended,
     /// It was asked to stop at this instant.
     Stopping { then: Then, asked: u64 },
-}
-
-/// Readiness of a running replica.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Check {
-    /// It is ready.
-    Passed,
-    /// Ask at this instant.
-    Due { at: u64, delay: u64 },
-    /// Asked at this instant.
-    Sent { at: u64, delay: u64 },
 }
 
 /// What follows when a stopping replica has stopped.
@@ -75,22 +60,8 @@ pub(super) enum Then {
     Release,
     /// Start it again by the specification of that moment.
     Restart,
-}
-
-impl Check {
-    pub(super) fn first(now: u64) -> Self {
-        Self::Due {
-            at: now,
-            delay: FIRST_CHECK_DELAY_MS,
-        }
-    }
-
-    pub(super) fn again(delay: u64, now: u64) -> Self {
-        Self::Due {
-            at: now.saturating_add(delay),
-            delay: (delay + delay / 2).min(MAX_CHECK_DELAY_MS),
-        }
-    }
+    /// It was unwell: what comes next is the restart policy's.
+    Recover,
 }
 
 impl Held {
@@ -114,12 +85,15 @@ impl Held {
                 message: None,
                 workload: None,
                 started_at: None,
+                history: Vec::new(),
             },
             spec: Some(Arc::clone(spec)),
             stage: Stage::Waiting { at: mono },
             attempt: 0,
             failures: 0,
             hopeless: 0,
+            ready_since: None,
+            condemned: None,
             residue: None,
         }
     }
@@ -141,6 +115,8 @@ impl Held {
             attempt,
             failures: 0,
             hopeless: 0,
+            ready_since: None,
+            condemned: None,
             residue: None,
         }
     }
@@ -200,25 +176,62 @@ impl Held {
         }
     }
 
-    /// It runs; whether it is ready has to be found out, if it has a TCP port.
+    /// It runs; whether it is ready has to be found out, unless nobody cares.
     pub(super) fn set_running(&mut self, running: Running, wall: u64, now: u64) {
-        let has_tcp = running
-            .endpoints
-            .iter()
-            .any(|e| e.protocol == Protocol::Tcp);
-        let check = if has_tcp {
-            Check::first(now)
-        } else {
-            Check::Passed
-        };
-        self.stage = Stage::Running { since: now, check };
+        let mut endpoints = running.endpoints.iter();
+        let has_tcp = endpoints.any(|e| e.protocol == Protocol::Tcp);
+        let image = running.image_health.as_ref();
+        let plan = Plan::of(self.spec.as_deref(), image, has_tcp);
+        let health = Monitor::new(plan, now);
         self.claim.phase = Phase::Running;
-        self.claim.ready = !has_tcp;
+        self.claim.ready = health.is_ready();
+        self.ready_since = self.claim.ready.then_some(now);
+        self.stage = Stage::Running { since: now, health };
         self.claim.endpoints = running.endpoints;
         self.claim.workload = Some(running.workload);
         self.claim.started_at = Some(wall);
         self.claim.message = None;
         self.hopeless = 0;
+        self.condemned = None;
+    }
+
+    /// Forgets earlier failures of a replica that was ready for long enough. Running alone is not
+    /// enough: one that is restarted for its health ran for long, and was never well.
+    pub(super) fn forgive(&mut self, now: u64) {
+        let policy = self.spec.as_ref().map(|s| s.restart.clone());
+        let window = policy.unwrap_or_default().window_ms;
+        let since = self.ready_since.take();
+        if since.is_some_and(|since| now.saturating_sub(since) >= window) {
+            self.failures = 0;
+        }
+    }
+
+    /// Adds the step to its history, if it has changed since the last one.
+    pub(super) fn note_step(&mut self, wall: u64) {
+        let (phase, ready) = (self.claim.phase, self.claim.ready);
+        let last = self.claim.history.last();
+        if phase == Phase::Claimed || last.is_some_and(|l| (l.phase, l.ready) == (phase, ready)) {
+            return;
+        }
+        let ended = match phase {
+            Phase::BackOff | Phase::CrashLoop | Phase::Completed | Phase::Failed => true,
+            Phase::Claimed
+            | Phase::Preparing
+            | Phase::Starting
+            | Phase::Running
+            | Phase::Stopping => false,
+        };
+        let exit = self.claim.last_exit.as_ref().filter(|_| ended);
+        if self.claim.history.len() >= MAX_HISTORY {
+            self.claim.history.remove(0);
+        }
+        self.claim.history.push(PhaseChange {
+            at: wall,
+            phase,
+            ready,
+            exit: exit.map(|e| e.code),
+            oom: exit.is_some_and(|e| e.oom),
+        });
     }
 
     /// It does not run any more.

@@ -10,6 +10,7 @@
 
 mod acts;
 mod boot;
+mod checks;
 mod events;
 mod held;
 mod restart;
@@ -34,7 +35,7 @@ use crate::io::{Event, RuntimeCommand, Workload};
 use crate::liveness::Standing;
 use crate::placement::{NodeView, Reason, Verdict, judge};
 use crate::timers::Timers;
-use held::{CHECK_TIMEOUT_MS, Check, Held, Stage};
+use held::{Held, Stage};
 
 /// Milliseconds for which a node refuses a revision that it failed to start.
 const REFUSE_MS: u64 = 60_000;
@@ -181,6 +182,11 @@ impl Reconciler {
         view
     }
 
+    /// Writes the steps that claims have made into their histories.
+    pub(crate) fn note_steps(&mut self, wall: u64) {
+        self.claims.values_mut().for_each(|h| h.note_step(wall));
+    }
+
     /// Tells and forgets what has changed.
     pub(crate) fn take_changes(&mut self) -> Changes {
         std::mem::take(&mut self.changes)
@@ -312,19 +318,7 @@ impl Reconciler {
                 let start = start_command(held, world);
                 effects.extend(start.map(Effect::Runtime));
             }
-            Stage::Running { since, check } => match check {
-                Check::Due { at, delay } if at <= now.mono => {
-                    effects.extend(held.ask_port());
-                    let at = now.mono;
-                    let check = Check::Sent { at, delay };
-                    held.stage = Stage::Running { since, check };
-                }
-                Check::Sent { at, delay } if at + CHECK_TIMEOUT_MS <= now.mono => {
-                    let check = Check::again(delay, now.mono);
-                    held.stage = Stage::Running { since, check };
-                }
-                Check::Due { .. } | Check::Sent { .. } | Check::Passed => {}
-            },
+            Stage::Running { .. } => return self.run_checks(slot, now),
             Stage::Stopping { then, asked } if held.stop_again_at(asked) <= now.mono => {
                 effects.push(Effect::Runtime(stop_command(held)));
                 let asked = now.mono;
@@ -384,11 +378,7 @@ impl Held {
     fn due(&self) -> Option<u64> {
         match self.stage {
             Stage::Waiting { at } => Some(at),
-            Stage::Running { check, .. } => match check {
-                Check::Passed => None,
-                Check::Due { at, .. } => Some(at),
-                Check::Sent { at, .. } => Some(at.saturating_add(CHECK_TIMEOUT_MS)),
-            },
+            Stage::Running { ref health, .. } => health.poll_timeout(),
             Stage::Stopping { asked, .. } => Some(self.stop_again_at(asked)),
             Stage::Starting { asked } => Some(asked.saturating_add(START_PATIENCE_MS)),
             Stage::Recovering | Stage::Parked | Stage::Ended => None,

@@ -63,7 +63,7 @@ impl Inner {
         let ended = self.waiters.wait(&container);
         let found = engine.inspect(&container).await.ok()?;
         let state = found.state.clone().unwrap_or_default();
-        let running = self.running_labelled(engine, &labelled, &found);
+        let running = self.running_labelled(engine, &labelled, &found).await;
         let adopted = |exited| Adopted {
             running,
             revision: labelled.revision,

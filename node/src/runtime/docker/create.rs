@@ -4,13 +4,10 @@ use std::collections::HashMap;
 use std::net::IpAddr;
 
 use bollard::models::{
-    ContainerCreateBody, HealthConfig, HostConfig, HostConfigLogConfig, Mount, MountType,
-    PortBinding, PortMap,
+    ContainerCreateBody, HostConfig, HostConfigLogConfig, Mount, MountType, PortBinding, PortMap,
 };
 use dunlin_core::io::Workload;
-use dunlin_state::model::{
-    HealthCheck, HealthTest, PortSpec, Protocol, PublishMode, Resources, VolumeMount,
-};
+use dunlin_state::model::{PortSpec, Protocol, PublishMode, Resources, VolumeMount};
 
 use super::super::{LOG_FILE_BYTES, environment};
 use super::naming::Owner;
@@ -41,7 +38,7 @@ pub(super) fn container(
         labels: Some(owner.labels(workload)),
         exposed_ports: some(&exposed),
         stop_signal: spec.stop_signal.clone(),
-        healthcheck: spec.health.as_ref().map(health),
+        healthcheck: Some(super::health::none()),
         host_config: Some(HostConfig {
             log_config: Some(log_config()),
             port_bindings: Some(bindings(&spec.ports, publish_on)),
@@ -167,23 +164,6 @@ fn mount(workload: &Workload, volume: &VolumeMount) -> Mount {
         target: Some(volume.target.clone()),
         read_only: Some(volume.read_only),
         ..Mount::default()
-    }
-}
-
-fn health(check: &HealthCheck) -> HealthConfig {
-    let nanos = |ms: u64| (ms > 0).then(|| clamp(ms).saturating_mul(NANOS));
-    let test = match &check.test {
-        HealthTest::None => vec!["NONE".to_owned()],
-        HealthTest::Exec(command) => [&["CMD".to_owned()], &command[..]].concat(),
-        HealthTest::Shell(line) => vec!["CMD-SHELL".to_owned(), line.clone()],
-    };
-    HealthConfig {
-        test: Some(test),
-        interval: nanos(check.interval_ms),
-        timeout: nanos(check.timeout_ms),
-        retries: Some(check.retries.into()),
-        start_period: nanos(check.start_period_ms),
-        ..HealthConfig::default()
     }
 }
 

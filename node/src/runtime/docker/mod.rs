@@ -26,13 +26,16 @@ use dunlin_core::io::{Workload, WorkloadId};
 use futures::future::{BoxFuture, FutureExt as _};
 use tokio::sync::{Semaphore, watch};
 
+use super::execute::Executed;
 use super::logs::{LogChunk, LogError, LogQuery};
 use super::{Found, Live, Runtime, RuntimesConfig, StartContext, StartError};
 
 mod adopt;
 mod connect;
 mod create;
+mod execute;
 mod follow;
+mod health;
 mod naming;
 mod read_log;
 mod start;
@@ -183,6 +186,15 @@ impl Runtime for DockerRuntime {
 
     fn remove<'a>(&'a self, id: &'a WorkloadId) -> BoxFuture<'a, ()> {
         self.inner.clone().remove(id).boxed()
+    }
+
+    fn execute<'a>(
+        &'a self,
+        id: &'a WorkloadId,
+        command: &'a [String],
+        limit: Duration,
+    ) -> BoxFuture<'a, Option<Result<Executed, String>>> {
+        self.inner.execute(id, command, limit).boxed()
     }
 
     fn logs<'a>(

@@ -69,7 +69,7 @@ impl Inner {
                 // It may have ended before anyone waited.
                 self.review(&engine, &container, None).await;
                 Ok(Live {
-                    running: self.running(&engine, workload, &found),
+                    running: self.running(&engine, workload, &found).await,
                     ended,
                 })
             }
@@ -103,7 +103,7 @@ impl Inner {
             .await
             .map_err(|error| refused("inspect", &error))?;
         Ok(Live {
-            running: self.running(engine, workload, &found),
+            running: self.running(engine, workload, &found).await,
             ended,
         })
     }
@@ -229,13 +229,18 @@ impl Inner {
         }
     }
 
-    fn running(
+    async fn running(
         &self,
         engine: &Engine,
         workload: &Workload,
         found: &ContainerInspectResponse,
     ) -> Running {
-        self.running_with(engine, workload.id.clone(), &workload.spec.ports, found)
+        let id = workload.id.clone();
+        let running = self.running_with(engine, id, &workload.spec.ports, found);
+        Running {
+            image_health: self.image_health(engine, found).await,
+            ..running
+        }
     }
 
     fn running_with(
@@ -268,11 +273,12 @@ impl Inner {
             id,
             workload: container.chars().take(12).collect(),
             endpoints,
+            image_health: None,
         }
     }
 
     /// The same for a container of which only the labels are known.
-    pub(super) fn running_labelled(
+    pub(super) async fn running_labelled(
         &self,
         engine: &Engine,
         labelled: &Labelled,
@@ -283,7 +289,11 @@ impl Inner {
             .iter()
             .filter_map(|name| create::parse_port(name))
             .collect();
-        self.running_with(engine, labelled.id.clone(), &ports, found)
+        let running = self.running_with(engine, labelled.id.clone(), &ports, found);
+        Running {
+            image_health: self.image_health(engine, found).await,
+            ..running
+        }
     }
 
     /// Where a port is published on the host.

@@ -52,6 +52,7 @@ impl Inner {
                     id: id.clone(),
                     workload: String::new(),
                     endpoints: Vec::new(),
+                    image_health: None,
                 },
                 revision: spec.revision.clone(),
                 exited: Some((code, oom)),

@@ -21,10 +21,11 @@
 //! Needs Linux 5.3 (`pidfd_open`).
 
 use std::ffi::OsString;
-use std::io;
+use std::io::{self, Write as _};
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use dunlin_core::io::{Running, Workload, WorkloadId};
 use dunlin_state::model::Endpoint;
@@ -32,10 +33,11 @@ use futures::future::{BoxFuture, FutureExt as _};
 use tokio::sync::Semaphore;
 use tracing::warn;
 
+use super::execute::{self, Executed};
 use super::logs::{LogChunk, LogError, LogQuery};
 use super::{Found, Live, OpenError, Runtime, RuntimesConfig, StartContext, StartError, signal};
-use crate::supervisor::cgroup::Hierarchy;
-use crate::supervisor::{Paths, RunRecord};
+use crate::supervisor::cgroup::{CgroupPlan, Hierarchy};
+use crate::supervisor::{Paths, RunRecord, beside};
 
 mod adopt;
 mod directory;
@@ -147,6 +149,15 @@ impl Runtime for ProcessRuntime {
         .boxed()
     }
 
+    fn execute<'a>(
+        &'a self,
+        id: &'a WorkloadId,
+        command: &'a [String],
+        limit: Duration,
+    ) -> BoxFuture<'a, Option<Result<Executed, String>>> {
+        self.inner.execute(id, command, limit).boxed()
+    }
+
     fn logs<'a>(
         &'a self,
         query: &'a LogQuery,
@@ -166,6 +177,32 @@ impl Runtime for ProcessRuntime {
 }
 
 impl Inner {
+    /// Runs a command with the environment of an attempt, in its cgroup where it has one.
+    async fn execute(
+        &self,
+        id: &WorkloadId,
+        words: &[String],
+        limit: Duration,
+    ) -> Option<Result<Executed, String>> {
+        let (paths, words) = (self.paths(id), words.to_vec());
+        let prepared = blocking(move || {
+            let runs = paths.directory().exists() && matches!(is_held(&paths), Ok(true));
+            runs.then(|| beside(&paths, &words))
+        });
+        let (command, cgroup) = match prepared.await?? {
+            Ok(prepared) => prepared,
+            Err(reason) => return Some(Err(reason)),
+        };
+        // It ends with the workload then, and counts against the workload's limits, as in a
+        // container. Where it cannot enter, only that is lost.
+        let enter = move |pid: u32| {
+            for mut procs in cgroup.iter().flat_map(CgroupPlan::open_procs) {
+                let _ = procs.write_all(pid.to_string().as_bytes());
+            }
+        };
+        Some(execute::run(command, limit, enter).await)
+    }
+
     /// What the engine is told of an attempt that runs.
     fn running(&self, id: &WorkloadId, record: &RunRecord) -> Running {
         let endpoints = record
@@ -181,6 +218,7 @@ impl Inner {
             id: id.clone(),
             workload: format!("pid {}", record.workload.pid),
             endpoints,
+            image_health: None,
         }
     }
 

@@ -4,7 +4,7 @@
 //! lives, what runs, what answers. [`starts`] looks at what is started and [`times`] at how long
 //! things take; [`rest`] says what is still wrong when all should be well.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use dunlin_core::io::WorkloadId;
@@ -12,15 +12,21 @@ use dunlin_state::model::{
     Availability, HostPort, NodeId, NodeRegister, Phase, Resources, Slot, SlotId, beats,
 };
 
-use super::world::World;
+use super::world::{SECOND, World};
 
 mod rest;
 mod starts;
 mod times;
 
 pub(super) use rest::at_rest;
-pub(super) use starts::{false_downs, forget_epoch, removal_is_harmless, start_is_needed};
+pub(super) use starts::{
+    false_downs, forget_epoch, no_restart_storm, removal_is_harmless, start_is_needed,
+};
 pub(super) use times::{forget_crash, forget_lost, observe, watch_crash};
+
+/// For so many microseconds after it has recovered, a replica may be stopped for its illness: an
+/// answer is on its way for as long as a probe may take.
+const ILLNESS_IS_NOTICED: u64 = SECOND;
 
 /// What is being waited for, and what holds in this run.
 #[derive(Debug, Default)]
@@ -35,6 +41,8 @@ pub struct Watch {
     downed: BTreeSet<(usize, usize)>,
     /// The newest start of each slot: its epoch, host and time.
     epochs: BTreeMap<SlotId, (u64, usize, u64)>,
+    /// When each host started each slot, lately.
+    starts: BTreeMap<(usize, SlotId), VecDeque<u64>>,
     /// Whether claims survive somewhere all the time, so that epochs are never counted anew.
     pub(super) epochs_are_kept: bool,
     /// Whether a replica that moves is a fault: nothing dies.
@@ -106,7 +114,9 @@ pub(super) fn stop_is_justified(
     if reason != Reason::Beaten {
         forget_epoch(world, id);
     }
-    if !was_serving || !truly_answers {
+    let recently = world.now.saturating_sub(ILLNESS_IS_NOTICED);
+    let was_unwell = world.hosts[host].runtime.was_unwell_since(id, recently);
+    if !was_serving || !truly_answers || was_unwell {
         return;
     }
     match reason {

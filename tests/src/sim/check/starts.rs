@@ -128,3 +128,31 @@ pub(in crate::sim) fn false_downs(world: &mut World, host: usize) {
         }
     }
 }
+
+/// Starts of one slot on one host within [`STORM`] that are still no storm. A replica that dies at
+/// once is started with delays of 0.5 s, 1 s, 2 s and 4 s, and its revision may change meanwhile.
+const STORM_STARTS: usize = 12;
+
+/// The microseconds in which they are counted.
+const STORM: u64 = 10 * SECOND;
+
+/// No replica is started again and again in quick succession, whatever it does.
+pub(in crate::sim) fn no_restart_storm(world: &mut World, host: usize, id: &WorkloadId) {
+    let now = world.now;
+    let starts = world
+        .watch
+        .starts
+        .entry((host, id.slot.clone()))
+        .or_default();
+    starts.push_back(now);
+    while starts.front().is_some_and(|at| at + STORM < now) {
+        starts.pop_front();
+    }
+    if starts.len() > STORM_STARTS {
+        let count = starts.len();
+        let slot = &id.slot;
+        world.violation(format!(
+            "storm: n{host} has started {slot} {count} times in 10 s"
+        ));
+    }
+}

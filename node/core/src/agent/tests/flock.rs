@@ -409,10 +409,14 @@ impl Flock {
                     id: workload,
                     code: 143,
                     oom: false,
+                    last_words: Vec::new(),
                 }
             }
             RuntimeCommand::Remove { .. } => return,
-            RuntimeCommand::CheckPort { id, .. } => RuntimeEvent::PortChecked { id, open: true },
+            RuntimeCommand::Probe(order) => RuntimeEvent::Probed {
+                id: order.id,
+                result: Ok(()),
+            },
         };
         self.push(RUNTIME, id, Delivery::Runtime(event));
     }
@@ -451,6 +455,7 @@ impl Flock {
             id: workload,
             code,
             oom: false,
+            last_words: Vec::new(),
         };
         self.push(0, id, Delivery::Runtime(event));
     }
@@ -507,6 +512,7 @@ fn running(id: &WorkloadId) -> Running {
         id: id.clone(),
         workload: format!("{id:?}"),
         endpoints: Vec::new(),
+        image_health: None,
     }
 }
 

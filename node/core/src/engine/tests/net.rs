@@ -365,7 +365,10 @@ impl Net {
                 RuntimeEvent::Lost(workload)
             }
             RuntimeCommand::Remove { .. } => return,
-            RuntimeCommand::CheckPort { id, .. } => RuntimeEvent::PortChecked { id, open: true },
+            RuntimeCommand::Probe(order) => RuntimeEvent::Probed {
+                id: order.id,
+                result: Ok(()),
+            },
         };
         self.push(RUNTIME, id, Input::Runtime(event));
     }
@@ -405,5 +408,6 @@ fn running(id: &WorkloadId) -> Running {
         id: id.clone(),
         workload: "w".to_owned(),
         endpoints: Vec::new(),
+        image_health: None,
     }
 }
