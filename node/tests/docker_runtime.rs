@@ -298,8 +298,8 @@ async fn commands_run_inside_containers_and_are_killed_when_they_hang() {
     let told = lab.probe(&running.id, hangs, 2_000).await;
     assert_eq!(told, Err("no answer within 2 s".to_owned()));
     if rustix::process::geteuid().is_root() {
-        // No other process of the container has this argument.
-        let left = command("! grep -q 1000 /proc/[0-9]*/cmdline");
+        // Nothing in the container has this argument; written so that the search misses itself.
+        let left = command("! grep -q '100[0]' /proc/[0-9]*/cmdline");
         let deadline = Instant::now() + Duration::from_secs(30);
         while lab.probe(&running.id, left.clone(), 10_000).await.is_err() {
             assert!(Instant::now() < deadline, "the command is still there");
