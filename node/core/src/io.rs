@@ -9,8 +9,7 @@ use dunlin_gossip::membership::{MemberId, Profile};
 use dunlin_gossip::replication::{PersistId, ProposalId};
 use dunlin_state::desired::{Command, Rejection};
 use dunlin_state::model::{
-    Claim, Endpoint, Facts, HealthCheck, HttpTest, NodeId, Resources, ServiceSpec, SlotId,
-    VipRange,
+    Claim, Endpoint, Facts, HealthCheck, HttpTest, NodeId, Resources, ServiceSpec, SlotId, VipRange,
 };
 
 use crate::wire::PeerMessage;
