@@ -1,8 +1,10 @@
-//! Names for services: answers DNS queries from the current route table.
+//! Names for services: answers DNS queries from the current route table, and passes other names on
+//! to the host's resolvers.
 //!
-//! [`zone`] turns one snapshot of the route table into an index of ready records and looks names up
-//! in it; it is pure. [`respond()`] turns the bytes of a query into the bytes of its answer, also
-//! without touching the world. [`server`] carries both over UDP and TCP.
+//! [`zone`] turns one snapshot of the route table into an index of encoded records and looks names
+//! up in it; it is pure. [`respond()`] turns the bytes of a query into the bytes of its answer, also
+//! without touching the world. [`DnsServer`] carries both over UDP and TCP and decides who is served, and
+//! asks others about other names ([`Upstreams`]).
 //!
 //! # Which names there are
 //!
@@ -10,29 +12,33 @@
 //!
 //! | name | A, AAAA | SRV |
 //! |---|---|---|
-//! | `<service>.<namespace>` | the addresses of its ready replicas, some of them in turn | every port of every ready replica |
+//! | `<service>.<namespace>` | its virtual addresses | every port of every ready replica |
 //! | `tasks.<service>.<namespace>` | the addresses of all its ready replicas | |
 //! | `<slot>.<service>.<namespace>` | that replica | |
 //! | `_<port>._tcp.<service>.<namespace>` | | that port of every ready replica |
+//! | `<node>.node` | that node | |
 //!
-//! and, for an address that belongs to one ready replica alone, its reverse name. A service that
-//! exists and has no ready replica keeps its names and answers with no records; only what does not
-//! exist is denied.
+//! and, for an address that belongs to one service, one ready replica or one node alone, its
+//! reverse name. A service that exists and has no ready replica keeps its names; only what does not
+//! exist is denied. `docs/protocols/dns.md` has the rest: lifetimes, limits, who is refused.
 //!
 //! # What is not here
 //!
-//! - Services have no virtual addresses yet. So a service's name gives addresses of replicas, and
-//!   where replicas share their host's address (host processes do) only SRV tells their ports.
-//! - Nothing is forwarded: a name outside the suffix is refused, and recursion is not offered.
-//!   Point a resolver here for the suffix alone.
-//! - It is no open resolver: who is neither on this host nor let in by the caller is refused.
+//! - No signatures (DNSSEC) for the cluster's own names, no zone transfers, no dynamic updates.
+//! - It resolves nothing itself: other names are asked of the resolvers that the host has.
 
-pub mod respond;
-pub mod server;
+mod answer;
+mod forward;
+mod respond;
+mod server;
 mod suffix;
+mod wire;
 pub mod zone;
 
-pub use respond::{Transport, respond};
+pub use answer::Manner;
+pub use forward::Upstreams;
+pub use respond::{Outcome, respond};
 pub use server::{Allow, BindError, DnsServer, ServeError};
 pub use suffix::{BadSuffix, Suffix};
-pub use zone::{Answer, Rotated, Zone};
+pub use wire::{Edns, Packet, Query, Transport, WireName};
+pub use zone::{Found, RecordSet, Zone};

@@ -27,6 +27,21 @@ impl Suffix {
     /// protocol and two labels of 63), and a whole name has 255 (RFC 1035, 2.3.4).
     pub const MAX_LENGTH: usize = 100;
 
+    /// How many labels it has.
+    pub(crate) fn labels(&self) -> usize {
+        self.0.iter().count()
+    }
+
+    /// Its labels in wire form, without the root label.
+    pub(crate) fn wire(&self) -> Vec<u8> {
+        let mut wire = Vec::new();
+        for label in self.0.iter() {
+            wire.push(u8::try_from(label.len()).unwrap_or_default());
+            wire.extend_from_slice(label);
+        }
+        wire
+    }
+
     /// The suffix as an absolute domain name.
     pub fn name(&self) -> &Name {
         &self.0

@@ -30,10 +30,24 @@ pub struct UpConfig {
     pub profile: Profile,
     /// Whether to look for peers on the local network.
     pub mdns: bool,
-    /// Where to answer DNS queries for service names; nowhere when absent.
-    pub dns: Option<SocketAddr>,
+    /// Where to answer DNS queries.
+    pub dns: DnsChoice,
     /// The domain that service names are under; `dunlin.internal` when absent.
     pub dns_suffix: Option<String>,
+    /// Resolvers that are asked about other names; those of the host when there are none.
+    pub upstream_dns: Vec<SocketAddr>,
     /// Move a damaged state file aside and fetch the state from peers, even when none is known.
     pub recover: bool,
+}
+
+/// Where a node answers DNS queries.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum DnsChoice {
+    /// At the first of the usual places that can be had.
+    #[default]
+    Auto,
+    /// Nowhere.
+    Off,
+    /// Here, or the node does not start.
+    At(SocketAddr),
 }

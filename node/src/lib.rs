@@ -17,7 +17,7 @@ pub mod supervisor;
 mod ticket;
 
 pub use cluster::ClusterError;
-pub use config::UpConfig;
+pub use config::{DnsChoice, UpConfig};
 pub use daemon::{UpError, run};
 pub use dunlin_gossip::membership::Profile;
 pub use ticket::{BadTicket, Ticket};

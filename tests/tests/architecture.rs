@@ -58,7 +58,6 @@ const OWNERS: &[(&str, &str)] = &[
     ("redb", "dunlin-node"),
     ("axum", "dunlin-node"),
     ("quinn", "dunlin-lb"),
-    ("hickory-server", "dunlin-dns"),
     ("saphyr-parser", "dunlin"),
 ];
 

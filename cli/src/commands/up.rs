@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use clap::{Args, ValueEnum};
 use dunlin_api::Exit;
 use dunlin_api::client::Host;
-use dunlin_node::{ClusterError, Profile, UpConfig, UpError};
+use dunlin_node::{ClusterError, DnsChoice, Profile, UpConfig, UpError};
 use dunlin_state::model::RuntimeKind;
 use tracing_subscriber::EnvFilter;
 
@@ -61,12 +61,16 @@ pub struct UpArgs {
     /// Do not look for peers on the local network
     #[arg(long)]
     pub no_mdns: bool,
-    /// Answer DNS queries for service names here, over UDP and TCP
-    #[arg(long, value_name = "ADDR:PORT")]
-    pub dns: Option<SocketAddr>,
+    /// Answer DNS queries here, over UDP and TCP; `off` for nowhere [default: port 53 of the first
+    /// virtual address where that is permitted, else 127.0.0.1:5300]
+    #[arg(long, value_name = "ADDR:PORT", value_parser = dns_choice)]
+    pub dns: Option<DnsChoice>,
     /// The domain of service names [default: dunlin.internal]
-    #[arg(long, value_name = "DOMAIN", requires = "dns")]
+    #[arg(long, value_name = "DOMAIN")]
     pub dns_suffix: Option<String>,
+    /// Ask this resolver about other names; may be given again [default: those of /etc/resolv.conf]
+    #[arg(long, value_name = "ADDR", value_parser = upstream)]
+    pub upstream_dns: Vec<SocketAddr>,
     /// Move a damaged state file aside and fetch the state from peers
     #[arg(long)]
     pub recover: bool,
@@ -81,6 +85,25 @@ pub struct UpArgs {
         value_name = "FILTER"
     )]
     pub log_level: String,
+}
+
+/// Reads an address with a port, or `off`.
+fn dns_choice(text: &str) -> Result<DnsChoice, String> {
+    if text == "off" {
+        return Ok(DnsChoice::Off);
+    }
+    let wrong = "use an address and a port such as 127.0.0.1:5300 or [::1]:5300, or off";
+    text.parse()
+        .map(DnsChoice::At)
+        .map_err(|_not| wrong.to_owned())
+}
+
+/// Reads the address of a resolver, with a port if it is not 53.
+fn upstream(text: &str) -> Result<SocketAddr, String> {
+    let alone = text.parse::<IpAddr>().map(|ip| SocketAddr::new(ip, 53));
+    alone
+        .or_else(|_more| text.parse())
+        .map_err(|_not| "use an address such as 9.9.9.9 or 192.168.1.1:5353".to_owned())
 }
 
 /// A choice of runtimes.
@@ -168,7 +191,8 @@ fn config(args: UpArgs, global: &Global) -> Result<UpConfig, Failure> {
         }
     }
     Ok(UpConfig {
-        dns: args.dns,
+        dns: args.dns.unwrap_or_default(),
+        upstream_dns: args.upstream_dns,
         dns_suffix: args.dns_suffix,
         data_dir: args.data_dir.unwrap_or_else(default_data_dir),
         name: args.name,
@@ -238,7 +262,8 @@ mod tests {
         let config = read(
             "dunlin up --data-dir /d --name n1 --advertise 10.0.0.1 --port 7500 \
              --api unix:///d/x.sock --join t --runtime docker --label a=b --label c= \
-             --profile wan --no-mdns --recover",
+             --profile wan --no-mdns --recover --dns off --dns-suffix prod.example \
+             --upstream-dns 9.9.9.9 --upstream-dns [::1]:5353",
         );
         let config = config.unwrap();
         assert_eq!(config.data_dir, PathBuf::from("/d"));
@@ -252,6 +277,10 @@ mod tests {
         assert_eq!(config.labels["c"], "");
         assert_eq!(config.profile, Profile::Wan);
         assert!(!config.mdns && config.recover);
+        assert_eq!(config.dns, DnsChoice::Off);
+        assert_eq!(config.dns_suffix.as_deref(), Some("prod.example"));
+        let upstreams = ["9.9.9.9:53", "[::1]:5353"].map(|a| a.parse().unwrap());
+        assert_eq!(config.upstream_dns, upstreams);
     }
 
     #[test]
@@ -273,6 +302,9 @@ mod tests {
         assert_eq!(config.port, 7400);
         assert_eq!(config.runtime, RuntimeKind::Auto);
         assert_eq!(config.profile, Profile::Lan);
+        assert_eq!(config.dns, DnsChoice::Auto);
+        let at = read("dunlin up --dns 127.0.0.1:5300").unwrap().dns;
+        assert_eq!(at, DnsChoice::At("127.0.0.1:5300".parse().unwrap()));
         assert!(config.mdns && !config.recover);
     }
 

@@ -180,7 +180,7 @@ mod tests {
 
     async fn serving(replicas: u32) -> (SocketAddr, CancellationToken) {
         let server = DnsServer::bind(([127, 0, 0, 1], 0).into()).await.unwrap();
-        let address = server.local_addr();
+        let address = server.addresses()[0];
         let mut table = RouteTable::default();
         let route = ServiceRoute {
             ports: vec![PortSpec {

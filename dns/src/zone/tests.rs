@@ -1,9 +1,16 @@
-use std::net::SocketAddr;
+use std::collections::BTreeSet;
+use std::net::{Ipv4Addr, SocketAddr};
 
-use dunlin_state::model::{Endpoint, NodeId, PortSpec, Slot};
+use dunlin_state::model::{Endpoint, NodeId, PortSpec, Protocol, Slot, VipIndex};
+use dunlin_state::route::{Backend, NodeRoute};
+use hickory_proto::op::{Message, MessageType, OpCode, Query as Asked, ResponseCode};
+use hickory_proto::rr::RData;
 use proptest::prelude::*;
 
 use super::*;
+use crate::answer::Manner;
+use crate::respond::{Outcome, respond};
+use crate::wire::Transport;
 
 fn key(text: &str) -> ServiceKey {
     text.parse().unwrap()
@@ -31,67 +38,106 @@ fn port(target: u16, protocol: Protocol) -> PortSpec {
     }
 }
 
-/// `web`: three replicas on two addresses; `db` in `prod`: none ready; `agent`: one per node, v6.
+fn node(name: &str, address: &str) -> NodeRoute {
+    NodeRoute {
+        name: name.to_owned(),
+        address: address.parse().ok(),
+        ..NodeRoute::default()
+    }
+}
+
+fn service(ports: &[PortSpec], backends: Vec<Backend>) -> ServiceRoute {
+    ServiceRoute {
+        ports: ports.to_vec(),
+        backends,
+        ..ServiceRoute::default()
+    }
+}
+
+/// `web`: three replicas on two addresses; `db` in `prod`: none ready; `agent`: one per node, v6;
+/// `shop` has virtual addresses; two daemons on one host and one on another.
 fn table() -> RouteTable {
     use Protocol::{Tcp, Udp};
-    let mut table = RouteTable::default();
-    table.services.insert(
-        key("web"),
-        ServiceRoute {
-            ports: vec![port(80, Tcp), port(53, Udp)],
-            backends: vec![
-                backend(
-                    0,
-                    1,
-                    &[(80, Tcp, "10.0.0.1:8001"), (53, Udp, "10.0.0.1:9001")],
-                ),
-                backend(1, 2, &[(80, Tcp, "10.0.0.2:8002")]),
-                backend(2, 2, &[(80, Tcp, "10.0.0.2:8003")]),
-            ],
-            ..ServiceRoute::default()
-        },
+    let range = VipRange::new(
+        Some(Ipv4Addr::new(10, 93, 0, 0)),
+        Some("fd12:93::".parse().unwrap()),
     );
-    table.services.insert(
-        key("prod/db"),
-        ServiceRoute {
-            ports: vec![port(5432, Tcp)],
-            ..ServiceRoute::default()
-        },
-    );
+    let mut table = RouteTable {
+        range,
+        ..RouteTable::default()
+    };
+    let web = vec![
+        backend(
+            0,
+            1,
+            &[(80, Tcp, "10.0.0.1:8001"), (53, Udp, "10.0.0.1:9001")],
+        ),
+        backend(1, 2, &[(80, Tcp, "10.0.0.2:8002")]),
+        backend(2, 2, &[(80, Tcp, "10.0.0.2:8003")]),
+    ];
     let mut agent = backend(0, 7, &[(1, Tcp, "[fd00::7]:1"), (2, Tcp, "0.0.0.0:2")]);
     agent.slot = Slot::Node(agent.node);
-    table.services.insert(
-        key("agent"),
-        ServiceRoute {
-            ports: vec![port(1, Tcp)],
-            backends: vec![agent],
-            ..ServiceRoute::default()
-        },
-    );
+    let shop = ServiceRoute {
+        vip: range.of(VipIndex::nth(0)),
+        ..service(
+            &[port(80, Tcp)],
+            vec![backend(0, 1, &[(80, Tcp, "10.0.0.9:80")])],
+        )
+    };
+    table.services = BTreeMap::from([
+        (key("web"), service(&[port(80, Tcp), port(53, Udp)], web)),
+        (key("prod/db"), service(&[port(5432, Tcp)], Vec::new())),
+        (key("agent"), service(&[port(1, Tcp)], vec![agent])),
+        (key("shop"), shop),
+        (key("node/other"), service(&[], Vec::new())),
+        (key("node/n1"), service(&[], Vec::new())),
+    ]);
+    table.nodes = BTreeMap::from([
+        (NodeId::from_bytes([1; 32]), node("n1", "192.0.2.1:7400")),
+        (NodeId::from_bytes([2; 32]), node("n2", "192.0.2.2:7400")),
+        (NodeId::from_bytes([3; 32]), node("n3", "192.0.2.2:7500")),
+        (NodeId::from_bytes([4; 32]), node("n4", "")),
+    ]);
     table
 }
 
 fn zone() -> Zone {
-    Zone::new(&Suffix::default(), &table(), 9)
+    Zone::new(&Suffix::default(), &table())
+}
+
+/// The answer as hickory reads it.
+fn answer(zone: &Zone, name: &str, kind: RecordType, turn: u32) -> Option<Message> {
+    let mut message = Message::new(7, MessageType::Query, OpCode::Query);
+    message.add_query(Asked::query(Name::from_ascii(name).unwrap(), kind));
+    let (packet, mut reply) = (message.to_vec().unwrap(), Vec::new());
+    let manner = Manner { recursion: false };
+    match respond(zone, &packet, Transport::Tcp, manner, turn, &mut reply) {
+        Outcome::Answered => Some(Message::from_vec(&reply).unwrap()),
+        Outcome::Elsewhere(_) => None,
+        Outcome::Silent => panic!("it is a query"),
+    }
 }
 
 /// An answer as text: the code, or the records' data, sorted.
-fn ask(zone: &Zone, name: &str, qtype: RecordType) -> String {
-    match zone.answer(&Name::from_ascii(name).unwrap(), qtype, 0) {
-        Answer::NotOurs => "not ours".to_owned(),
-        Answer::NoSuchName { .. } => "no such name".to_owned(),
-        Answer::Empty { .. } => "empty".to_owned(),
-        Answer::Records { answers, .. } => {
-            let mut data: Vec<_> = answers.iter().map(|r| r.data.to_string()).collect();
-            data.sort();
-            data.join(", ")
-        }
+fn ask(zone: &Zone, name: &str, kind: RecordType) -> String {
+    let Some(message) = answer(zone, name, kind, 0) else {
+        return "not ours".to_owned();
+    };
+    let asked = Name::from_ascii(name).unwrap();
+    assert!(message.answers.iter().all(|r| r.name == asked), "{name}");
+    let mut data: Vec<_> = message.answers.iter().map(|r| r.data.to_string()).collect();
+    data.sort();
+    match (message.metadata.response_code, data.is_empty()) {
+        (ResponseCode::NXDomain, true) => "no such name".to_owned(),
+        (ResponseCode::NoError, true) => "empty".to_owned(),
+        (ResponseCode::NoError, false) => data.join(", "),
+        other => panic!("{name}: {other:?}"),
     }
 }
 
 #[test]
 fn answers_each_kind_of_name() {
-    use RecordType::{A, AAAA, ANY, MX, NS, PTR, SOA, SRV};
+    use RecordType::{A, AAAA, ANY, HTTPS, MX, NS, PTR, SOA, SRV};
     let node = Slot::Node(NodeId::from_bytes([7; 32])).to_string();
     let by_node = format!("{node}.agent.default.dunlin.internal.");
     let cases = [
@@ -99,6 +145,7 @@ fn answers_each_kind_of_name() {
         ("WEB.Default.dunlin.INTERNAL.", A, "10.0.0.1, 10.0.0.2"),
         ("web.default.dunlin.internal.", AAAA, "empty"),
         ("web.default.dunlin.internal.", MX, "empty"),
+        ("web.default.dunlin.internal.", HTTPS, "empty"),
         ("web.default.dunlin.internal.", ANY, "10.0.0.1, 10.0.0.2"),
         (
             "tasks.web.default.dunlin.internal.",
@@ -115,28 +162,50 @@ fn answers_each_kind_of_name() {
         ("agent.default.dunlin.internal.", AAAA, "fd00::7"),
         ("agent.default.dunlin.internal.", A, "empty"),
         (&by_node, AAAA, "fd00::7"),
+        ("shop.default.dunlin.internal.", A, "10.93.0.16"),
+        ("shop.default.dunlin.internal.", AAAA, "fd12:93::10"),
+        ("tasks.shop.default.dunlin.internal.", A, "10.0.0.9"),
         ("default.dunlin.internal.", A, "empty"),
         ("_tcp.web.default.dunlin.internal.", A, "empty"),
         ("nowhere.dunlin.internal.", A, "no such name"),
+        ("x.nowhere.dunlin.internal.", A, "no such name"),
         ("dunlin.internal.", A, "empty"),
         ("dunlin.internal.", NS, "empty"),
         ("internal.", SOA, "not ours"),
         ("webdunlin.internal.", A, "not ours"),
         ("example.com.", A, "not ours"),
         (".", NS, "not ours"),
+        ("n1.node.dunlin.internal.", A, "192.0.2.1"),
+        ("n1.node.dunlin.internal.", AAAA, "empty"),
+        ("n4.node.dunlin.internal.", A, "empty"),
+        ("n9.node.dunlin.internal.", A, "no such name"),
+        ("other.node.dunlin.internal.", A, "empty"),
+        ("node.dunlin.internal.", A, "empty"),
         (
             "1.0.0.10.in-addr.arpa.",
             PTR,
             "0.web.default.dunlin.internal.",
         ),
+        (
+            "16.0.93.10.IN-ADDR.arpa.",
+            PTR,
+            "shop.default.dunlin.internal.",
+        ),
+        ("17.0.93.10.in-addr.arpa.", PTR, "no such name"),
+        ("1.2.0.192.in-addr.arpa.", PTR, "n1.node.dunlin.internal."),
+        ("2.2.0.192.in-addr.arpa.", PTR, "not ours"),
         ("2.0.0.10.in-addr.arpa.", PTR, "not ours"),
+        ("01.0.0.10.in-addr.arpa.", PTR, "not ours"),
+        ("300.0.0.10.in-addr.arpa.", PTR, "not ours"),
         ("0.0.10.in-addr.arpa.", PTR, "not ours"),
         ("1.0.0.10.in-addr.arpa.", A, "not ours"),
     ];
     let zone = zone();
-    for (name, qtype, expected) in cases {
-        assert_eq!(ask(&zone, name, qtype), expected, "{name} {qtype}");
+    for (name, kind, expected) in cases {
+        assert_eq!(ask(&zone, name, kind), expected, "{name} {kind}");
     }
+    let reverse = Name::from(IpAddr::from([0xfd00, 0, 0, 0, 0, 0, 0, 7])).to_ascii();
+    assert_eq!(ask(&zone, &reverse, PTR), by_node);
 }
 
 #[test]
@@ -148,37 +217,66 @@ fn services_give_ports_and_replicas() {
     let name = "web.default.dunlin.internal.";
     let both = ask(&zone, name, RecordType::SRV);
     assert_eq!(both, format!("{all}, {udp}"));
-    assert_eq!(
-        ask(&zone, &format!("_80._tcp.{name}"), RecordType::SRV),
-        all
-    );
-    assert_eq!(
-        ask(&zone, &format!("_53._udp.{name}"), RecordType::SRV),
-        udp
-    );
+    let tcp = format!("_80._TCP.{name}");
+    assert_eq!(ask(&zone, &tcp, RecordType::SRV), all);
+    let by_udp = ask(&zone, &format!("_53._udp.{name}"), RecordType::SRV);
+    assert_eq!(by_udp, udp);
     let denied = ask(&zone, &format!("_80._udp.{name}"), RecordType::SRV);
     assert_eq!(denied, "no such name");
 
-    let name = Name::from_ascii(format!("_80._tcp.{name}")).unwrap();
-    let Answer::Records { additional, .. } = zone.answer(&name, RecordType::SRV, 0) else {
-        panic!("there are records");
-    };
-    let given: Vec<_> = additional.iter().map(|r| r.data.to_string()).collect();
-    assert_eq!(given, ["10.0.0.1", "10.0.0.2", "10.0.0.2"]);
+    let message = answer(&zone, &tcp, RecordType::SRV, 0).unwrap();
+    let extra = message.additionals.iter();
+    let given: Vec<_> = extra.map(|r| format!("{} {}", r.name, r.data)).collect();
+    assert_eq!(
+        given,
+        [
+            "0.web.default.dunlin.internal. 10.0.0.1",
+            "1.web.default.dunlin.internal. 10.0.0.2",
+            "2.web.default.dunlin.internal. 10.0.0.2"
+        ]
+    );
 }
 
 #[test]
 fn denials_say_for_how_long() {
+    let zone = zone().updated(&table(), &table());
+    for (name, kind) in [
+        ("nope.default.dunlin.internal.", RecordType::A),
+        ("web.default.dunlin.internal.", RecordType::MX),
+        ("dunlin.internal.", RecordType::MX),
+    ] {
+        let message = answer(&zone, name, kind, 0).unwrap();
+        let [soa] = message.authorities.as_slice() else {
+            panic!("one record: {message:?}");
+        };
+        let RData::SOA(data) = &soa.data else {
+            panic!("it is an SOA record");
+        };
+        assert_eq!((data.serial, data.minimum, soa.ttl), (2, TTL, TTL));
+        let names = [&soa.name, &data.mname, &data.rname].map(Name::to_ascii);
+        let expected = [
+            "dunlin.internal.",
+            "dunlin.internal.",
+            "hostmaster.dunlin.internal.",
+        ];
+        assert_eq!(names, expected);
+        let apex = answer(&zone, "dunlin.internal.", RecordType::SOA, 0).unwrap();
+        assert_eq!(apex.answers[0], *soa);
+    }
+}
+
+#[test]
+fn lifetimes_are_as_stated() {
     let zone = zone();
-    let name = Name::from_ascii("nope.default.dunlin.internal.").unwrap();
-    let Answer::NoSuchName { soa } = zone.answer(&name, RecordType::A, 0) else {
-        panic!("there is no such name");
-    };
-    let RData::SOA(data) = &soa.data else {
-        panic!("it is an SOA record");
-    };
-    assert_eq!((data.serial, data.minimum, soa.ttl), (9, TTL, TTL));
-    assert_eq!(soa.name.to_ascii(), "dunlin.internal.");
+    for (name, expected) in [
+        ("shop.default.dunlin.internal.", VIP_TTL),
+        ("tasks.shop.default.dunlin.internal.", TTL),
+        ("web.default.dunlin.internal.", TTL),
+        ("n1.node.dunlin.internal.", NODE_TTL),
+    ] {
+        let message = answer(&zone, name, RecordType::A, 0).unwrap();
+        assert_eq!(message.answers[0].ttl, expected, "{name}");
+    }
 }
 
 #[test]
@@ -187,7 +285,7 @@ fn a_slot_with_two_holders_is_named_after_the_first() {
     let route = table.services.get_mut(&key("web")).unwrap();
     let twin = backend(0, 3, &[(80, Protocol::Tcp, "10.0.0.3:8009")]);
     route.backends.insert(1, twin);
-    let zone = Zone::new(&Suffix::default(), &table, 1);
+    let zone = Zone::new(&Suffix::default(), &table);
     let name = "web.default.dunlin.internal.";
     let slot = ask(&zone, &format!("0.{name}"), RecordType::A);
     assert_eq!(slot, "10.0.0.1");
@@ -200,42 +298,30 @@ fn a_slot_with_two_holders_is_named_after_the_first() {
 fn crowd(count: u8) -> Zone {
     let mut table = RouteTable::default();
     let ends = |n: u8| format!("10.0.1.{n}:80");
-    let backends = (0..count)
-        .map(|n| backend(n.into(), n, &[(80, Protocol::Tcp, &ends(n))]))
-        .collect();
-    let ports = vec![port(80, Protocol::Tcp)];
-    table.services.insert(
-        key("web"),
-        ServiceRoute {
-            ports,
-            backends,
-            ..ServiceRoute::default()
-        },
-    );
-    Zone::new(&Suffix::default(), &table, 1)
+    let backends = (0..count).map(|n| backend(n.into(), n, &[(80, Protocol::Tcp, &ends(n))]));
+    let route = service(&[port(80, Protocol::Tcp)], backends.collect());
+    table.services.insert(key("web"), route);
+    Zone::new(&Suffix::default(), &table)
 }
 
 proptest! {
     #[test]
     fn every_replica_is_first_in_turn(count in 1..40_u8, turn in any::<u32>()) {
         let zone = crowd(count);
-        let name = Name::from_ascii("web.default.dunlin.internal.").unwrap();
-        let tasks = Name::from_ascii("tasks.web.default.dunlin.internal.").unwrap();
         let mut firsts = BTreeSet::new();
         for step in 0..u32::from(count) {
             let turn = (turn % 1000) + step;
-            let Answer::Records { answers, .. } = zone.answer(&name, RecordType::A, turn) else {
-                panic!("there are records");
-            };
-            let given: Vec<_> = answers.iter().map(|r| r.data.to_string()).collect();
+            let name = "web.default.dunlin.internal.";
+            let message = answer(&zone, name, RecordType::A, turn).unwrap();
+            let given: Vec<_> = message.answers.iter().map(|r| r.data.to_string()).collect();
             let distinct: BTreeSet<_> = given.iter().collect();
             prop_assert_eq!(distinct.len(), given.len(), "no address twice");
-            prop_assert_eq!(given.len(), usize::from(count).min(MAX_SERVICE_ADDRESSES));
+            let most = usize::from(count).min(MAX_SERVICE_ADDRESSES.into());
+            prop_assert_eq!(given.len(), most);
             firsts.insert(given[0].clone());
-            let Answer::Records { answers, .. } = zone.answer(&tasks, RecordType::A, turn) else {
-                panic!("there are records");
-            };
-            prop_assert_eq!(answers.iter().count(), usize::from(count));
+            let name = "tasks.web.default.dunlin.internal.";
+            let message = answer(&zone, name, RecordType::A, turn).unwrap();
+            prop_assert_eq!(message.answers.len(), usize::from(count));
         }
         prop_assert_eq!(firsts.len(), usize::from(count));
     }
@@ -247,7 +333,52 @@ proptest! {
         if ours {
             name = name.append_domain(Suffix::default().name()).unwrap();
         }
-        let outside = matches!(zone.answer(&name, RecordType::A, 0), Answer::NotOurs);
-        prop_assert_eq!(outside, !ours);
+        let mut message = Message::new(7, MessageType::Query, OpCode::Query);
+        message.add_query(Asked::query(name, RecordType::A));
+        let (packet, mut reply) = (message.to_vec().unwrap(), Vec::new());
+        let manner = Manner { recursion: false };
+        let outcome = respond(&zone, &packet, Transport::Udp, manner, 0, &mut reply);
+        prop_assert_eq!(matches!(outcome, Outcome::Elsewhere(_)), !ours);
+    }
+
+    /// An index that has followed many changes answers like one that is made at once.
+    #[test]
+    fn changes_add_up(steps in prop::collection::vec(any::<[u8; 4]>(), 1..40)) {
+        let mut old = RouteTable::default();
+        let mut followed = Zone::empty(&Suffix::default());
+        for [service_index, replicas, address, what] in steps {
+            let mut new = old.clone();
+            let name = key(&format!("ns{}/s{}", service_index % 2, service_index % 5));
+            let ends = |n: u8| format!("10.0.{}.{n}:80", address % 2);
+            let backends = (0..replicas % 4)
+                .map(|n| backend(n.into(), n, &[(80, Protocol::Tcp, &ends(n))]));
+            let route = service(&[port(80, Protocol::Tcp)], backends.collect());
+            match what % 4 {
+                0 => { new.services.remove(&name); }
+                1 => {
+                    let id = NodeId::from_bytes([address % 4; 32]);
+                    let at = format!("192.0.2.{}:1", address % 3);
+                    new.nodes.insert(id, node(&format!("n{}", what % 3), &at));
+                }
+                _ => { new.services.insert(name, route); }
+            }
+            followed = followed.updated(&old, &new);
+            old = new;
+        }
+        let made = Zone::new(&Suffix::default(), &old);
+        let mut names = vec!["dunlin.internal.".to_owned(), "ns0.dunlin.internal.".to_owned()];
+        for n in 0..10 {
+            let service = format!("s{}.ns{}.dunlin.internal.", n % 5, n / 5);
+            names.extend(["tasks.", "0.", "2.", "_80._tcp."].map(|l| format!("{l}{service}")));
+            names.push(service);
+            names.push(format!("n{}.node.dunlin.internal.", n % 4));
+            names.push(format!("{}.{}.0.10.in-addr.arpa.", n % 5, n / 5));
+            names.push(format!("{n}.2.0.192.in-addr.arpa."));
+        }
+        for name in names {
+            for kind in [RecordType::A, RecordType::SRV, RecordType::PTR] {
+                prop_assert_eq!(ask(&followed, &name, kind), ask(&made, &name, kind), "{} {}", name, kind);
+            }
+        }
     }
 }

@@ -59,10 +59,26 @@ pub struct NodeStatus {
     pub uptime_ms: u64,
     /// Resident memory of the daemon in bytes.
     pub rss: u64,
+    /// Where it answers DNS queries, if it does.
+    #[serde(default)]
+    pub dns: Option<DnsStatus>,
     /// The desired-state document.
     pub document: DocumentStatus,
     /// How much of everything there is.
     pub counts: Counts,
+}
+
+/// A node's DNS server.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, ToSchema)]
+#[serde(default)]
+pub struct DnsStatus {
+    /// Where it answers, over UDP and TCP.
+    pub addresses: Vec<String>,
+    /// The domain of service names, such as `dunlin.internal`.
+    pub suffix: String,
+    /// The address of the server as replicas here are told it; absent when they are told none,
+    /// because it answers on another port than 53 or on a loopback address only.
+    pub for_replicas: Option<String>,
 }
 
 /// The desired-state document as this node holds it.

@@ -26,8 +26,8 @@ mod stream;
 mod tests;
 
 pub use cluster::{
-    AvailabilityRequest, Counts, DocumentStatus, LabelsRequest, Node, NodeList, NodeState,
-    NodeStatus, Ticket, TicketRequest, VersionInfo,
+    AvailabilityRequest, Counts, DnsStatus, DocumentStatus, LabelsRequest, Node, NodeList,
+    NodeState, NodeStatus, Ticket, TicketRequest, VersionInfo,
 };
 pub use error::{ErrorBody, ErrorCode, Exit};
 pub use insight::{

@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 use axum::Json;
 use axum::extract::State;
 use dunlin_api::{
-    ChangeResponse, Check, CheckStatus, Counts, DoctorReport, DocumentStatus, ErrorCode, NodeState,
-    NodeStatus, Ticket as TicketAnswer, TicketRequest, VersionInfo,
+    ChangeResponse, Check, CheckStatus, Counts, DnsStatus, DoctorReport, DocumentStatus, ErrorCode,
+    NodeState, NodeStatus, Ticket as TicketAnswer, TicketRequest, VersionInfo,
 };
 use dunlin_core::engine::Engine;
 use dunlin_gossip::membership::MemberState;
@@ -40,6 +40,8 @@ pub(crate) struct NodeInfo {
     /// What was wrong and got mended at the start, in words.
     pub(crate) notes: Vec<String>,
     pub(crate) runtimes: RuntimesHandle,
+    /// Where it answers DNS queries, if it does.
+    pub(crate) dns: Option<DnsStatus>,
 }
 
 pub(super) async fn version(State(context): State<Context>) -> Json<VersionInfo> {
@@ -68,6 +70,7 @@ pub(super) async fn status(State(context): State<Context>) -> Answer<NodeStatus>
         pid: std::process::id(),
         uptime_ms: u64::try_from(info.started.elapsed().as_millis()).unwrap_or(u64::MAX),
         rss: host::resident_bytes(),
+        dns: info.dns.clone(),
         document,
         counts,
     }))

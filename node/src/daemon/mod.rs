@@ -8,6 +8,7 @@ mod clock;
 mod driver;
 pub(crate) mod handle;
 mod joining;
+mod naming;
 mod peers;
 mod publishing;
 mod setup;

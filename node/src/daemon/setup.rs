@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use dunlin_api::DnsStatus;
 use dunlin_core::engine::{Engine, StartError};
 use dunlin_core::io::{Effect, NodeConfig, Recovered, RuntimeCommand, RuntimeEvent};
 use dunlin_dns::{DnsServer, Suffix};
@@ -23,6 +24,7 @@ use super::clock::{Clock, wall_millis};
 use super::driver::{Driver, Inbox, Outbox};
 use super::handle::{EngineHandle, Request};
 use super::joining::Joining;
+use super::naming::{self, Naming};
 use super::peers::{self, PeerDesk};
 use super::publishing;
 use crate::api::{ApiServer, Context, EventLog, LogSource, NodeInfo};
@@ -90,10 +92,16 @@ pub(super) async fn build(mut config: UpConfig, started: Instant) -> Result<Part
         .clone()
         .unwrap_or_else(|| config.data_dir.join("api.sock"));
     let api = ApiServer::bind(&api_path)?;
-    let dns = bind_dns(&config).await?;
+    let mut notes = Vec::new();
+    let naming = naming::bind(&config, VipRange::default(), &mut notes).await?;
     let (written_tx, written) = mpsc::channel(WRITTEN);
-    let (runtimes, runtimes_handle) = Runtimes::open(runtimes_config(&config, &me)).await?;
-    let (store, engine, first, notes) = recover(&config, &me, &runtimes_handle, written_tx, clock)?;
+    let (runtimes, runtimes_handle) = Runtimes::open(RuntimesConfig {
+        resolver: naming.as_ref().and_then(Naming::resolver),
+        ..runtimes_config(&config, &me)
+    })
+    .await?;
+    let (store, engine, first, mended) =
+        recover(&config, &me, &runtimes_handle, written_tx, clock)?;
     let net = Net::start(NetConfig {
         seed: NodeSeed(me.seed),
         cluster: ClusterSecret {
@@ -105,8 +113,10 @@ pub(super) async fn build(mut config: UpConfig, started: Instant) -> Result<Part
         mdns: config.mdns && !of_this_host_only(&config, me.member.address),
     })?;
     announce(&me, &api_path, invitation.is_some());
+    notes.extend(mended);
     let info = NodeInfo {
         notes,
+        dns: naming.as_ref().map(told),
         asked: asked(&engine, invitation.as_ref(), me.member.address),
         ..info(&config, &me, api_path, started, &runtimes_handle)
     };
@@ -114,7 +124,7 @@ pub(super) async fn build(mut config: UpConfig, started: Instant) -> Result<Part
         me,
         clock,
         api,
-        dns,
+        naming,
         runtimes,
         runtimes_handle,
         store,
@@ -131,7 +141,7 @@ struct Built {
     me: Own,
     clock: Clock,
     api: ApiServer,
-    dns: Option<(DnsServer, Suffix)>,
+    naming: Option<Naming>,
     runtimes: Runtimes,
     runtimes_handle: RuntimesHandle,
     store: Store,
@@ -147,7 +157,7 @@ fn assemble(built: Built, info: NodeInfo, invitation: Option<&Ticket>) -> Parts 
         me,
         clock,
         api,
-        dns,
+        naming,
         runtimes,
         runtimes_handle,
         store,
@@ -201,6 +211,7 @@ fn assemble(built: Built, info: NodeInfo, invitation: Option<&Ticket>) -> Parts 
         runtimes,
         commands,
         events: events_tx,
+        dns: naming.map(|n| n.serving(routes.clone(), runtimes_handle.clone())),
         peers: PeerDesk {
             requests: peer_requests,
             runtimes: runtimes_handle,
@@ -209,21 +220,19 @@ fn assemble(built: Built, info: NodeInfo, invitation: Option<&Ticket>) -> Parts 
         joining,
         net: net.tasks,
         routes,
-        dns,
         publisher,
         identity: me.identity,
     }
 }
 
-async fn bind_dns(config: &UpConfig) -> Result<Option<(DnsServer, Suffix)>, UpError> {
-    let Some(address) = config.dns else {
-        return Ok(None);
-    };
-    let suffix = match &config.dns_suffix {
-        Some(text) => text.parse()?,
-        None => Suffix::default(),
-    };
-    Ok(Some((DnsServer::bind(address).await?, suffix)))
+/// What people are told of the DNS server.
+fn told(naming: &Naming) -> DnsStatus {
+    let addresses = naming.addresses();
+    DnsStatus {
+        addresses: addresses.iter().map(ToString::to_string).collect(),
+        suffix: naming.suffix().to_string(),
+        for_replicas: naming.resolver().map(|r| r.address.to_string()),
+    }
 }
 
 /// Who this node is, which cluster it is in, and its bound membership socket.
@@ -313,6 +322,7 @@ fn info(
         started,
         notes: Vec::new(),
         asked: Vec::new(),
+        dns: None,
         runtimes: runtimes.clone(),
     }
 }
@@ -373,6 +383,7 @@ fn runtimes_config(config: &UpConfig, me: &Own) -> RuntimesConfig {
         advertise: me.member.address.ip(),
         supervisor_command: vec![own.into_os_string(), supervisor::SUBCOMMAND.into()],
         allowed: config.runtime,
+        resolver: None,
         docker_socket: None,
     }
 }

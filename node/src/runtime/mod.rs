@@ -66,8 +66,32 @@ pub struct RuntimesConfig {
     pub supervisor_command: Vec<OsString>,
     /// Restricts this node to one runtime; [`RuntimeKind::Auto`] offers all there are.
     pub allowed: RuntimeKind,
+    /// Where replicas find names, if that is possible for them.
+    pub resolver: Option<Resolver>,
     /// Socket of Docker or Podman; the usual places are tried when absent.
     pub docker_socket: Option<String>,
+}
+
+/// A DNS server for replicas.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Resolver {
+    /// Its address, as containers and processes reach it; it answers on port 53, for a resolv.conf
+    /// holds no port.
+    pub address: IpAddr,
+    /// The domain of service names.
+    pub suffix: String,
+}
+
+impl Resolver {
+    /// Dots from which on a name is first tried as it is. Two: `web.shop` is a service and its
+    /// namespace before it is somebody's site, and names below it, such as `tasks.web`, too. Names
+    /// with one dot cost two denials more, which are answered on this host.
+    pub const DOTS: &str = "ndots:2";
+
+    /// The domains in which a replica in this namespace looks for names that are not whole.
+    pub fn search(&self, namespace: &str) -> [String; 2] {
+        [format!("{namespace}.{}", self.suffix), self.suffix.clone()]
+    }
 }
 
 /// What a node can run right now.
@@ -281,6 +305,12 @@ impl RuntimesHandle {
     /// Follows [`RuntimesHandle::offer`]: a container engine comes and goes.
     pub fn watch(&self) -> watch::Receiver<Offer> {
         self.shared.offer.subscribe()
+    }
+
+    /// Whether an address is that of a container of this host.
+    pub fn has_container(&self, address: IpAddr) -> bool {
+        let docker = self.shared.docker.as_ref();
+        docker.is_some_and(|docker| docker.has_container(address))
     }
 
     /// Reads a piece of a replica's log, running or dead. For more, ask again with

@@ -123,6 +123,7 @@ impl Lab {
             advertise: "127.0.0.1".parse().unwrap(),
             supervisor_command: vec![env!("CARGO_BIN_EXE_dunlin-test-supervisor").into()],
             allowed,
+            resolver: None,
             docker_socket,
         };
         Self::open(config, directory, Vec::new()).await

@@ -321,6 +321,7 @@ async fn leave_is_refused_while_replicas_are_held() {
         pid: 1,
         uptime_ms: 1,
         rss: 1,
+        dns: None,
         document: DocumentStatus::default(),
         counts: Counts::default(),
     };

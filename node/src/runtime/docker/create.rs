@@ -9,7 +9,7 @@ use bollard::models::{
 use dunlin_core::io::Workload;
 use dunlin_state::model::{PortSpec, Protocol, PublishMode, Resources, VolumeMount};
 
-use super::super::{LOG_FILE_BYTES, environment};
+use super::super::{LOG_FILE_BYTES, Resolver, environment};
 use super::naming::Owner;
 
 /// Nanoseconds of a millisecond.
@@ -23,9 +23,11 @@ pub(super) fn container(
     owner: &Owner,
     workload: &Workload,
     publish_on: Option<IpAddr>,
+    resolver: Option<&Resolver>,
 ) -> ContainerCreateBody {
     let spec = &workload.spec;
     let some = |list: &Vec<String>| (!list.is_empty()).then(|| list.clone());
+    let search = |r: &Resolver| r.search(workload.id.slot.service.namespace()).to_vec();
     let exposed: Vec<String> = spec.ports.iter().map(port_name).collect();
     ContainerCreateBody {
         image: Some(spec.image.clone()),
@@ -40,6 +42,9 @@ pub(super) fn container(
         stop_signal: spec.stop_signal.clone(),
         healthcheck: Some(super::health::none()),
         host_config: Some(HostConfig {
+            dns: resolver.map(|r| vec![r.address.to_string()]),
+            dns_search: resolver.map(search),
+            dns_options: resolver.map(|_| vec![Resolver::DOTS.to_owned()]),
             log_config: Some(log_config()),
             port_bindings: Some(bindings(&spec.ports, publish_on)),
             mounts: Some(
@@ -177,6 +182,14 @@ mod tests {
     use super::*;
 
     fn body(spec: ServiceSpec, publish_on: Option<IpAddr>) -> ContainerCreateBody {
+        resolving(spec, publish_on, None)
+    }
+
+    fn resolving(
+        spec: ServiceSpec,
+        publish_on: Option<IpAddr>,
+        resolver: Option<&Resolver>,
+    ) -> ContainerCreateBody {
         let node = NodeId::from_bytes([1; 32]);
         let workload = Workload {
             id: WorkloadId {
@@ -192,7 +205,7 @@ mod tests {
             node_name: "n".into(),
             node,
         };
-        container(&Owner::new("c", node), &workload, publish_on)
+        container(&Owner::new("c", node), &workload, publish_on, resolver)
     }
 
     fn port(target: u16, published: Option<u16>, mode: PublishMode) -> PortSpec {
@@ -214,6 +227,20 @@ mod tests {
         let host = body.host_config.unwrap();
         assert_eq!((host.memory, host.nano_cpus), (None, None));
         assert_eq!(host.restart_policy, None);
+    }
+
+    #[test]
+    fn names_are_looked_for_in_the_own_namespace_first() {
+        let resolver = Resolver {
+            address: [10, 93, 0, 1].into(),
+            suffix: "dunlin.internal".to_owned(),
+        };
+        let body = resolving(ServiceSpec::default(), None, Some(&resolver));
+        let host = body.host_config.unwrap();
+        assert_eq!(host.dns.unwrap(), ["10.93.0.1"]);
+        let search = ["shop.dunlin.internal", "dunlin.internal"];
+        assert_eq!(host.dns_search.unwrap(), search);
+        assert_eq!(host.dns_options.unwrap(), ["ndots:2"]);
     }
 
     #[test]

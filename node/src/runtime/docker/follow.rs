@@ -74,6 +74,7 @@ impl Inner {
         if let Err(error) = self.compare(engine).await {
             return error.to_string();
         }
+        self.networks.list(engine).await;
         let mut pings = tokio::time::interval(PING_INTERVAL);
         let mut until_review = PINGS_PER_REVIEW;
         loop {
@@ -83,6 +84,7 @@ impl Inner {
                     Some(Err(error)) => return error.to_string(),
                     None => return "it was closed".to_owned(),
                 },
+                () = self.networks.wanted() => self.networks.list(engine).await,
                 _ = pings.tick() => {
                     if !ping(engine).await {
                         return "no answer to a ping".to_owned();

@@ -28,7 +28,7 @@ use tokio::sync::{Semaphore, watch};
 
 use super::execute::Executed;
 use super::logs::{LogChunk, LogError, LogQuery};
-use super::{Found, Live, Runtime, RuntimesConfig, StartContext, StartError};
+use super::{Found, Live, Resolver, Runtime, RuntimesConfig, StartContext, StartError};
 
 mod adopt;
 mod connect;
@@ -37,12 +37,14 @@ mod execute;
 mod follow;
 mod health;
 mod naming;
+mod networks;
 mod read_log;
 mod start;
 mod stop;
 mod waiters;
 
 use naming::Owner;
+use networks::Networks;
 use waiters::Waiters;
 
 /// Containers that are created and started at the same time. Most of a start is waiting for
@@ -75,6 +77,8 @@ struct Inner {
     owner: Owner,
     socket: Option<String>,
     advertise: IpAddr,
+    resolver: Option<Resolver>,
+    networks: Networks,
     engine: watch::Sender<Option<Engine>>,
     waiters: Waiters,
     starts: Semaphore,
@@ -126,6 +130,8 @@ impl DockerRuntime {
                 owner: Owner::new(&config.cluster, config.node),
                 socket: config.docker_socket.clone(),
                 advertise: config.advertise,
+                resolver: config.resolver.clone(),
+                networks: Networks::default(),
                 engine: watch::Sender::new(engine),
                 waiters: Waiters::default(),
                 starts: Semaphore::new(PARALLEL_STARTS),
@@ -138,6 +144,11 @@ impl DockerRuntime {
     pub(super) fn version(&self) -> Option<String> {
         let engine = self.inner.engine.borrow();
         engine.as_ref().map(|engine| engine.version.clone())
+    }
+
+    /// Whether an address is that of a container of this host.
+    pub(super) fn has_container(&self, address: IpAddr) -> bool {
+        self.inner.networks.contain(address)
     }
 
     /// Returns when an engine has come or gone.
