@@ -129,6 +129,8 @@ impl Host {
             .args(["up", "--name"])
             .args([&self.name(), "--advertise", &self.address])
             .args(["--runtime", self.runtime])
+            .args(["--dns", super::resolve::SERVER])
+            .args(["--upstream-dns", super::resolve::OUTSIDE])
             .arg("--data-dir")
             .arg(self.folder.join("data"))
             .arg("--api")

@@ -10,6 +10,7 @@ mod daemon;
 mod engine;
 mod net;
 mod report;
+mod resolve;
 pub mod scenarios;
 mod wait;
 

@@ -8,6 +8,7 @@ mod idle;
 mod isolated;
 mod kill;
 mod moved;
+mod names;
 mod partition;
 mod spread;
 
@@ -40,6 +41,8 @@ pub enum Scenario {
     Moved,
     /// A write reaches everyone.
     Spread,
+    /// Names follow changes, and come back after a host has lost its network.
+    Names,
     /// What doing nothing costs.
     Idle,
     /// Thirty containers.
@@ -50,7 +53,7 @@ pub enum Scenario {
 
 impl Scenario {
     /// Those that check the rules, in the order of CI.
-    pub const CI: [Self; 9] = [
+    pub const CI: [Self; 10] = [
         Self::Deploy,
         Self::Kill,
         Self::Partition,
@@ -58,6 +61,7 @@ impl Scenario {
         Self::Blackout,
         Self::Moved,
         Self::Spread,
+        Self::Names,
         Self::DockerDeploy,
         Self::DockerKill,
     ];
@@ -72,6 +76,7 @@ impl Scenario {
             Self::Blackout => "blackout",
             Self::Moved => "moved",
             Self::Spread => "spread",
+            Self::Names => "names",
             Self::Idle => "idle",
             Self::DockerDeploy => "docker-deploy",
             Self::DockerKill => "docker-kill",
@@ -89,6 +94,7 @@ impl Scenario {
             | Self::Blackout
             | Self::Moved
             | Self::Spread
+            | Self::Names
             | Self::Idle => Workloads::Processes,
         }
     }
@@ -116,6 +122,7 @@ impl Scenario {
             Self::Blackout => blackout::run(lab, figures).await,
             Self::Moved => moved::run(lab, figures).await,
             Self::Spread => spread::run(lab, times, figures).await,
+            Self::Names => names::run(lab, times, figures).await,
             Self::Idle => idle::run(lab, figures).await,
             Self::DockerDeploy => containers::deploy_many(lab, times, figures).await,
             Self::DockerKill => containers::kill(lab, times, figures).await,
