@@ -3,8 +3,8 @@
 use clap::{Args, Parser, Subcommand};
 
 use crate::commands::{
-    completions, cordon, deploy, doctor, drain, events, explain, history, inspect, label, leave,
-    logs, ls, nodes, ps, rm, run, scale, start, stop, ticket, up, version,
+    completions, context, cordon, deploy, doctor, drain, events, explain, history, inspect, label,
+    leave, logs, ls, nodes, ps, rm, run, scale, start, stop, ticket, up, version,
 };
 use crate::demo::DemoArgs;
 use crate::whoami::WhoamiArgs;
@@ -18,6 +18,7 @@ Exit codes:
   4    what was asked for is under way and was not reached in time (--timeout)
   5    no such service, node or slot
   6    understood and refused: a conflict, an ambiguous name, an invalid specification
+  7    not allowed: by role, namespace or certificate
   130  Ctrl-C ended the waiting; what was asked for goes on
 
 A service is named NAME or NAMESPACE/NAME; a node by its name, its id, or a unique beginning of
@@ -46,7 +47,7 @@ pub struct Cli {
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Global options")]
 pub struct Global {
-    /// The daemon to talk to, such as unix:///run/dunlin/api.sock
+    /// The daemon to talk to: unix:///run/dunlin/api.sock, or tcp://10.0.0.5:7443 with a context
     #[arg(
         short = 'H',
         long,
@@ -55,6 +56,9 @@ pub struct Global {
         value_name = "URL"
     )]
     pub host: Option<String>,
+    /// The cluster to ask, by the name that `dunlin context add` gave it
+    #[arg(long, global = true, env = "DUNLIN_CONTEXT", value_name = "NAME")]
+    pub context: Option<String>,
     /// Answer in JSON
     #[arg(long, global = true)]
     pub json: bool,
@@ -74,6 +78,11 @@ impl Global {
     /// unsets a variable for one command.
     pub fn host(&self) -> Option<&str> {
         self.host.as_deref().filter(|host| !host.is_empty())
+    }
+
+    /// The context, if one was named.
+    pub fn context(&self) -> Option<&str> {
+        self.context.as_deref().filter(|name| !name.is_empty())
     }
 
     /// The namespace of services that name none, if one was given.
@@ -137,6 +146,8 @@ pub enum Command {
     Demo(DemoArgs),
     /// Serve HTTP and say which replica answers; a workload for demos and tests
     Whoami(WhoamiArgs),
+    /// Manage the clusters that are asked from this host
+    Context(context::ContextArgs),
     /// Print a completion script for a shell
     Completions(completions::CompletionsArgs),
     /// Show the versions of this program and of the daemon

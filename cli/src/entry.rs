@@ -10,6 +10,7 @@ use dunlin_api::client::{Client, Host};
 
 use crate::args::{Cli, Command, Global};
 use crate::context::{Context, default_socket};
+use crate::contexts::Contexts;
 use crate::failure::Failure;
 use crate::output::Output;
 use crate::{commands, demo, whoami};
@@ -57,6 +58,7 @@ fn run(cli: Cli, output: &mut Output) -> Result<Exit, Failure> {
     match cli.command {
         Command::Up(args) => commands::up::run(*args, &cli.global),
         Command::Demo(args) => demo::run(&args, cli.global.json, output),
+        Command::Context(args) => commands::context::run(args, &cli.global, output),
         Command::Completions(args) => commands::completions::run(&args, output),
         command => ask(command, &cli.global),
     }
@@ -65,6 +67,13 @@ fn run(cli: Cli, output: &mut Output) -> Result<Exit, Failure> {
 /// Runs a command that asks a daemon.
 fn ask(command: Command, global: &Global) -> Result<Exit, Failure> {
     let mut context = context(global, Output::of_process())?;
+    let exit = block_on(commands::dispatch(command, &mut context))??;
+    context.out.flush()?;
+    Ok(exit)
+}
+
+/// Runs what speaks with a daemon to its end.
+pub(crate) fn block_on<T>(future: impl Future<Output = T>) -> Result<T, Failure> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -72,22 +81,50 @@ fn ask(command: Command, global: &Global) -> Result<Exit, Failure> {
             message: "cannot start".to_owned(),
             source,
         })?;
-    let exit = runtime.block_on(commands::dispatch(command, &mut context))?;
-    context.out.flush()?;
-    Ok(exit)
+    Ok(runtime.block_on(future))
 }
 
 fn context(global: &Global, out: Output) -> Result<Context, Failure> {
-    let host = match global.host() {
-        Some(text) => text.parse()?,
-        None => Host::unix(default_socket()),
-    };
     Ok(Context {
-        client: Client::new(host),
+        client: client(global, &Contexts::of_user())?,
         json: global.json,
         namespace: global.namespace().map(str::to_owned),
         out,
     })
+}
+
+/// The daemon that the words and the user's contexts name. A host of its own comes first; over TCP
+/// it is spoken to with the key of a context, so that any node of a cluster can be asked.
+fn client(global: &Global, contexts: &Contexts) -> Result<Client, Failure> {
+    let host: Option<Host> = global.host().map(str::parse).transpose()?;
+    match host {
+        Some(Host::Unix(_)) if global.context().is_some() => Err(Failure::usage(
+            "both a socket of this host and a context are named (--host, DUNLIN_HOST, --context, DUNLIN_CONTEXT): leave one out",
+        )),
+        Some(host @ Host::Unix(_)) => Ok(Client::new(host)),
+        host => match (commands::context::chosen(global, contexts)?, host) {
+            (Some(name), host) => {
+                let remote = contexts.get(&name)?;
+                let client = Client::new(host.unwrap_or_else(|| remote.host.clone()));
+                Ok(client.with_credentials(remote.credentials()?))
+            }
+            (None, Some(host)) => with_key_for(host, contexts),
+            (None, None) => Ok(Client::new(Host::unix(default_socket()))),
+        },
+    }
+}
+
+/// No context is in use; if one is for this very host, its key is meant.
+fn with_key_for(host: Host, contexts: &Contexts) -> Result<Client, Failure> {
+    for name in contexts.names()? {
+        if let Ok(remote) = contexts.get(&name)
+            && remote.host == host
+        {
+            return Ok(Client::new(host).with_credentials(remote.credentials()?));
+        }
+    }
+    // Says that a key is missing, and how to get one.
+    Ok(Client::new(host))
 }
 
 /// Tells a failure on standard error. There is nowhere to tell that this failed too.

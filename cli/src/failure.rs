@@ -6,6 +6,8 @@ use dunlin_api::client::ClientError;
 use dunlin_api::{ErrorBody, ErrorCode, Exit};
 use thiserror::Error;
 
+use crate::contexts::ContextError;
+
 /// Why a command failed. Whether anything changed is up to the command; a usage error means that
 /// the node was not asked.
 #[derive(Debug, Error)]
@@ -29,6 +31,9 @@ pub enum Failure {
         /// What to do.
         hint: Option<String>,
     },
+    /// The contexts of this user.
+    #[error(transparent)]
+    Context(#[from] ContextError),
     /// The answer could not be shown.
     #[error("cannot write the output: {0}")]
     Output(#[from] io::Error),
@@ -60,6 +65,12 @@ impl Failure {
             Self::Usage { .. } => Exit::Usage,
             Self::Client(error) => error.exit(),
             Self::Refused { .. } => Exit::Refused,
+            Self::Context(error) => match error {
+                ContextError::BadName(_) | ContextError::Local => Exit::Usage,
+                ContextError::Unknown(_) => Exit::NotFound,
+                ContextError::Exists(_) | ContextError::Open { .. } => Exit::Refused,
+                ContextError::Damaged { .. } | ContextError::Io { .. } => Exit::Failed,
+            },
             // Whoever read the output has seen enough: `dunlin ps | head -1` is no failure.
             Self::Output(error) if error.kind() == io::ErrorKind::BrokenPipe => Exit::Ok,
             Self::Output(_) | Self::System { .. } | Self::Ended(_) => Exit::Failed,
@@ -76,6 +87,7 @@ impl Failure {
         let code = match self {
             Self::Usage { .. } => ErrorCode::BadRequest,
             Self::Client(error) => error.code(),
+            Self::Context(_) => ErrorCode::Refused,
             Self::Refused { .. } => ErrorCode::Refused,
             Self::Output(_) | Self::System { .. } | Self::Ended(_) => ErrorCode::Internal,
         };
@@ -90,7 +102,7 @@ impl Failure {
         match self {
             Self::Usage { hint, .. } | Self::Refused { hint, .. } => hint.clone(),
             Self::Client(error) => error.hint(),
-            Self::Output(_) | Self::System { .. } | Self::Ended(_) => None,
+            Self::Context(_) | Self::Output(_) | Self::System { .. } | Self::Ended(_) => None,
         }
     }
 }

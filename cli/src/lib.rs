@@ -10,6 +10,7 @@ pub mod args;
 pub mod commands;
 pub mod compose;
 pub mod context;
+pub mod contexts;
 pub mod demo;
 mod entry;
 pub mod failure;

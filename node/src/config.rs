@@ -20,6 +20,10 @@ pub struct UpConfig {
     pub port: u16,
     /// Path of the API's Unix socket; `api.sock` in the data directory when absent.
     pub api: Option<PathBuf>,
+    /// A group whose members may use that socket, besides root and the daemon's own user.
+    pub api_group: Option<String>,
+    /// Where the API also listens, over TLS, for holders of certificates; nowhere when absent.
+    pub api_listen: Option<SocketAddr>,
     /// A ticket, or the path of a file that holds one.
     pub join: Option<String>,
     /// Runtimes to offer: one of them, or both when `Auto`.

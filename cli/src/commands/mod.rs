@@ -1,6 +1,7 @@
 //! The commands, one file each.
 
 pub mod completions;
+pub mod context;
 pub mod cordon;
 pub mod deploy;
 pub mod doctor;
@@ -58,8 +59,10 @@ pub async fn dispatch(command: Command, context: &mut Context) -> Result<Exit, F
         Command::Leave(args) => leave::run(&args, context).await,
         Command::Doctor(args) => doctor::run(&args, context).await,
         Command::Version(args) => version::run(&args, context).await,
-        Command::Up(_) | Command::Demo(_) | Command::Whoami(_) | Command::Completions(_) => {
-            Err(Failure::usage("this command asks no daemon"))
-        }
+        Command::Up(_)
+        | Command::Demo(_)
+        | Command::Whoami(_)
+        | Command::Context(_)
+        | Command::Completions(_) => Err(Failure::usage("this command asks no daemon")),
     }
 }

@@ -41,6 +41,12 @@ pub struct UpArgs {
     /// root, else in the user's runtime directory; with another --data-dir, api.sock in it]
     #[arg(long, value_name = "URL")]
     pub api: Option<String>,
+    /// Let the members of this group use the API's socket, besides root and this user
+    #[arg(long, value_name = "NAME")]
+    pub api_group: Option<String>,
+    /// Also serve the API here, over TLS, to holders of certificates (`dunlin context add`)
+    #[arg(long, value_name = "ADDR:PORT")]
+    pub api_listen: Option<SocketAddr>,
     /// Join the cluster of this ticket, or of the ticket in this file
     #[arg(
         long,
@@ -171,8 +177,21 @@ fn failure(error: UpError) -> Failure {
 
 fn config(args: UpArgs, global: &Global) -> Result<UpConfig, Failure> {
     // `--host` says to the daemon what it says to commands, so that one DUNLIN_HOST serves both.
-    let api = match args.api.as_deref().or(global.host()) {
-        Some(text) => text.parse::<Host>()?.socket().to_path_buf(),
+    let api = match args.api.as_deref().map(str::parse).transpose()? {
+        Some(Host::Tcp(_)) => {
+            return Err(Failure::usage(
+                "--api is a Unix socket; for other hosts the API is served with --api-listen ADDR:PORT",
+            ));
+        }
+        Some(Host::Unix(path)) => Some(path),
+        // A cluster that this user asks from afar is no place for a socket.
+        None => match global.host().map(str::parse).transpose()? {
+            Some(Host::Unix(path)) => Some(path),
+            Some(Host::Tcp(_)) | None => None,
+        },
+    };
+    let api = match api {
+        Some(path) => path,
         None => match &args.data_dir {
             // A second daemon of the same user must not fight for the first one's socket.
             Some(directory) if *directory != default_data_dir() => std::path::absolute(directory)
@@ -199,6 +218,8 @@ fn config(args: UpArgs, global: &Global) -> Result<UpConfig, Failure> {
         advertise: args.advertise,
         port: args.port,
         api: Some(api),
+        api_group: args.api_group,
+        api_listen: args.api_listen,
         join: args.join.filter(|ticket| !ticket.is_empty()),
         runtime: match args.runtime {
             RuntimeChoice::Process => RuntimeKind::Process,

@@ -42,6 +42,7 @@ pub(crate) fn base(words: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_dunlin"));
     for name in [
         "DUNLIN_HOST",
+        "DUNLIN_CONTEXT",
         "DUNLIN_TICKET",
         "DUNLIN_DATA_DIR",
         "DUNLIN_LOG",

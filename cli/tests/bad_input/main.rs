@@ -4,4 +4,5 @@
 mod commands;
 mod daemon;
 mod hosts;
+mod remote;
 mod starting;

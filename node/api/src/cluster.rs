@@ -189,12 +189,17 @@ pub struct LabelsRequest {
     pub remove: Vec<String>,
 }
 
-/// Asks for a ticket with which another host may join.
+/// Asks for a ticket with which another host may join, or a person may use the API from afar.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, ToSchema)]
 #[serde(default)]
 pub struct TicketRequest {
     /// For how many milliseconds it shall be good; the node's own rule when absent.
     pub ttl_ms: Option<u64>,
+    /// What its bearer becomes: `node` when absent, or for a person `viewer`, `operator`,
+    /// `operator:NAMESPACE[,NAMESPACE…]` or `admin`.
+    pub role: Option<String>,
+    /// How many may use it.
+    pub uses: Option<u32>,
 }
 
 /// A ticket with which another host may join. It is a secret.
@@ -204,4 +209,24 @@ pub struct Ticket {
     pub ticket: String,
     /// When it lapses.
     pub expires_at: Option<u64>,
+}
+
+/// Asks for the role that a ticket stands for, with the key of the TLS connection.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct RedeemRequest {
+    /// Which ticket: its invite key, in base32.
+    pub invite: String,
+    /// The invite key's signature over cluster, asking key and answering node, in hexadecimal.
+    pub proof: String,
+}
+
+/// What a person becomes who has redeemed a ticket.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Membership {
+    /// The role: `viewer`, `operator`, `operator:NAMESPACE[,NAMESPACE…]` or `admin`.
+    pub role: String,
+    /// The certificates from the cluster's root key to the asking key, in hexadecimal.
+    pub chain: String,
+    /// Until when they are valid.
+    pub expires_at: u64,
 }

@@ -122,12 +122,10 @@ impl ErrorCode {
     pub const fn exit(self) -> Exit {
         match self {
             Self::NoSuchService | Self::NoSuchNode | Self::NoSuchSlot => Exit::NotFound,
-            Self::Ambiguous
-            | Self::Conflict
-            | Self::Refused
-            | Self::Forbidden
-            | Self::Invalid
-            | Self::TooLarge => Exit::Refused,
+            Self::Forbidden => Exit::Forbidden,
+            Self::Ambiguous | Self::Conflict | Self::Refused | Self::Invalid | Self::TooLarge => {
+                Exit::Refused
+            }
             Self::Timeout => Exit::TimedOut,
             Self::Unavailable | Self::PeerUnreachable => Exit::Unreachable,
             Self::BadRequest
@@ -166,6 +164,8 @@ pub enum Exit {
     NotFound = 5,
     /// Understood and refused: a conflict, an ambiguous name, an invalid specification.
     Refused = 6,
+    /// The caller may not do this, or one side does not trust the other's certificate.
+    Forbidden = 7,
     /// Ctrl-C ended the waiting; what was asked for goes on. As shells count: 128 + SIGINT.
     Interrupted = 130,
 }

@@ -1,5 +1,6 @@
 //! The contract between the command line (or any other client) and a node: HTTP with JSON bodies
-//! under `/v1`, on a Unix socket.
+//! under `/v1`, on a Unix socket, and from other hosts over TLS with keys on both sides (feature
+//! `tls`).
 //!
 //! What stands here, both sides use: the request and answer types, the paths ([`routes`]), the
 //! errors with their HTTP status and exit code ([`ErrorCode`]), the generated description
@@ -24,10 +25,12 @@ mod service;
 mod stream;
 #[cfg(test)]
 mod tests;
+#[cfg(feature = "tls")]
+pub mod tls;
 
 pub use cluster::{
-    AvailabilityRequest, Counts, DnsStatus, DocumentStatus, LabelsRequest, Node, NodeList,
-    NodeState, NodeStatus, Ticket, TicketRequest, VersionInfo,
+    AvailabilityRequest, Counts, DnsStatus, DocumentStatus, LabelsRequest, Membership, Node,
+    NodeList, NodeState, NodeStatus, RedeemRequest, Ticket, TicketRequest, VersionInfo,
 };
 pub use error::{ErrorBody, ErrorCode, Exit};
 pub use insight::{

@@ -23,10 +23,11 @@ pub fn openapi_json() -> String {
     info(
         title = "Dunlin node API",
         version = "1",
-        description = "Answered by every node, on a Unix socket. Instants are milliseconds since \
+        description = "Answered by every node, on a Unix socket, and over TLS where it is told to. Instants are milliseconds since \
             the Unix epoch, durations milliseconds, sizes bytes. Every failure has an `ErrorBody`."
     ),
     paths(
+        redeem,
         version,
         openapi_document,
         node,
@@ -72,6 +73,14 @@ macro_rules! operation {
         #[expect(dead_code, reason = "only its description is used")]
         fn $name() {}
     };
+}
+
+operation! {
+    /// Turns a ticket for a person into a certificate for the key of this TLS connection. Also
+    /// answered without a certificate: the ticket's proof is the credential.
+    redeem: post REDEEM in "nodes",
+    takes RedeemRequest
+    => Membership
 }
 
 operation! {

@@ -3,6 +3,10 @@
 
 use dunlin_state::model::ServiceKey;
 
+/// `GET` → the text `ok`, to anybody and over TLS also without a key: for health probes.
+pub const HEALTH: &str = "/healthz";
+/// `POST` [`crate::RedeemRequest`] → [`crate::Membership`], with the key of the TLS connection.
+pub const REDEEM: &str = "/v1/redeem";
 /// `GET` → [`crate::VersionInfo`].
 pub const VERSION: &str = "/v1/version";
 /// `GET` → the OpenAPI document.
@@ -47,7 +51,8 @@ pub const DOCTOR: &str = "/v1/doctor";
 pub const EVENTS: &str = "/v1/events";
 
 /// Every operation, as method and template: the generated description and the tests go by it.
-pub const ALL: [(&str, &str); 22] = [
+pub const ALL: [(&str, &str); 23] = [
+    ("POST", REDEEM),
     ("GET", VERSION),
     ("GET", OPENAPI),
     ("GET", NODE),

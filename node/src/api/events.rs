@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use axum::Extension;
 use axum::body::{Body, Bytes};
 use axum::extract::State;
 use axum::http::header;
@@ -11,8 +12,8 @@ use dunlin_api::{EventQuery, EventRecord};
 use futures::stream;
 use tokio::sync::broadcast;
 
-use super::Context;
 use super::failure::Query;
+use super::{Caller, Context};
 
 /// Events kept for those who ask later.
 const KEPT: usize = 512;
@@ -67,17 +68,25 @@ impl EventLog {
     }
 }
 
-pub(super) async fn stream(State(context): State<Context>, query: Query<EventQuery>) -> Response {
+pub(super) async fn stream(
+    State(context): State<Context>,
+    Extension(caller): Extension<Caller>,
+    query: Query<EventQuery>,
+) -> Response {
     let follow = query.0.follow;
     let live = context.events.inner.live.subscribe();
-    let past: Vec<_> = context.events.recent().iter().map(line).collect();
+    let mut past = context.events.recent();
+    past.retain(|record| is_for(&caller, record));
+    let past: Vec<_> = past.iter().map(line).collect();
     let past = stream::iter(past.into_iter().map(Ok::<_, std::convert::Infallible>));
     let body = if follow {
-        let coming = stream::unfold(live, |mut live| async {
+        let coming = stream::unfold((live, caller), |(mut live, caller)| async {
             loop {
                 match live.recv().await {
-                    Ok(record) => return Some((Ok(line(&record)), live)),
-                    Err(broadcast::error::RecvError::Lagged(_)) => {}
+                    Ok(record) if is_for(&caller, &record) => {
+                        return Some((Ok(line(&record)), (live, caller)));
+                    }
+                    Ok(_) | Err(broadcast::error::RecvError::Lagged(_)) => {}
                     Err(broadcast::error::RecvError::Closed) => return None,
                 }
             }
@@ -87,6 +96,15 @@ pub(super) async fn stream(State(context): State<Context>, query: Query<EventQue
         Body::from_stream(past)
     };
     ([(header::CONTENT_TYPE, "application/x-ndjson")], body).into_response()
+}
+
+/// Whether a caller may know of it. What is of no service may still name one in its text, so that
+/// it is only for those who may read everywhere.
+fn is_for(caller: &Caller, record: &EventRecord) -> bool {
+    match &record.service {
+        Some(service) => caller.sees(service.namespace()),
+        None => caller.confined().is_none(),
+    }
 }
 
 /// One record as a line of JSON.

@@ -2,20 +2,31 @@
 //!
 //! Handlers are short: they turn a request into commands or a question for the engine, and the
 //! answer into the types of `dunlin-api`. What a person may do is decided by who can open the
-//! socket (its file mode); who they are, for the history, by the kernel's word on the peer.
+//! socket (its file mode, and the kernel's word on the peer), and from afar by their certificate
+//! ([`access`]).
 
+mod access;
+mod authority;
+mod desk;
 mod events;
 mod failure;
+mod local;
 mod logs;
 mod node;
 mod nodes;
+mod redeem;
+mod remote;
 mod server;
 mod services;
 mod views;
 
+pub(crate) use access::Caller;
+pub(crate) use authority::Authority;
+pub(crate) use desk::Desk;
 pub(crate) use events::EventLog;
 pub(crate) use logs::{LogSource, answer_log_request};
 pub(crate) use node::{NodeInfo, alone};
+pub(crate) use remote::TlsError;
 pub(crate) use server::{ApiServer, BindError};
 
 use std::sync::Arc;
@@ -38,15 +49,17 @@ pub(crate) struct Context {
     pub(crate) left: CancellationToken,
 }
 
-/// Who asks, as the kernel says.
-#[derive(Debug, Clone)]
-pub(crate) struct Caller(pub(crate) String);
+/// Who judges people from afar; nobody when the API is not served to other hosts.
+#[derive(Clone)]
+struct People(Option<Arc<dyn Authority>>);
 
 /// Bodies above this are refused. A Compose file of a megabyte becomes less than this.
 const MAX_BODY: usize = 4 << 20;
 
-fn router(context: Context) -> Router {
+fn router(context: Context, people: People) -> Router {
     Router::new()
+        .route(routes::HEALTH, get(node::health))
+        .route(routes::REDEEM, post(redeem::redeem))
         .route(routes::VERSION, get(node::version))
         .route(routes::OPENAPI, get(node::openapi))
         .route(routes::NODE, get(node::status))
@@ -72,5 +85,7 @@ fn router(context: Context) -> Router {
         .fallback(failure::no_such_route)
         .method_not_allowed_fallback(failure::no_such_method)
         .layer(axum::extract::DefaultBodyLimit::max(MAX_BODY))
+        .layer(axum::middleware::from_fn(access::authorize))
+        .layer(axum::Extension(people))
         .with_state(context)
 }

@@ -4,8 +4,8 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use axum::Json;
 use axum::extract::State;
+use axum::{Extension, Json};
 use dunlin_api::{
     ChangeResponse, Check, CheckStatus, Counts, DnsStatus, DoctorReport, DocumentStatus, ErrorCode,
     NodeState, NodeStatus, Ticket as TicketAnswer, TicketRequest, VersionInfo,
@@ -14,12 +14,14 @@ use dunlin_core::engine::Engine;
 use dunlin_gossip::membership::MemberState;
 
 use super::failure::{Answer, Body, Failure};
-use super::{Context, views};
+use super::{Context, People, redeem, views};
 use crate::cluster::Cluster;
 use crate::host;
 use crate::runtime::RuntimesHandle;
 use crate::ticket::{MAX_ADDRESSES, Ticket};
 
+/// The role of who joins as a node.
+const NODE_ROLE: &str = "node";
 /// How long replicas may take to end when their node leaves; what is left is killed by nobody.
 const LEAVE_DEADLINE: Duration = Duration::from_secs(20);
 const LEAVE_POLL: Duration = Duration::from_millis(50);
@@ -42,6 +44,11 @@ pub(crate) struct NodeInfo {
     pub(crate) runtimes: RuntimesHandle,
     /// Where it answers DNS queries, if it does.
     pub(crate) dns: Option<DnsStatus>,
+}
+
+/// For probes: that the daemon answers, and nothing more.
+pub(super) async fn health() -> &'static str {
+    "ok\n"
 }
 
 pub(super) async fn version(State(context): State<Context>) -> Json<VersionInfo> {
@@ -105,8 +112,18 @@ fn counts(engine: &Engine) -> Counts {
 
 pub(super) async fn ticket(
     State(context): State<Context>,
+    Extension(people): Extension<People>,
     Body(request): Body<TicketRequest>,
 ) -> Answer<TicketAnswer> {
+    if let Some(role) = request.role.as_deref().filter(|role| *role != NODE_ROLE) {
+        return redeem::ticket(&people, role, &request);
+    }
+    if request.uses.is_some() {
+        return Err(Failure::new(
+            ErrorCode::BadRequest,
+            "tickets for nodes are not counted yet: leave out the number of uses",
+        ));
+    }
     if request.ttl_ms.is_some() {
         return Err(Failure::new(
             ErrorCode::BadRequest,

@@ -29,7 +29,10 @@ pub(super) async fn set_availability(
         node,
         availability: request.availability,
     };
-    let changed = context.engine.propose(vec![command], caller.0).await?;
+    let changed = context
+        .engine
+        .propose(vec![command], caller.author())
+        .await?;
     Ok(Json(ChangeResponse { changed }))
 }
 
@@ -52,7 +55,10 @@ pub(super) async fn set_labels(
         labels.remove(key);
     }
     let command = Command::SetLabels { node, labels };
-    let changed = context.engine.propose(vec![command], caller.0).await?;
+    let changed = context
+        .engine
+        .propose(vec![command], caller.author())
+        .await?;
     Ok(Json(ChangeResponse { changed }))
 }
 

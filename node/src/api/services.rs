@@ -34,6 +34,9 @@ pub(super) async fn deploy(
             ),
         ));
     }
+    for named in &request.services {
+        caller.may_write(named.service.namespace())?;
+    }
     let keys: Vec<ServiceKey> = request.services.iter().map(|s| s.service.clone()).collect();
     let commands = request
         .services
@@ -44,7 +47,7 @@ pub(super) async fn deploy(
             replicas: s.replicas,
         })
         .collect();
-    let changed = context.engine.propose(commands, caller.0).await?;
+    let changed = context.engine.propose(commands, caller.author()).await?;
     let services = context
         .engine
         .ask(move |engine| {
@@ -62,12 +65,17 @@ pub(super) async fn deploy(
 
 pub(super) async fn list(
     State(context): State<Context>,
+    Extension(caller): Extension<Caller>,
     Query(query): Query<ServiceQuery>,
 ) -> Answer<ServiceList> {
-    let services = context
+    if let Some(namespace) = &query.namespace {
+        caller.may_read(namespace)?;
+    }
+    let mut services = context
         .engine
         .ask(move |engine| views::services(engine, query.namespace.as_deref()))
         .await?;
+    services.retain(|s| caller.sees(s.service.namespace()));
     Ok(Json(ServiceList { services }))
 }
 
@@ -136,9 +144,14 @@ pub(super) async fn remove(
 
 pub(super) async fn replicas(
     State(context): State<Context>,
+    Extension(caller): Extension<Caller>,
     Query(query): Query<ReplicaQuery>,
 ) -> Answer<ReplicaList> {
-    let list = context
+    let service = query.service.as_ref().map(ServiceKey::namespace);
+    for namespace in query.namespace.as_deref().into_iter().chain(service) {
+        caller.may_read(namespace)?;
+    }
+    let mut list = context
         .engine
         .ask(move |engine| {
             let node = match &query.node {
@@ -158,21 +171,29 @@ pub(super) async fn replicas(
             Ok(views::replicas(engine, &wanted))
         })
         .await??;
+    list.replicas.retain(|r| caller.sees(r.service.namespace()));
+    list.vacant.retain(|v| caller.sees(v.service.namespace()));
     Ok(Json(list))
 }
 
 pub(super) async fn convergence(
     State(context): State<Context>,
+    Extension(caller): Extension<Caller>,
     Query(query): Query<ConvergenceQuery>,
 ) -> Answer<Convergence> {
+    let service = query.service.as_ref().map(ServiceKey::namespace);
+    for namespace in query.namespace.as_deref().into_iter().chain(service) {
+        caller.may_read(namespace)?;
+    }
     let services = context
         .engine
         .ask(move |engine| {
             views::progress(engine, |key| {
-                query
-                    .namespace
-                    .as_deref()
-                    .is_none_or(|n| n == key.namespace())
+                caller.sees(key.namespace())
+                    && query
+                        .namespace
+                        .as_deref()
+                        .is_none_or(|n| n == key.namespace())
                     && query.service.as_ref().is_none_or(|s| s == key)
             })
         })
@@ -209,7 +230,10 @@ pub(super) async fn history(State(context): State<Context>, path: ServicePath) -
 }
 
 async fn change(context: &Context, caller: Caller, command: Command) -> Answer<ChangeResponse> {
-    let changed = context.engine.propose(vec![command], caller.0).await?;
+    let changed = context
+        .engine
+        .propose(vec![command], caller.author())
+        .await?;
     Ok(Json(ChangeResponse { changed }))
 }
 

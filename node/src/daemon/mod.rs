@@ -4,7 +4,7 @@
 //! Everything that can be refused is refused before anything is started, with a text that says
 //! what to do. Afterwards every task has an owner here; one that ends by itself ends the node.
 
-mod clock;
+pub(crate) mod clock;
 mod driver;
 pub(crate) mod handle;
 mod joining;
@@ -22,7 +22,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use crate::api::{ApiServer, BindError, Context};
+use crate::api::{ApiServer, BindError, Context, TlsError};
 use crate::cluster::{Cluster, ClusterError};
 use crate::config::UpConfig;
 use crate::identity::{Identity, IdentityError};
@@ -70,6 +70,9 @@ pub enum UpError {
     /// The API socket.
     #[error(transparent)]
     Api(#[from] BindError),
+    /// The API for other hosts.
+    #[error(transparent)]
+    ApiTls(#[from] TlsError),
     /// The state file.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -209,7 +212,7 @@ impl Node {
         });
         let (stop, served) = (stop_api.clone(), context.clone());
         tasks.spawn(async move {
-            ApiServer::serve(api, served, stop).await;
+            ApiServer::serve(api, served, stop).await?;
             Ok("the API")
         });
         Self {

@@ -27,7 +27,7 @@ use super::joining::Joining;
 use super::naming::{self, Naming};
 use super::peers::{self, PeerDesk};
 use super::publishing;
-use crate::api::{ApiServer, Context, EventLog, LogSource, NodeInfo};
+use crate::api::{ApiServer, Authority, Context, Desk, EventLog, LogSource, NodeInfo};
 use crate::cluster::Cluster;
 use crate::config::UpConfig;
 use crate::host;
@@ -91,7 +91,11 @@ pub(super) async fn build(mut config: UpConfig, started: Instant) -> Result<Part
         .api
         .clone()
         .unwrap_or_else(|| config.data_dir.join("api.sock"));
-    let api = ApiServer::bind(&api_path)?;
+    let api = ApiServer::bind(&api_path, config.api_group.as_deref())?;
+    let api = match config.api_listen {
+        Some(address) => api.and_remote(address, desk(&me)).await?,
+        None => api,
+    };
     let mut notes = Vec::new();
     let naming = naming::bind(&config, VipRange::default(), &mut notes).await?;
     let (written_tx, written) = mpsc::channel(WRITTEN);
@@ -233,6 +237,11 @@ fn told(naming: &Naming) -> DnsStatus {
         suffix: naming.suffix().to_string(),
         for_replicas: naming.resolver().map(|r| r.address.to_string()),
     }
+}
+
+/// Who judges people from afar.
+fn desk(me: &Own) -> Arc<dyn Authority> {
+    Arc::new(Desk::new(me.seed, &me.cluster.key))
 }
 
 /// Who this node is, which cluster it is in, and its bound membership socket.

@@ -1,4 +1,4 @@
-//! One request on one connection.
+//! One request on one connection: over a Unix socket as it is, over TCP inside TLS.
 
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
@@ -6,10 +6,13 @@ use hyper::body::Incoming;
 use hyper::client::conn::http1;
 use hyper::{Request, Response};
 use hyper_util::rt::TokioIo;
-use tokio::net::UnixStream;
+use rustls::pki_types::{IpAddr, Ipv4Addr, ServerName};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpStream, UnixStream};
 use tokio::task::JoinHandle;
 
-use super::{ClientError, Host, Lines};
+use super::{Client, ClientError, Host, Lines};
+use crate::tls::Presented;
 use crate::{ErrorBody, ErrorCode};
 
 /// Largest answer that is read, in bytes: 100,000 replicas in a list come to about 60 MB. It
@@ -28,12 +31,89 @@ impl Drop for Driver {
 
 /// Sends a request and collects its whole answer.
 pub(super) async fn call(
-    host: &Host,
+    client: &Client,
     method: &str,
     path: &str,
     body: Option<Vec<u8>>,
 ) -> Result<Bytes, ClientError> {
-    let (response, _driver) = send(host, method, path, body).await?;
+    let link = Link::open(client).await?;
+    link.call(method, path, body).await
+}
+
+/// A connection before its one request.
+pub(super) struct Link {
+    host: Host,
+    sender: http1::SendRequest<Full<Bytes>>,
+    driver: Driver,
+    /// What the other side has proven to be; nothing on a Unix socket.
+    pub(super) server: Option<Presented>,
+}
+
+impl Link {
+    /// Connects, and over TCP checks that the node belongs to the expected cluster.
+    pub(super) async fn open(client: &Client) -> Result<Self, ClientError> {
+        let host = &client.host;
+        match host {
+            Host::Unix(socket) => {
+                let stream = UnixStream::connect(socket).await;
+                let stream = stream.map_err(|source| ClientError::from_connect(host, source))?;
+                Self::begin(host, stream, None).await
+            }
+            Host::Tcp(authority) => {
+                let credentials = client.credentials.as_ref();
+                let credentials =
+                    credentials.ok_or_else(|| ClientError::NoCredentials { host: host.clone() })?;
+                let stream = TcpStream::connect(authority).await;
+                let stream = stream.map_err(|source| ClientError::from_connect(host, source))?;
+                // No name is sent or checked: the certificate says who it is.
+                let name = ServerName::IpAddress(IpAddr::V4(Ipv4Addr::from([0, 0, 0, 0])));
+                let stream = credentials.connector().connect(name, stream).await;
+                let stream = stream.map_err(|error| ClientError::from_tls(host, error))?;
+                let (_, session) = stream.get_ref();
+                let shown = session.peer_certificates().and_then(<[_]>::first);
+                let server = shown.and_then(|der| Presented::read(der).ok());
+                Self::begin(host, stream, server).await
+            }
+        }
+    }
+
+    async fn begin<S>(
+        host: &Host,
+        stream: S,
+        server: Option<Presented>,
+    ) -> Result<Self, ClientError>
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        let (sender, connection) = http1::handshake(TokioIo::new(stream))
+            .await
+            .map_err(|error| ClientError::broken(host, error))?;
+        let driver = Driver(tokio::spawn(async move {
+            // Its failure shows in the request or body that it carries.
+            let _ = connection.await;
+        }));
+        Ok(Self {
+            host: host.clone(),
+            sender,
+            driver,
+            server,
+        })
+    }
+
+    /// Sends a request and collects its whole answer.
+    pub(super) async fn call(
+        self,
+        method: &str,
+        path: &str,
+        body: Option<Vec<u8>>,
+    ) -> Result<Bytes, ClientError> {
+        let host = self.host.clone();
+        let (response, _driver) = self.send(method, path, body).await?;
+        answer(&host, response).await
+    }
+}
+
+async fn answer(host: &Host, response: Response<Incoming>) -> Result<Bytes, ClientError> {
     let success = response.status().is_success();
     let status = response.status();
     let bytes = collect(host, response.into_body()).await?;
@@ -45,8 +125,10 @@ pub(super) async fn call(
 }
 
 /// Sends a GET request whose answer is a stream of JSON lines.
-pub(super) async fn open<T>(host: &Host, path: &str) -> Result<Lines<T>, ClientError> {
-    let (response, driver) = send(host, "GET", path, None).await?;
+pub(super) async fn open<T>(client: &Client, path: &str) -> Result<Lines<T>, ClientError> {
+    let host = &client.host;
+    let link = Link::open(client).await?;
+    let (response, driver) = link.send("GET", path, None).await?;
     let status = response.status();
     if status.is_success() {
         return Ok(Lines::new(host.clone(), response.into_body(), driver));
@@ -55,42 +137,32 @@ pub(super) async fn open<T>(host: &Host, path: &str) -> Result<Lines<T>, ClientE
     Err(refusal(host, status, &bytes))
 }
 
-async fn send(
-    host: &Host,
-    method: &str,
-    path: &str,
-    body: Option<Vec<u8>>,
-) -> Result<(Response<Incoming>, Driver), ClientError> {
-    let broken = |source: hyper::Error| ClientError::Broken {
-        host: host.clone(),
-        source: source.into(),
-    };
-    let stream = UnixStream::connect(host.socket())
-        .await
-        .map_err(|source| ClientError::from_connect(host, source))?;
-    let (mut sender, connection) = http1::handshake(TokioIo::new(stream))
-        .await
-        .map_err(broken)?;
-    let driver = Driver(tokio::spawn(async move {
-        // Its failure shows in the request or body that it carries.
-        let _ = connection.await;
-    }));
-    let mut request = Request::builder()
-        .method(method)
-        .uri(path)
-        .header("host", "dunlin")
-        .header("user-agent", concat!("dunlin/", env!("CARGO_PKG_VERSION")));
-    if body.is_some() {
-        request = request.header("content-type", "application/json");
+impl Link {
+    async fn send(
+        mut self,
+        method: &str,
+        path: &str,
+        body: Option<Vec<u8>>,
+    ) -> Result<(Response<Incoming>, Driver), ClientError> {
+        let host = &self.host;
+        let mut request = Request::builder()
+            .method(method)
+            .uri(path)
+            .header("host", "dunlin")
+            .header("user-agent", concat!("dunlin/", env!("CARGO_PKG_VERSION")));
+        if body.is_some() {
+            request = request.header("content-type", "application/json");
+        }
+        let request = request
+            .body(Full::new(Bytes::from(body.unwrap_or_default())))
+            .map_err(|error| ClientError::Garbled {
+                host: host.clone(),
+                detail: format!("the path {path} cannot be asked for: {error}"),
+            })?;
+        let response = self.sender.send_request(request).await;
+        let response = response.map_err(|error| ClientError::broken(host, error))?;
+        Ok((response, self.driver))
     }
-    let request = request
-        .body(Full::new(Bytes::from(body.unwrap_or_default())))
-        .map_err(|error| ClientError::Garbled {
-            host: host.clone(),
-            detail: format!("the path {path} cannot be asked for: {error}"),
-        })?;
-    let response = sender.send_request(request).await.map_err(broken)?;
-    Ok((response, driver))
 }
 
 async fn collect(host: &Host, body: Incoming) -> Result<Bytes, ClientError> {

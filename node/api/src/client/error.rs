@@ -4,6 +4,8 @@ use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::time::Duration;
 
+use rustls::CertificateError;
+
 use super::Host;
 use crate::{ErrorBody, ErrorCode, Exit};
 
@@ -12,7 +14,7 @@ use crate::{ErrorBody, ErrorCode, Exit};
 pub enum ClientError {
     /// The text names no host; nothing was contacted.
     #[error(
-        "'{text}' is not a host ({reason}): expected something like unix:///run/dunlin/api.sock"
+        "'{text}' is not a host ({reason}): expected something like unix:///run/dunlin/api.sock or tcp://10.0.0.5:7443"
     )]
     BadHost {
         /// The text.
@@ -33,6 +35,23 @@ pub enum ClientError {
         host: Host,
         /// Whom the socket is open to, and what to do.
         advice: String,
+    },
+    /// A node of another host is only spoken to with a certificate of its cluster.
+    #[error("{host} is on another host, and there is no key to speak to it with")]
+    NoCredentials {
+        /// Whom it should have tried.
+        host: Host,
+    },
+    /// The key or certificate of the context is unusable.
+    #[error("the key of this context cannot be used: {0}")]
+    BadCredentials(String),
+    /// The server is not a node of the expected cluster. Nothing was said to it.
+    #[error("{host} is not trusted: {reason}")]
+    Distrusted {
+        /// Whom it tried.
+        host: Host,
+        /// Why not.
+        reason: String,
     },
     /// The system failed to connect for another reason.
     #[error("cannot connect to {host}: {source}")]
@@ -84,7 +103,8 @@ impl ClientError {
             | Self::Connect { .. }
             | Self::Broken { .. }
             | Self::TooLate { .. } => Exit::Unreachable,
-            Self::Garbled { .. } | Self::Unwritable(_) => Exit::Failed,
+            Self::NoCredentials { .. } | Self::Distrusted { .. } => Exit::Forbidden,
+            Self::Garbled { .. } | Self::Unwritable(_) | Self::BadCredentials(_) => Exit::Failed,
             Self::Answered(body) => body.code.exit(),
         }
     }
@@ -96,9 +116,11 @@ impl ClientError {
             Self::NotRunning { .. } | Self::Connect { .. } | Self::Broken { .. } => {
                 ErrorCode::Unavailable
             }
-            Self::Denied { .. } => ErrorCode::Forbidden,
+            Self::Denied { .. } | Self::NoCredentials { .. } | Self::Distrusted { .. } => {
+                ErrorCode::Forbidden
+            }
             Self::TooLate { .. } => ErrorCode::Timeout,
-            Self::Garbled { .. } => ErrorCode::Internal,
+            Self::Garbled { .. } | Self::BadCredentials(_) => ErrorCode::Internal,
             Self::Answered(body) => body.code,
         }
     }
@@ -110,6 +132,10 @@ impl ClientError {
             Self::NotRunning { .. } => {
                 Some("start it, or name another one with --host or DUNLIN_HOST".to_owned())
             }
+            Self::NoCredentials { .. } | Self::BadCredentials(_) => Some(
+                "`dunlin context add NAME --host URL --ticket TICKET` makes one from a ticket of `dunlin ticket --role ROLE`"
+                    .to_owned(),
+            ),
             Self::TooLate { .. } => {
                 Some("its host may be overloaded; the request may still take effect".to_owned())
             }
@@ -118,9 +144,38 @@ impl ClientError {
             }
             Self::BadHost { .. }
             | Self::Denied { .. }
+            | Self::Distrusted { .. }
             | Self::Connect { .. }
             | Self::Broken { .. }
             | Self::Unwritable(_) => None,
+        }
+    }
+
+    pub(super) fn broken(host: &Host, source: hyper::Error) -> Self {
+        Self::Broken {
+            host: host.clone(),
+            source: source.into(),
+        }
+    }
+
+    /// What a handshake's end means: who is no node of ours, and who does not listen to TLS.
+    pub(super) fn from_tls(host: &Host, error: io::Error) -> Self {
+        let inner = error
+            .get_ref()
+            .and_then(|e| e.downcast_ref::<rustls::Error>());
+        let reason = match inner {
+            Some(rustls::Error::InvalidCertificate(CertificateError::Other(why))) => {
+                why.0.to_string()
+            }
+            Some(rustls::Error::InvalidCertificate(_)) => {
+                "its certificate is not one of dunlin".to_owned()
+            }
+            Some(other) => format!("it does not speak TLS as dunlin does ({other})"),
+            None => return Self::from_connect(host, error),
+        };
+        Self::Distrusted {
+            host: host.clone(),
+            reason,
         }
     }
 
@@ -139,16 +194,18 @@ impl ClientError {
 
 /// Whom a closed socket is open to.
 fn advice(host: &Host) -> String {
-    match std::fs::metadata(host.socket()) {
-        Ok(meta) => format!(
+    match host.socket().map(std::fs::metadata) {
+        Some(Ok(meta)) => format!(
             "it belongs to user {} and group {} with mode {:04o}. Run as that user (`sudo`), or \
              join that group if the mode lets the group write",
             meta.uid(),
             meta.gid(),
             meta.mode() & 0o7777
         ),
-        Err(_) => "its directory is closed to this user. Run as the user that runs the daemon \
+        Some(Err(_)) | None => {
+            "its directory is closed to this user. Run as the user that runs the daemon \
                    (`sudo`), or name your own daemon with --host or DUNLIN_HOST"
-            .to_owned(),
+                .to_owned()
+        }
     }
 }
