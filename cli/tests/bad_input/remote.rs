@@ -5,7 +5,7 @@ use std::path::Path;
 
 use tempfile::TempDir;
 
-use crate::daemon::{Daemon, Said, base, said, until};
+use crate::daemon::{Daemon, Said, address, base, said, until};
 
 /// A service that needs no runtime, because no replica of it is wanted.
 const IDLE: &str = "services:\n  web:\n    image: x\n    deploy: {replicas: 0}\n";
@@ -218,7 +218,12 @@ fn a_daemon_says_when_it_cannot_serve_other_hosts() {
     said.expect(6, &["--api-listen"]);
     node.ask(&["ticket", "--role", "king"])
         .expect(6, &["'king' is no role"]);
-    let words = crate::daemon::up(&node.directory, "n2", "127.0.93.250");
+    let home = tempfile::tempdir().expect("a directory");
+    let words = crate::daemon::up(&home.path().join("d"), "n2", &address());
     let wrong = crate::daemon::refused(&words, &["--api-group", "no-such-group-here"]);
-    wrong.expect(1, &["another dunlin daemon"]);
+    wrong.expect(1, &["no group 'no-such-group-here'"]);
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    let place = taken.local_addr().expect("an address").to_string();
+    let wrong = crate::daemon::refused(&words, &["--api-listen", &place]);
+    wrong.expect(1, &[&place, "choose another --api-listen"]);
 }
