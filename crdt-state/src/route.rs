@@ -5,7 +5,8 @@ use std::net::SocketAddr;
 
 use crate::desired::Desired;
 use crate::model::{
-    Endpoint, Mode, NodeId, NodeRegister, Phase, PortSpec, ServiceKey, Slot, Vip, VipRange,
+    Endpoint, Mode, NodeId, NodeRegister, Phase, PortSpec, ServiceKey, Slot, TrafficPolicy, Vip,
+    VipRange,
 };
 use crate::observed::ObservedTable;
 
@@ -30,6 +31,8 @@ pub struct ServiceRoute {
     /// Its virtual addresses on this node. Empty when the node has no range for them; then only
     /// the replicas' own addresses lead to it.
     pub vip: Vip,
+    /// How its connections are treated.
+    pub traffic: TrafficPolicy,
     /// Its ready replicas on nodes that are not suspected, ordered by slot, then by node.
     pub backends: Vec<Backend>,
 }
@@ -48,7 +51,7 @@ pub struct Backend {
 }
 
 /// A member of the cluster.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NodeRoute {
     /// Its name.
     pub name: String,
@@ -56,9 +59,29 @@ pub struct NodeRoute {
     pub address: Option<SocketAddr>,
     /// Its label `zone`.
     pub zone: Option<String>,
+    /// Its label `weight`: its replicas' share of connections where they are weighted, 0 to 1000.
+    pub weight: u16,
     /// Whether its replicas get traffic: it answers, and its report tells how things are now.
     pub serving: bool,
 }
+
+impl Default for NodeRoute {
+    fn default() -> Self {
+        Self {
+            name: String::new(),
+            address: None,
+            zone: None,
+            weight: 1,
+            serving: true,
+        }
+    }
+}
+
+/// The label of a node that says how much its replicas take where they are weighted.
+pub const WEIGHT_LABEL: &str = "weight";
+
+/// The greatest weight: more would only make the lists of others coarse.
+pub const MAX_WEIGHT: u16 = 1_000;
 
 /// The label of a node that says which zone it is in.
 pub const ZONE_LABEL: &str = "zone";
@@ -71,6 +94,7 @@ impl RouteTable {
             let route = ServiceRoute {
                 ports: service.spec.ports.clone(),
                 vip: vip.map(|index| range.of(index)).unwrap_or_default(),
+                traffic: service.spec.traffic.clone(),
                 backends: Vec::new(),
             };
             (key.clone(), route)
@@ -93,11 +117,16 @@ impl RouteTable {
         let report = &register.report;
         // Labels in desired state win over those of the command line.
         let intent = desired.nodes.get(&register.node);
-        let zone = intent.and_then(|i| i.labels.get(ZONE_LABEL));
+        let label = |name| {
+            let of_cluster = intent.and_then(|i| i.labels.get(name));
+            of_cluster.or_else(|| report.labels.get(name))
+        };
+        let weight = label(WEIGHT_LABEL).and_then(|w| w.parse::<u16>().ok());
         let route = NodeRoute {
             name: report.name.clone(),
             address: report.address,
-            zone: zone.or_else(|| report.labels.get(ZONE_LABEL)).cloned(),
+            zone: label(ZONE_LABEL).cloned(),
+            weight: weight.map_or(1, |w| w.min(MAX_WEIGHT)),
             serving,
         };
         self.nodes.insert(register.node, route);

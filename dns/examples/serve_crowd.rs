@@ -92,6 +92,7 @@ fn crowd(services: u32, replicas: u32) -> Result<RouteTable, Box<dyn Error>> {
             }],
             vip: range.of(VipIndex::nth(s.into())),
             backends: backends.collect(),
+            ..ServiceRoute::default()
         };
         let key = ServiceKey::new(ServiceKey::DEFAULT_NAMESPACE, &format!("s{s}"))?;
         table.services.insert(key, route);

@@ -1,37 +1,36 @@
 //! Which replica gets the next connection. Pure: time and chance are arguments.
 //!
 //! Each connection goes [`Balancer::pick`], then [`Balancer::connected`] or [`Balancer::failed`],
-//! and in the end always [`Balancer::closed`]. A replica that cannot be connected to is *ejected*:
-//! it is offered no connection for a while. Then one connection tries it (*probation*), whose
-//! outcome decides for all. Ejection is a preference and never an outage: when nobody else is
-//! left, ejected replicas are offered too.
+//! and in the end always [`Balancer::closed`]. A replica that cannot be connected to, or that ends
+//! [`STRIKES`] connections in a row without having said anything, is *ejected*: it is offered no
+//! connection for a while. Then one connection tries it (*probation*), whose outcome decides for
+//! all. Ejection is a preference and never an outage: when nobody else is left, ejected replicas
+//! are offered too. A bound on connections is no preference: a replica that has as many as it may
+//! have gets none, and the connection waits ([`Pick::Full`]).
+
+mod access;
+mod choose;
+mod health;
+mod limit;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 
-use dunlin_state::model::{NodeId, Slot};
+pub use dunlin_state::model::Balance as Policy;
+use dunlin_state::model::{Locality, NodeId, Slot};
 
-/// Milliseconds for which the first failed connect ejects a replica. Membership takes 1 to 2 s to
-/// notice a dead node, so ejection bridges about that time and then the table itself drops it.
-pub const EJECTION: u64 = 1_000;
+pub use access::admits;
+pub use choose::{goes_aside, source_hash};
+pub use health::{EJECTION, Health, MAX_EJECTION, STRIKES};
+pub use limit::{Limiter, MAX_SOURCES};
 
-/// Most milliseconds of an ejection. Each further failure doubles it up to here; longer would keep
-/// a replica idle long after it has recovered.
-pub const MAX_EJECTION: u64 = 30_000;
+/// Microseconds below which latencies count as equal: what a local connect takes on a busy host.
+/// Without it, two replicas of the same host would be told apart by noise.
+const LATENCY_FLOOR: u32 = 200;
 
-/// How a replica is chosen.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Policy {
-    /// One after the other.
-    RoundRobin,
-    /// The one with the fewest open connections.
-    LeastConnections,
-    /// The one with fewer open connections of two drawn at random: nearly as even as the fewest of
-    /// all, and proxies that do not know of each other do not all rush to the same replica
-    /// (Mitzenmacher, The Power of Two Choices in Randomized Load Balancing, 2001).
-    #[default]
-    RandomOfTwo,
-}
+/// Milliseconds in which a latency that is not measured again loses half of its weight. A replica
+/// that was slow once has to be tried again some time.
+const LATENCY_HALF_LIFE: u64 = 5_000;
 
 /// A port of a replica. A replica that restarts at another address is another target, with no
 /// failures to its name.
@@ -41,17 +40,90 @@ pub struct Target {
     pub slot: Slot,
     /// The node that runs it.
     pub node: NodeId,
-    /// Where it answers.
+    /// The epoch of its claim.
+    pub epoch: u64,
+    /// Where it answers, seen from its node.
     pub address: SocketAddr,
+}
+
+/// How far a replica is from here.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
+pub enum Distance {
+    /// On this node.
+    Node,
+    /// In this node's zone.
+    Zone,
+    /// Anywhere.
+    #[default]
+    Far,
+}
+
+/// A target with what else matters for the choice.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Candidate {
+    /// Which.
+    pub target: Target,
+    /// Its share where shares are weighted.
+    pub weight: u16,
+    /// How far it is.
+    pub distance: Distance,
+}
+
+impl From<Target> for Candidate {
+    fn from(target: Target) -> Self {
+        Self {
+            target,
+            weight: 1,
+            distance: Distance::default(),
+        }
+    }
+}
+
+/// What a balancer goes by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Rules {
+    /// How to choose.
+    pub policy: Policy,
+    /// Whom to prefer.
+    pub prefer: Locality,
+    /// Most open connections of one target.
+    pub max_connections: Option<u32>,
+    /// Most connections that wait.
+    pub max_pending: Option<u32>,
+}
+
+/// A connection that looks for a target.
+#[derive(Debug, Clone, Copy)]
+pub struct Ask<'a> {
+    /// Targets that have failed it already.
+    pub tried: &'a BTreeSet<Target>,
+    /// Any uniformly random number.
+    pub entropy: u64,
+    /// A number made of the client's address, the same for each of its connections.
+    pub source: u64,
+    /// Milliseconds of a clock that never goes back.
+    pub now: u64,
+}
+
+/// What came of looking.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Pick {
+    /// This one; it counts as a connection.
+    Chosen(Target),
+    /// There are some, and each has as many connections as it may have.
+    Full,
+    /// There is none that has not been tried.
+    Nobody,
 }
 
 /// Chooses among the ready replicas of one port of one service.
 #[derive(Debug, Default)]
 pub struct Balancer {
-    policy: Policy,
+    rules: Rules,
     targets: BTreeMap<Target, State>,
     /// Whom round robin chose last. It may be gone; the next after it still is well-defined.
     last: Option<Target>,
+    pending: u32,
 }
 
 #[derive(Debug, Default)]
@@ -59,110 +131,135 @@ struct State {
     /// Whether the route table offers it. Others stay until their connections have closed, so that
     /// one that comes back is not taken for idle.
     listed: bool,
+    weight: u16,
+    distance: Distance,
     open: u32,
     health: Health,
+    /// Smoothed microseconds that connecting took, and when that was last measured.
+    latency: u32,
+    measured: u64,
+    /// Credit of weighted round robin.
+    credit: i64,
 }
 
-#[derive(Debug, Clone, Copy, Default)]
-enum Health {
-    #[default]
-    Good,
-    Ejected {
-        until: u64,
-        failures: u32,
-    },
-    /// One connection tries it.
-    Probation {
-        failures: u32,
-    },
+/// A target as people see it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TargetView {
+    /// Which.
+    pub target: Target,
+    /// Whether the route table offers it; if not, its last connections are ending.
+    pub listed: bool,
+    /// Connections open or in the making.
+    pub open: u32,
+    /// Smoothed microseconds that connecting took; 0 when it was never measured.
+    pub latency: u32,
+    /// Whether it is offered, and if not until when.
+    pub health: Health,
+    /// How far it is.
+    pub distance: Distance,
+    /// Its share where shares are weighted.
+    pub weight: u16,
 }
 
 impl Balancer {
     /// Without targets.
-    pub fn new(policy: Policy) -> Self {
+    pub fn new(rules: Rules) -> Self {
         Self {
-            policy,
+            rules,
             ..Self::default()
         }
     }
 
+    /// Goes by other rules from now on.
+    pub fn set_rules(&mut self, rules: Rules) {
+        self.rules = rules;
+    }
+
     /// Takes over who is ready now. Counts and ejections of those that stay are kept.
-    pub fn update(&mut self, ready: impl IntoIterator<Item = Target>) {
+    pub fn update(&mut self, ready: impl IntoIterator<Item = Candidate>) {
         for state in self.targets.values_mut() {
             state.listed = false;
         }
-        for target in ready {
-            self.targets.entry(target).or_default().listed = true;
+        for candidate in ready {
+            let state = self.targets.entry(candidate.target).or_default();
+            state.listed = true;
+            state.weight = candidate.weight;
+            state.distance = candidate.distance;
         }
         self.targets.retain(|_target, s| s.listed || s.open > 0);
     }
 
-    /// Chooses a target that is not in `tried` and counts a connection for it. `entropy` is any
-    /// uniformly random number; `now` is in milliseconds of a clock that never goes back.
-    pub fn pick(&mut self, tried: &BTreeSet<Target>, entropy: u64, now: u64) -> Option<Target> {
-        let candidates = |fit: &dyn Fn(&State) -> bool| -> Vec<(Target, u32)> {
-            self.targets
-                .iter()
-                .filter(|(target, state)| state.listed && !tried.contains(target) && fit(state))
-                .map(|(target, state)| (*target, state.open))
-                .collect()
-        };
-        let mut from = candidates(&|state| state.health.admits(now));
+    /// Chooses a target and counts a connection for it.
+    pub fn pick(&mut self, ask: &Ask<'_>) -> Pick {
+        let mut from = self.candidates(ask, |state| state.health.admits(ask.now));
         if from.is_empty() {
-            from = candidates(&|_any| true);
+            from = self.candidates(ask, |_any| true);
         }
-        let chosen = self.choose(&from, entropy)?;
+        if from.is_empty() {
+            let untried = |(t, s): (&Target, &State)| s.listed && !ask.tried.contains(t);
+            return match self.targets.iter().any(untried) {
+                true => Pick::Full,
+                false => Pick::Nobody,
+            };
+        }
+        let Some(chosen) = self.choose(&from, ask) else {
+            return Pick::Nobody;
+        };
         self.last = Some(chosen);
         if let Some(state) = self.targets.get_mut(&chosen) {
             state.open = state.open.saturating_add(1);
-            if let Health::Ejected { failures, .. } = state.health {
-                state.health = Health::Probation { failures };
-            }
+            state.health.chosen(ask.now);
         }
-        Some(chosen)
+        Pick::Chosen(chosen)
     }
 
-    fn choose(&self, from: &[(Target, u32)], entropy: u64) -> Option<Target> {
-        let (high, low) = (entropy >> 32, entropy & 0xffff_ffff);
-        let draw = |random: u64, of: usize| ((random * of as u64) >> 32) as usize;
-        let at = |index: usize| from.get(index).map(|(target, _)| *target);
-        match self.policy {
-            Policy::RoundRobin => {
-                let next = from.iter().position(|(t, _)| Some(*t) > self.last);
-                at(next.unwrap_or(0))
-            }
-            Policy::LeastConnections => {
-                // The search begins anywhere, so that ties do not all go to the first.
-                let start = draw(low, from.len());
-                let (before, after) = from.split_at(start.min(from.len()));
-                let around = after.iter().chain(before);
-                around.min_by_key(|(_, open)| *open).map(|(t, _)| *t)
-            }
-            Policy::RandomOfTwo if from.len() < 2 => at(0),
-            Policy::RandomOfTwo => {
-                let first = draw(low, from.len());
-                let second = (first + 1 + draw(high, from.len() - 1)) % from.len();
-                let (a, b) = (from.get(first)?, from.get(second)?);
-                Some(if b.1 < a.1 { b.0 } else { a.0 })
-            }
-        }
+    /// Those that may be chosen, of the nearest kind there is if nearness counts.
+    fn candidates(&self, ask: &Ask<'_>, fit: impl Fn(&State) -> bool) -> Vec<Target> {
+        let most = self.rules.max_connections.unwrap_or(u32::MAX);
+        let may = |(target, state): &(&Target, &State)| {
+            state.listed && state.open < most && !ask.tried.contains(*target) && fit(state)
+        };
+        let rank = |state: &State| match self.rules.prefer {
+            Locality::Any => Distance::Far,
+            Locality::Node => state.distance,
+            Locality::Zone => state.distance.max(Distance::Zone),
+        };
+        let nearest = self.targets.iter().filter(may).map(|(_, s)| rank(s)).min();
+        let targets = self.targets.iter().filter(may);
+        targets
+            .filter(|(_, state)| Some(rank(state)) == nearest)
+            .map(|(target, _)| *target)
+            .collect()
     }
 
-    /// The connection to a picked target stands: its failures are forgotten.
-    pub fn connected(&mut self, target: &Target) {
+    /// The connection to a picked target stands, after so many microseconds.
+    pub fn connected(&mut self, target: &Target, micros: u32, now: u64) {
         if let Some(state) = self.targets.get_mut(target) {
-            state.health = Health::Good;
+            let before = state.decayed(now);
+            // A quarter of each measurement: some outliers do not turn the choice around.
+            let smoothed = match state.latency {
+                0 => u64::from(micros),
+                _ => (u64::from(before) * 3 + u64::from(micros)) / 4,
+            };
+            state.latency = u32::try_from(smoothed).unwrap_or(u32::MAX).max(1);
+            state.measured = now;
+            state.health.connected();
         }
     }
 
-    /// A picked target could not be connected to: it is ejected. The time varies by a quarter with `entropy`, so that proxies do not try it all at once.
+    /// A picked target could not be connected to: it is ejected. The time varies by a quarter with
+    /// `entropy`, so that proxies do not try it all at once.
     pub fn failed(&mut self, target: &Target, entropy: u64, now: u64) {
         if let Some(state) = self.targets.get_mut(target) {
-            let failures = state.health.failures().saturating_add(1);
-            let doubled = EJECTION.saturating_mul(1 << (failures - 1).min(16));
-            let time = doubled.min(MAX_EJECTION);
-            let until = now.saturating_add(time - time / 4 + entropy % (time / 2));
-            state.health = Health::Ejected { until, failures };
+            state.health.failed(entropy, now);
+        }
+    }
+
+    /// A connection that stood has told whether its target works: it answered something, or ended
+    /// without a byte.
+    pub fn judged(&mut self, target: &Target, answered: bool, entropy: u64, now: u64) {
+        if let Some(state) = self.targets.get_mut(target) {
+            state.health.judged(answered, entropy, now);
         }
     }
 
@@ -171,36 +268,72 @@ impl Balancer {
         let Some(state) = self.targets.get_mut(target) else {
             return;
         };
-        if let Health::Probation { failures } = state.health {
-            // Nothing has been learnt: the next connection may try.
-            state.health = Health::Ejected { until: 0, failures };
-        }
+        state.health.closed();
         state.open = state.open.saturating_sub(1);
         if !state.listed && state.open == 0 {
             self.targets.remove(target);
         }
     }
 
+    /// Whether one more connection may wait; if so it counts until [`Self::waited`].
+    pub fn wait(&mut self) -> bool {
+        let may = self
+            .rules
+            .max_pending
+            .is_none_or(|most| self.pending < most);
+        self.pending += u32::from(may);
+        may
+    }
+
+    /// A connection waits no longer.
+    pub fn waited(&mut self) {
+        self.pending = self.pending.saturating_sub(1);
+    }
+
+    /// Connections that wait.
+    pub fn pending(&self) -> u32 {
+        self.pending
+    }
+
     /// Connections that a target has open or in the making.
     pub fn open(&self, target: &Target) -> u32 {
         self.targets.get(target).map_or(0, |state| state.open)
     }
-}
 
-impl Health {
-    fn admits(self, now: u64) -> bool {
-        match self {
-            Self::Good => true,
-            Self::Ejected { until, .. } => until <= now,
-            Self::Probation { .. } => false,
-        }
+    /// Whether the route table offers a target.
+    pub fn is_listed(&self, target: &Target) -> bool {
+        self.targets.get(target).is_some_and(|state| state.listed)
     }
 
-    fn failures(self) -> u32 {
-        match self {
-            Self::Good => 0,
-            Self::Ejected { failures, .. } | Self::Probation { failures } => failures,
-        }
+    /// Whether anyone is offered.
+    pub fn has_targets(&self) -> bool {
+        self.targets.values().any(|state| state.listed)
+    }
+
+    /// All targets, ordered.
+    pub fn views(&self, now: u64) -> impl Iterator<Item = TargetView> + '_ {
+        self.targets.iter().map(move |(target, state)| TargetView {
+            target: *target,
+            listed: state.listed,
+            open: state.open,
+            latency: state.latency,
+            health: state.health.at(now),
+            distance: state.distance,
+            weight: state.weight,
+        })
+    }
+}
+
+impl State {
+    fn decayed(&self, now: u64) -> u32 {
+        let halves = now.saturating_sub(self.measured) / LATENCY_HALF_LIFE;
+        self.latency.checked_shr(halves.min(32) as u32).unwrap_or(0)
+    }
+
+    /// What one more connection here would cost.
+    fn cost(&self, now: u64) -> u64 {
+        let latency = self.decayed(now).max(LATENCY_FLOOR);
+        u64::from(latency) * (u64::from(self.open) + 1)
     }
 }
 

@@ -1,29 +1,31 @@
-//! Opens and closes the listeners of published ports, as the route table says.
+//! Opens and closes the listeners of all services, as the route table says: on their virtual
+//! addresses and on published ports.
 //!
-//! Every node publishes every ingress port, whether it runs a replica or not. A port that cannot be
-//! opened is tried again for as long as it is wanted, and named in an event.
+//! Every node has all of them, whether it runs a replica or not. A listener that cannot be opened
+//! is tried again for as long as it is wanted, and named in an event.
 
+mod bind;
 pub mod plan;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::io;
-use std::net::{IpAddr, SocketAddr};
-use std::sync::Arc;
+use std::net::IpAddr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use dunlin_state::model::ServiceKey;
+use dunlin_state::model::{NodeId, Protocol, ServiceKey};
 use dunlin_state::route::RouteTable;
-use rustix::net::sockopt::set_ipv6_v6only;
+use rustix::process::{Resource, getrlimit};
 use thiserror::Error;
-use tokio::net::{TcpListener, TcpSocket};
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 use tokio::task::{JoinError, JoinSet};
-use tokio::time::{Instant, sleep_until};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use self::plan::{Refusal, Wish, plan};
-use crate::proxy::{Limits, Proxy};
+use self::plan::{Place, Refusal, Wish, plan};
+use crate::proxy::hop::Hop;
+use crate::proxy::{Limits, Pool, PortKey, PortView, Shared, UdpListener, serve_tcp, serve_udp};
 
 /// Pause before a failed listener is tried again. It doubles with each failure up to
 /// [`MAX_RETRY`].
@@ -36,11 +38,17 @@ const MAX_RETRY: Duration = Duration::from_secs(5);
 /// our own on the same address is not closed yet.
 const FAILURES_TO_TELL: u32 = 3;
 
-/// Connections that the kernel keeps while all of [`Limits::connections`] are taken; what Linux
-/// grants at most by default is 4096.
-const BACKLOG: u32 = 1024;
+/// Listeners of one node. Four for each of the most services that a cluster may have would be
+/// more; each takes a descriptor and a task.
+const MAX_LISTENERS: usize = 16_384;
 
-/// Something that people want to know of published ports. Shown by its `Display`.
+/// Descriptors that are left to the rest of the daemon.
+const RESERVED_DESCRIPTORS: u64 = 1_024;
+
+/// Most connections and UDP sessions of one node, whatever the system allows.
+const MAX_PLACES: u64 = 262_144;
+
+/// Something that people want to know of listeners. Shown by its `Display`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum PublishEvent {
     /// A published port answers.
@@ -48,21 +56,21 @@ pub enum PublishEvent {
         /// Whose.
         service: ServiceKey,
         /// Where.
-        address: SocketAddr,
+        place: Place,
     },
     /// A published port answers no longer: it is not wanted any more.
     Closed {
         /// Whose it was.
         service: ServiceKey,
         /// Where it answered.
-        address: SocketAddr,
+        place: Place,
     },
     /// A warning: the address could not be taken. It is tried again.
     Failed {
         /// Whose port.
         service: ServiceKey,
         /// The address.
-        address: SocketAddr,
+        place: Place,
         /// What the system said.
         reason: String,
     },
@@ -73,18 +81,18 @@ pub enum PublishEvent {
 impl fmt::Display for PublishEvent {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Opened { service, address } => write!(f, "{service} is published on {address}"),
-            Self::Closed { service, address } => {
-                write!(f, "{service} is no longer published on {address}")
+            Self::Opened { service, place } => write!(f, "{service} is published on {place}"),
+            Self::Closed { service, place } => {
+                write!(f, "{service} is no longer published on {place}")
             }
             Self::Failed {
                 service,
-                address,
+                place,
                 reason,
             } => write!(
                 f,
-                "{service} cannot be published on {address}: {reason}; it is tried again until the \
-                 address is free or the port is published elsewhere"
+                "{service} cannot be reached at {place}: {reason}; it is tried again until the \
+                 address is free or the port is another one"
             ),
             Self::Refused(refusal) => write!(
                 f,
@@ -99,15 +107,47 @@ impl fmt::Display for PublishEvent {
 #[derive(Debug, Error)]
 pub enum PublishError {
     /// A defect: the task of a port panicked, and its port is closed.
-    #[error("the proxy of a published port failed: {0}; restart the daemon and report this")]
+    #[error("the proxy of a port failed: {0}; restart the daemon and report this")]
     Proxy(#[source] JoinError),
+}
+
+/// What the proxies of a node see, for those who show it. Cheap to clone.
+#[derive(Debug, Clone, Default)]
+pub struct Views(Arc<Mutex<BTreeMap<PortKey, Arc<Pool>>>>);
+
+impl Views {
+    /// All ports of all services, or of one.
+    pub fn ports(&self, service: Option<&ServiceKey>) -> Vec<PortView> {
+        let pools = self.lock();
+        let wanted = pools
+            .iter()
+            .filter(|(key, _)| service.is_none_or(|s| *s == key.service));
+        wanted.map(|(_, pool)| pool.view()).collect()
+    }
+
+    /// Nothing panics while it holds this lock.
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<PortKey, Arc<Pool>>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 /// Keeps the listeners of one node.
 pub struct Publisher {
     bind_ip: IpAddr,
     limits: Limits,
+    node: Option<NodeId>,
+    hop: Option<Arc<Hop>>,
+    places: Arc<Semaphore>,
+    views: Views,
     tell: Box<dyn Fn(PublishEvent) + Send + Sync>,
+}
+
+/// Room for connections in this process: each takes two descriptors.
+pub fn room() -> Arc<Semaphore> {
+    let descriptors = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
+    let half = descriptors.saturating_sub(RESERVED_DESCRIPTORS) / 2;
+    let places = half.clamp(64, MAX_PLACES);
+    Arc::new(Semaphore::new(usize::try_from(places).unwrap_or(64)))
 }
 
 impl Publisher {
@@ -117,6 +157,10 @@ impl Publisher {
         Self {
             bind_ip,
             limits: Limits::default(),
+            node: None,
+            hop: None,
+            places: room(),
+            views: Views::default(),
             tell: Box::new(tell),
         }
     }
@@ -128,17 +172,41 @@ impl Publisher {
         self
     }
 
+    /// Reaches replicas on nodes other than `node` by a hop. `places` is the room for connections,
+    /// which both share.
+    #[must_use]
+    pub fn hop(mut self, node: NodeId, hop: Arc<Hop>, places: Arc<Semaphore>) -> Self {
+        self.node = Some(node);
+        self.hop = Some(hop);
+        self.places = places;
+        self
+    }
+
+    /// What its proxies see.
+    pub fn views(&self) -> Views {
+        self.views.clone()
+    }
+
     /// Follows the table until `stop` is cancelled; then closes all listeners at once and returns
     /// when the connections have ended, [`Limits::drain`] later at most. Dropped instead, it closes
     /// everything.
+    ///
+    /// # Errors
+    /// When the task of a listener panicked.
     pub async fn run(
         self,
         mut routes: watch::Receiver<Arc<RouteTable>>,
         stop: CancellationToken,
     ) -> Result<(), PublishError> {
+        let shared = Shared {
+            limits: self.limits,
+            node: self.node,
+            hop: self.hop.clone(),
+            places: Arc::clone(&self.places),
+        };
         let mut ports = Ports {
             publisher: self,
-            routes: routes.clone(),
+            shared: Arc::new(shared),
             stop: stop.clone(),
             open: BTreeMap::new(),
             failed: BTreeMap::new(),
@@ -146,13 +214,22 @@ impl Publisher {
             proxies: JoinSet::new(),
         };
         let mut alive = true;
+        let mut followed: Option<Arc<RouteTable>> = None;
         loop {
             let table = routes.borrow_and_update().clone();
-            ports.follow(&table);
+            if !followed
+                .as_ref()
+                .is_some_and(|old| Arc::ptr_eq(old, &table))
+            {
+                ports.follow_replicas(&table);
+                followed = Some(Arc::clone(&table));
+            }
+            ports.follow_listeners(&table);
+            let due = ports.next_due();
             tokio::select! {
                 () = stop.cancelled() => break,
                 changed = routes.changed(), if alive => alive = changed.is_ok(),
-                () = until(ports.next_try()) => {}
+                () = crate::proxy::until(due) => {}
                 Some(ended) = ports.proxies.join_next() => ended.map_err(PublishError::Proxy)?,
             }
         }
@@ -169,20 +246,13 @@ impl fmt::Debug for Publisher {
     }
 }
 
-async fn until(time: Option<Instant>) {
-    match time {
-        Some(time) => sleep_until(time).await,
-        None => std::future::pending().await,
-    }
-}
-
 /// What is open, and what could not be.
 struct Ports {
     publisher: Publisher,
-    routes: watch::Receiver<Arc<RouteTable>>,
+    shared: Arc<Shared>,
     stop: CancellationToken,
-    open: BTreeMap<SocketAddr, Open>,
-    failed: BTreeMap<SocketAddr, Failed>,
+    open: BTreeMap<Place, Open>,
+    failed: BTreeMap<Place, Failed>,
     refused: BTreeSet<Refusal>,
     proxies: JoinSet<()>,
 }
@@ -190,6 +260,8 @@ struct Ports {
 struct Open {
     wish: Wish,
     stop: CancellationToken,
+    /// Keeps other daemons of this host off the address.
+    _guard: bind::Guard,
 }
 
 struct Failed {
@@ -199,7 +271,42 @@ struct Failed {
 }
 
 impl Ports {
-    fn follow(&mut self, table: &RouteTable) {
+    /// Tells every pool who is ready now. Pools of ports that are gone stay until their last
+    /// connection has ended.
+    fn follow_replicas(&mut self, table: &RouteTable) {
+        let mut pools = self.publisher.views.lock();
+        for (service, route) in &table.services {
+            for port in &route.ports {
+                let key = PortKey {
+                    service: service.clone(),
+                    target: port.target,
+                    protocol: port.protocol,
+                };
+                let new = || Pool::new(key.clone());
+                pools.entry(key.clone()).or_insert_with(new);
+            }
+        }
+        for (key, pool) in pools.iter() {
+            let route = table.services.get(&key.service);
+            let other = route.and_then(|r| r.traffic.split.as_ref());
+            let aside = other.and_then(|split| {
+                let service = split.service.clone();
+                let key = PortKey {
+                    service,
+                    ..key.clone()
+                };
+                pools.get(&key).cloned()
+            });
+            pool.follow(table, self.publisher.node, aside);
+        }
+        pools.retain(|key, pool| {
+            let route = table.services.get(&key.service);
+            let exists = route.is_some_and(|r| r.ports.iter().any(|p| key.is(p)));
+            exists || pool.is_used()
+        });
+    }
+
+    fn follow_listeners(&mut self, table: &RouteTable) {
         let (wishes, refusals) = plan(table, self.publisher.bind_ip);
         let refusals: BTreeSet<Refusal> = refusals.into_iter().collect();
         for refusal in refusals.difference(&self.refused) {
@@ -207,88 +314,121 @@ impl Ports {
         }
         self.refused = refusals;
         self.close_unwanted(&wishes);
-        for (address, wish) in wishes {
+        for (place, wish) in wishes {
             let waits = |f: &Failed| f.again > Instant::now();
-            if !self.open.contains_key(&address) && !self.failed.get(&address).is_some_and(waits) {
-                self.try_open(address, wish);
+            let known = self.open.contains_key(&place);
+            if !known && !self.failed.get(&place).is_some_and(waits) {
+                self.try_open(place, wish);
             }
         }
     }
 
-    fn close_unwanted(&mut self, wishes: &BTreeMap<SocketAddr, Wish>) {
+    fn close_unwanted(&mut self, wishes: &BTreeMap<Place, Wish>) {
         let mut closed = Vec::new();
-        self.open.retain(|address, open| {
-            let wanted = wishes.get(address) == Some(&open.wish);
+        self.open.retain(|place, open| {
+            let wanted = wishes.get(place) == Some(&open.wish);
             if !wanted {
                 open.stop.cancel();
-                closed.push((open.wish.service.clone(), *address));
+                if !open.wish.virtual_address {
+                    closed.push((open.wish.port.service.clone(), *place));
+                }
             }
             wanted
         });
         self.failed
-            .retain(|address, failed| wishes.get(address) == Some(&failed.wish));
-        for (service, address) in closed {
-            self.tell(PublishEvent::Closed { service, address });
+            .retain(|place, failed| wishes.get(place) == Some(&failed.wish));
+        for (service, place) in closed {
+            self.tell(PublishEvent::Closed { service, place });
         }
     }
 
-    fn try_open(&mut self, address: SocketAddr, wish: Wish) {
-        let service = wish.service.clone();
-        match listen(address, wish.only_v6) {
-            Ok(listener) => {
-                let stop = self.stop.child_token();
-                let proxy = Proxy::new(service.clone(), wish.target).limits(self.publisher.limits);
-                let running = proxy.run(listener, self.routes.clone(), stop.clone());
-                self.proxies.spawn(running);
-                self.failed.remove(&address);
-                self.open.insert(address, Open { wish, stop });
-                self.tell(PublishEvent::Opened { service, address });
-            }
-            Err(error) => {
-                let failures = self.failed.get(&address).map_or(0, |f| f.failures) + 1;
-                let pause = RETRY.saturating_mul(1 << failures.min(10)).min(MAX_RETRY);
-                let again = Instant::now() + pause;
-                let failed = Failed {
-                    wish,
-                    failures,
-                    again,
-                };
-                self.failed.insert(address, failed);
-                if failures == FAILURES_TO_TELL {
-                    let reason = error.to_string();
-                    self.tell(PublishEvent::Failed {
-                        service,
-                        address,
-                        reason,
-                    });
+    fn try_open(&mut self, place: Place, wish: Wish) {
+        let service = wish.port.service.clone();
+        let error = match self.start(place, &wish) {
+            Ok((stop, guard)) => {
+                self.failed.remove(&place);
+                if !wish.virtual_address {
+                    self.tell(PublishEvent::Opened { service, place });
                 }
+                let open = Open {
+                    wish,
+                    stop,
+                    _guard: guard,
+                };
+                self.open.insert(place, open);
+                return;
             }
+            Err(error) => error,
+        };
+        let failures = self.failed.get(&place).map_or(0, |f| f.failures) + 1;
+        let pause = RETRY.saturating_mul(1 << failures.min(10)).min(MAX_RETRY);
+        let again = Instant::now() + pause;
+        let failed = Failed {
+            wish,
+            failures,
+            again,
+        };
+        self.failed.insert(place, failed);
+        if failures == FAILURES_TO_TELL {
+            let reason = error.to_string();
+            self.tell(PublishEvent::Failed {
+                service,
+                place,
+                reason,
+            });
         }
     }
 
-    fn next_try(&self) -> Option<Instant> {
-        self.failed.values().map(|failed| failed.again).min()
+    fn start(&mut self, place: Place, wish: &Wish) -> io::Result<(CancellationToken, bind::Guard)> {
+        if self.open.len() >= MAX_LISTENERS {
+            return Err(io::Error::other(format!(
+                "this node has {MAX_LISTENERS} listeners, and no more"
+            )));
+        }
+        let pool = {
+            let pools = self.publisher.views.lock();
+            pools.get(&wish.port).cloned()
+        };
+        let pool = pool.ok_or_else(|| io::Error::other("its service is gone"))?;
+        let guard = bind::Guard::take(place)?;
+        // A wildcard and an address in it bar each other, unless both say that they know.
+        let beside = self.open.keys().any(|open| {
+            open.protocol == place.protocol && open.address.port() == place.address.port()
+        });
+        let how = bind::How {
+            only_v6: wish.only_v6,
+            virtual_address: wish.virtual_address,
+            beside,
+        };
+        let (shared, stop) = (Arc::clone(&self.shared), self.stop.child_token());
+        match place.protocol {
+            Protocol::Tcp => {
+                let listener = bind::tcp(place.address, how)?;
+                self.proxies
+                    .spawn(serve_tcp(listener, pool, shared, stop.clone()));
+            }
+            Protocol::Udp => {
+                let socket = bind::udp(place.address, how)?;
+                let listener = UdpListener::new(socket)?;
+                self.proxies
+                    .spawn(serve_udp(listener, pool, shared, stop.clone()));
+            }
+        }
+        Ok((stop, guard))
+    }
+
+    /// When something has to be tried again, or a connection's time is over.
+    fn next_due(&self) -> Option<Instant> {
+        let now = Instant::now();
+        let pools = self.publisher.views.lock();
+        let reaped = pools.values().filter_map(|pool| pool.reap(now)).min();
+        let retry = self.failed.values().map(|failed| failed.again).min();
+        [reaped, retry].into_iter().flatten().min()
     }
 
     fn tell(&self, event: PublishEvent) {
         (self.publisher.tell)(event);
     }
-}
-
-/// Takes an address. It may be taken again at once after it was closed, though connections of
-/// before linger in the kernel.
-fn listen(address: SocketAddr, only_v6: bool) -> io::Result<TcpListener> {
-    let socket = match address {
-        SocketAddr::V4(_) => TcpSocket::new_v4()?,
-        SocketAddr::V6(_) => {
-            let socket = TcpSocket::new_v6()?;
-            set_ipv6_v6only(&socket, only_v6)?;
-            socket
-        }
-    };
-    socket.set_reuseaddr(true)?;
-    socket.bind(address)?;
-    socket.listen(BACKLOG)
 }
 
 #[cfg(test)]

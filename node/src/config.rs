@@ -5,7 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 
 use dunlin_gossip::membership::Profile;
-use dunlin_state::model::RuntimeKind;
+use dunlin_state::model::{Cidr, RuntimeKind};
 
 /// Everything a person may choose for one node. All else is found out or generated.
 #[derive(Debug, Clone)]
@@ -16,7 +16,8 @@ pub struct UpConfig {
     pub name: Option<String>,
     /// The address others reach it at; the address of the default route when absent.
     pub advertise: Option<IpAddr>,
-    /// Membership listens here on UDP, the control plane on the next port on UDP and TCP.
+    /// Membership listens here on UDP, the control plane on the next port on UDP and TCP, and the
+    /// data plane on the one after that on UDP.
     pub port: u16,
     /// Path of the API's Unix socket; `api.sock` in the data directory when absent.
     pub api: Option<PathBuf>,
@@ -34,6 +35,8 @@ pub struct UpConfig {
     pub profile: Profile,
     /// Whether to look for peers on the local network.
     pub mdns: bool,
+    /// The IPv4 range of virtual addresses, the same on all nodes; chosen when absent.
+    pub vip_cidr: Option<Cidr>,
     /// Where to answer DNS queries.
     pub dns: DnsChoice,
     /// The domain that service names are under; `dunlin.internal` when absent.

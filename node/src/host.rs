@@ -5,6 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
 use std::path::Path;
 
 use dunlin_state::model::{Facts, Resources};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 /// Reads the host's facts. What cannot be read stays empty: a fact is never guessed.
 pub(crate) fn facts(data_dir: &Path) -> Facts {
@@ -34,6 +35,25 @@ pub(crate) fn capacity(facts: &Facts) -> Resources {
         cpu_millis: u64::from(facts.cpus) * 1000,
         memory: facts.memory,
         disk: facts.disk,
+    }
+}
+
+/// Descriptors that the daemon asks for, if it may have them: two for each connection through its
+/// proxies. Workloads inherit the limit, and some programs get slow above this.
+const DESCRIPTORS: u64 = 65_536;
+
+/// Raises the limit of open descriptors, which is 1,024 on many hosts.
+pub(crate) fn raise_descriptors() {
+    let limit = getrlimit(Resource::Nofile);
+    let most = limit.maximum.unwrap_or(u64::MAX);
+    let wanted = most.min(DESCRIPTORS);
+    if limit.current.is_some_and(|current| current < wanted) {
+        let raised = Rlimit {
+            current: Some(wanted),
+            maximum: limit.maximum,
+        };
+        // With the old limit there is room for fewer connections, and nothing else.
+        let _refused = setrlimit(Resource::Nofile, raised);
     }
 }
 

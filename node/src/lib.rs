@@ -15,9 +15,11 @@ mod seal;
 mod store;
 pub mod supervisor;
 mod ticket;
+mod vips;
 
 pub use cluster::ClusterError;
 pub use config::{DnsChoice, UpConfig};
 pub use daemon::{UpError, run};
 pub use dunlin_gossip::membership::Profile;
 pub use ticket::{BadTicket, Ticket};
+pub use vips::VipError;

@@ -9,7 +9,7 @@ use clap::{Args, ValueEnum};
 use dunlin_api::Exit;
 use dunlin_api::client::Host;
 use dunlin_node::{ClusterError, DnsChoice, Profile, UpConfig, UpError};
-use dunlin_state::model::RuntimeKind;
+use dunlin_state::model::{Cidr, RuntimeKind};
 use tracing_subscriber::EnvFilter;
 
 use crate::args::Global;
@@ -34,7 +34,8 @@ pub struct UpArgs {
     /// The address at which others reach this node [default: that of the default route]
     #[arg(long, value_name = "IP")]
     pub advertise: Option<IpAddr>,
-    /// Membership uses this port (UDP), the control plane the next (UDP and TCP)
+    /// Membership uses this port (UDP), the control plane the next (UDP and TCP), connections to
+    /// replicas the one after that (UDP)
     #[arg(long, default_value_t = 7400, value_name = "BASE")]
     pub port: u16,
     /// Where the API listens [default: where commands look for it: unix:///run/dunlin/api.sock as
@@ -67,6 +68,10 @@ pub struct UpArgs {
     /// Do not look for peers on the local network
     #[arg(long)]
     pub no_mdns: bool,
+    /// Give services virtual addresses of this network of 65,536 addresses, the same on all nodes
+    /// [default: 10.93.0.0/16; without CAP_NET_ADMIN, a part of 127.0.0.0/8]
+    #[arg(long, value_name = "CIDR")]
+    pub vip_cidr: Option<Cidr>,
     /// Answer DNS queries here, over UDP and TCP; `off` for nowhere [default: port 53 of the first
     /// virtual address where that is permitted, else 127.0.0.1:5300]
     #[arg(long, value_name = "ADDR:PORT", value_parser = dns_choice)]
@@ -164,9 +169,11 @@ pub fn run(args: UpArgs, global: &Global) -> Result<Exit, Failure> {
 fn failure(error: UpError) -> Failure {
     let message = error.to_string();
     match error {
-        UpError::Ticket(_) | UpError::TicketFile { .. } | UpError::Name(_) | UpError::Suffix(_) => {
-            Failure::usage(message)
-        }
+        UpError::Ticket(_)
+        | UpError::TicketFile { .. }
+        | UpError::Name(_)
+        | UpError::Suffix(_)
+        | UpError::Vips(_) => Failure::usage(message),
         UpError::Cluster(ClusterError::Foreign { .. }) => Failure::Refused {
             message,
             hint: None,
@@ -212,6 +219,7 @@ fn config(args: UpArgs, global: &Global) -> Result<UpConfig, Failure> {
     Ok(UpConfig {
         dns: args.dns.unwrap_or_default(),
         upstream_dns: args.upstream_dns,
+        vip_cidr: args.vip_cidr,
         dns_suffix: args.dns_suffix,
         data_dir: args.data_dir.unwrap_or_else(default_data_dir),
         name: args.name,

@@ -29,6 +29,7 @@ mod service;
 mod source;
 mod suggest;
 pub mod support;
+mod traffic;
 mod tree;
 mod units;
 mod volumes;

@@ -56,18 +56,6 @@ pub(super) fn ports(
     ports
 }
 
-/// Says what of a port will not be as written.
-fn warn_of_udp(report: &mut Report, item: &View<'_>, spec: &PortSpec) {
-    let ingress = spec.publish_mode == PublishMode::Ingress;
-    if let (Protocol::Udp, true, Some(published)) = (spec.protocol, ingress, spec.published) {
-        let text = format!(
-            "UDP port {published} is not published: only TCP is, so far; publish it with `mode: \
-             host`, or reach the replicas by their SRV records"
-        );
-        report.warn(item.at(), &item.path, text);
-    }
-}
-
 fn add(report: &mut Report, ports: &mut Vec<PlacedPort>, item: &View<'_>, spec: PortSpec) {
     let inside = |p: &PortSpec| (p.target, p.protocol);
     if let Some(known) = ports.iter_mut().find(|p| inside(&p.spec) == inside(&spec)) {
@@ -94,7 +82,6 @@ fn add(report: &mut Report, ports: &mut Vec<PlacedPort>, item: &View<'_>, spec: 
         return;
     }
     if ports.len() < MAX_PORTS {
-        warn_of_udp(report, item, &spec);
         ports.push(PlacedPort {
             spec,
             at: item.at(),

@@ -12,6 +12,7 @@ use super::ports::{PlacedPort, ports};
 use super::read::View;
 use super::report::Report;
 use super::support::{LIVENESS, READINESS, SERVICE, SERVICE_DUNLIN};
+use super::traffic;
 use super::units::{bytes, duration_ms};
 use super::volumes::mounts;
 use super::words::{Unsplittable, split};
@@ -177,6 +178,7 @@ impl<'n> Reader<'n> {
                     let strategy = report.choice(&field, &strategies);
                     self.spec.placement.strategy = strategy.unwrap_or_default();
                 }
+                name if traffic::read(report, key, name, &field, &mut self.spec.traffic) => {}
                 _ => report.unhandled(&field),
             }
         }

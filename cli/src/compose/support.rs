@@ -116,7 +116,7 @@ pub const SERVICE: Section = Section {
         ),
         yes(
             "ports",
-            "published TCP ports are answered by every node, UDP ones by none yet, with a warning; a range of host ports for one container port is refused",
+            "published ports are answered by every node; a range of host ports for one container port is refused",
         ),
         yes("expose", "declares ports without publishing them"),
         yes("deploy", ""),
@@ -266,6 +266,60 @@ pub const SERVICE_DUNLIN: Section = Section {
             "services, as `name` or `namespace/name`, that must not share a node with this one",
         ),
         yes("strategy", "`spread` (the default) or `pack`"),
+        yes(
+            "balance",
+            "`random-of-two` (the default; by latency), `round-robin`, `least-connections`, `weighted` (by the node label `weight`) or `source-hash`",
+        ),
+        yes(
+            "prefer",
+            "`node` or `zone` (node label `zone`) before others; `any` by default",
+        ),
+        yes(
+            "max_connections",
+            "of one node's proxy to one replica; further ones wait",
+        ),
+        yes(
+            "max_pending",
+            "connections that wait for a replica on one node",
+        ),
+        yes(
+            "rate_limit",
+            "connections a second of one source, `100/s`, or with a burst `100/s:200`",
+        ),
+        yes("allow", "networks that may connect; all when empty"),
+        yes("deny", "networks that may not, also when they are allowed"),
+        yes(
+            "proxy_protocol",
+            "`v1` or `v2`: replicas are told the client's address; TCP only",
+        ),
+        yes("split", "a share of the connections for another service"),
+        yes(
+            "connect_timeout",
+            "how long a replica may take to accept, `1500ms` by default",
+        ),
+        yes(
+            "idle_timeout",
+            "silence that ends a connection, `1h` by default, of UDP `1m`",
+        ),
+        yes(
+            "drain",
+            "how long connections go on to a replica that has left, `10s` by default",
+        ),
+    ],
+};
+
+/// `x-dunlin.split` of a service.
+pub const SPLIT: Section = Section {
+    path: "services.<name>.x-dunlin.split",
+    keys: &[
+        yes(
+            "service",
+            "`name` or `namespace/name`; must have the same target port",
+        ),
+        yes(
+            "percent",
+            "0 to 100; none while the other service has no ready replica",
+        ),
     ],
 };
 
@@ -434,7 +488,7 @@ pub const PORT: Section = Section {
         yes("protocol", "`tcp` or `udp`"),
         yes(
             "mode",
-            "`ingress`: every node answers and passes connections on by plain TCP; UDP not yet; `host`: the nodes with a replica answer",
+            "`ingress`: every node answers; `host`: the nodes with a replica answer",
         ),
         skip("name", ""),
         skip("app_protocol", ""),
@@ -506,4 +560,5 @@ pub const SECTIONS: &[Section] = &[
     READINESS,
     LIVENESS,
     HTTP_CHECK,
+    SPLIT,
 ];

@@ -19,9 +19,9 @@ const MAX_DIRECTORY_BYTES: usize = 80;
 /// (from 32768).
 const PORTS: std::ops::Range<u16> = 10_000..20_000;
 
-/// Ports in a row that a demo takes on each address: membership, its control connections, names,
-/// and the published port of the example.
-const TAKEN: u16 = 4;
+/// Ports in a row that a demo takes on each address: membership, its control connections,
+/// connections to replicas, names, and the published port of the example.
+const TAKEN: u16 = 5;
 
 /// The directory of a demo.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -52,12 +52,12 @@ pub(super) struct Ports(pub(super) u16);
 impl Ports {
     /// Where a member answers DNS queries.
     pub(super) fn dns(self, member: Member) -> SocketAddr {
-        SocketAddr::new(member.address(), self.0 + 2)
+        SocketAddr::new(member.address(), self.0 + 3)
     }
 
     /// The port that is published on every member.
     pub(super) fn published(self) -> u16 {
-        self.0 + 3
+        self.0 + 4
     }
 }
 

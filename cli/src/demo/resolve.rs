@@ -30,7 +30,9 @@ const ID: u16 = 0x4455;
 /// What a name gives.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Resolved {
-    /// The addresses of the A and AAAA records.
+    /// What the name itself gives: the service's virtual address.
+    pub(super) given: BTreeSet<IpAddr>,
+    /// The addresses of its replicas.
     pub(super) addresses: BTreeSet<IpAddr>,
     /// The target names, in lower case and with their final dot, and ports of the SRV records.
     pub(super) targets: BTreeSet<(String, u16)>,
@@ -67,15 +69,18 @@ pub(super) fn name_of_slot(slot: Slot, service: &ServiceKey) -> String {
     format!("{slot}.{}.", name_of(service))
 }
 
-/// What `server` says of `name`: its addresses, and its SRV records.
+/// What `server` says of `name`: its addresses, those of its replicas, and its SRV records.
 pub(super) async fn resolve(server: SocketAddr, name: &str) -> Result<Resolved, ResolveError> {
     let mut resolved = Resolved::default();
-    for kind in [RecordType::A, RecordType::SRV] {
-        let answer = tokio::time::timeout(TIMEOUT, ask(server, name, kind))
-            .await
-            .map_err(|_elapsed| ResolveError::Silent(server))??;
-        take(&answer, &mut resolved);
-    }
+    let asking = async |name: &str, kind| {
+        let answer = tokio::time::timeout(TIMEOUT, ask(server, name, kind)).await;
+        answer.map_err(|_elapsed| ResolveError::Silent(server))?
+    };
+    take(&asking(name, RecordType::A).await?, &mut resolved);
+    resolved.given = std::mem::take(&mut resolved.addresses);
+    let replicas = format!("tasks.{name}");
+    take(&asking(&replicas, RecordType::A).await?, &mut resolved);
+    take(&asking(name, RecordType::SRV).await?, &mut resolved);
     Ok(resolved)
 }
 
@@ -229,7 +234,8 @@ mod tests {
                 })
                 .collect();
             assert_eq!(found.targets, targets);
-            assert_eq!(found.addresses.len(), replicas.min(8) as usize);
+            assert_eq!(found.given.len(), replicas.min(8) as usize);
+            assert_eq!(found.addresses.len(), replicas as usize);
             let net = |a: &IpAddr| a.to_string().starts_with("127.0.9.");
             assert!(found.addresses.iter().all(net));
             stop.cancel();

@@ -4,6 +4,7 @@
 //! that is refused ends it, and nothing has happened.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use super::command::Command;
@@ -290,7 +291,12 @@ fn check_replicas(service: &ServiceKey, replicas: u32) -> Result<(), Rejection> 
 
 fn clash(a: &PortSpec, b: &PortSpec) -> bool {
     let both_host = a.publish_mode == PublishMode::Host && b.publish_mode == PublishMode::Host;
-    let same_address = match (&a.host_ip, &b.host_ip) {
+    // Written differently, "all addresses" is the same, and holds every other one.
+    let particular = |ip: &Option<String>| {
+        let ip = ip.as_ref()?.parse::<IpAddr>().ok()?;
+        (!ip.is_unspecified()).then_some(ip)
+    };
+    let same_address = match (particular(&a.host_ip), particular(&b.host_ip)) {
         (Some(a), Some(b)) => a == b,
         (None, _) | (_, None) => true,
     };

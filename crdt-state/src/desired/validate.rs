@@ -8,6 +8,7 @@ use thiserror::Error;
 
 use crate::model::{
     Constraint, HealthTest, HttpTest, PortSpec, Protocol, Resources, RuntimeKind, ServiceSpec,
+    TrafficPolicy,
 };
 
 /// Replicas of one service. Above it a typing error is likelier than an intention: the design size
@@ -34,6 +35,9 @@ const MAX_HEALTH_MS: u64 = 86_400_000;
 
 /// Longest stop grace in milliseconds, one hour: a drain waits for it.
 pub(super) const MAX_STOP_GRACE_MS: u64 = 3_600_000;
+
+/// Longest time of the proxies in milliseconds, one day.
+pub(super) const MAX_TRAFFIC_MS: u64 = 24 * 3_600_000;
 
 /// What is wrong with a specification, and what to do about it.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
@@ -117,6 +121,17 @@ pub enum SpecFault {
         "'{0}' is nothing to put a constraint on; use node.id, node.hostname, node.platform.os, node.platform.arch, node.kernel or node.labels.<key>"
     )]
     BadConstraintKey(String),
+    /// More than all connections.
+    #[error("split sends {0} of a hundred connections to the other service; use 0 to 100")]
+    BadPercent(u8),
+    /// A time of the proxies that is too long.
+    #[error("{what} is longer than {max} ms; connections are not kept for that long")]
+    TooSlow {
+        /// Which.
+        what: &'static str,
+        /// The bound.
+        max: u64,
+    },
     /// A number that must not be zero.
     #[error("{0} must be at least 1")]
     Zero(&'static str),
@@ -165,7 +180,51 @@ pub fn check_spec(spec: &ServiceSpec) -> Result<(), SpecFault> {
     }
     check_health(spec)?;
     check_volumes(spec)?;
+    check_traffic(&spec.traffic)?;
     check_stop(spec)
+}
+
+fn check_traffic(traffic: &TrafficPolicy) -> Result<(), SpecFault> {
+    check_list("allow", traffic.allow.len())?;
+    check_list("deny", traffic.deny.len())?;
+    if traffic.max_connections == Some(0) {
+        return Err(SpecFault::Zero("max-connections"));
+    }
+    if traffic
+        .rate_limit
+        .is_some_and(|r| r.per_second == 0 || r.burst == 0)
+    {
+        return Err(SpecFault::Zero("rate-limit"));
+    }
+    if let Some(percent) = traffic
+        .split
+        .as_ref()
+        .map(|s| s.percent)
+        .filter(|p| *p > 100)
+    {
+        return Err(SpecFault::BadPercent(percent));
+    }
+    for (what, time) in [
+        ("connect-timeout", traffic.connect_timeout_ms),
+        ("idle-timeout", traffic.idle_timeout_ms),
+        ("drain", traffic.drain_ms),
+    ] {
+        if time.is_some_and(|t| t > MAX_TRAFFIC_MS) {
+            return Err(SpecFault::TooSlow {
+                what,
+                max: MAX_TRAFFIC_MS,
+            });
+        }
+    }
+    for (what, time) in [
+        ("connect-timeout", traffic.connect_timeout_ms),
+        ("idle-timeout", traffic.idle_timeout_ms),
+    ] {
+        if time == Some(0) {
+            return Err(SpecFault::Zero(what));
+        }
+    }
+    Ok(())
 }
 
 fn check_program(spec: &ServiceSpec) -> Result<(), SpecFault> {

@@ -8,6 +8,7 @@ mod report;
 mod resources;
 mod spec;
 mod text;
+mod traffic;
 mod vip;
 
 pub use ids::{BadName, BadNodeId, NodeId, ServiceKey, Slot, SlotId, check_label};
@@ -23,4 +24,7 @@ pub use spec::{
     ServiceSpec, Strategy, UpdatePolicy, VolumeMount,
 };
 pub use text::BadWord;
+pub use traffic::{
+    BadCidr, Balance, Cidr, Locality, ProxyProtocol, RateLimit, Split, TrafficPolicy,
+};
 pub use vip::{Vip, VipIndex, VipRange};

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Resources, ServiceKey};
+use super::{Resources, ServiceKey, TrafficPolicy};
 
 /// Everything about a service but how many replicas it has and whether it runs, which are
 /// registers of their own so that concurrent edits of different aspects both win.
@@ -37,6 +37,8 @@ pub struct ServiceSpec {
     pub runtime: RuntimeKind,
     /// Ports the replicas listen on.
     pub ports: Vec<PortSpec>,
+    /// How the proxies treat its connections. Not part of the revision.
+    pub traffic: TrafficPolicy,
     /// What placement reserves for a replica.
     pub reservation: Resources,
     /// What a replica may use at most; zero means unlimited.

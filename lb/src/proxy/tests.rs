@@ -1,12 +1,15 @@
 use std::collections::BTreeMap;
-use std::net::Ipv4Addr;
+use std::io;
+use std::net::{Ipv4Addr, SocketAddr};
 
 use dunlin_state::model::{Endpoint, NodeId, PortSpec, Slot};
 use dunlin_state::route::{Backend, ServiceRoute};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
 use tokio::task::JoinHandle;
 
 use super::*;
+use crate::balance::Policy;
 
 fn web() -> ServiceKey {
     "web".parse().unwrap()
@@ -89,9 +92,13 @@ struct Running {
 async fn start(replicas: &[SocketAddr], policy: Policy, limits: Limits) -> Running {
     let listener = listener().await;
     let address = listener.local_addr().unwrap();
-    let (routes, receiver) = watch::channel(table(replicas));
+    let mut first = RouteTable::clone(&table(replicas));
+    for route in first.services.values_mut() {
+        route.traffic.balance = policy;
+    }
+    let (routes, receiver) = watch::channel(Arc::new(first));
     let stop = CancellationToken::new();
-    let proxy = Proxy::new(web(), 80).policy(policy).limits(limits);
+    let proxy = Proxy::new(web(), 80).limits(limits);
     let task = tokio::spawn(proxy.run(listener, receiver, stop.clone()));
     Running {
         address,

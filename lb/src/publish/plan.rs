@@ -1,29 +1,47 @@
 //! Which listeners there should be. Pure.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 
 use dunlin_state::model::{PortSpec, Protocol, PublishMode, ServiceKey};
 use dunlin_state::route::RouteTable;
 use thiserror::Error;
 
+use crate::proxy::PortKey;
+
+/// Where a listener listens.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Place {
+    /// The protocol.
+    pub protocol: Protocol,
+    /// The address.
+    pub address: SocketAddr,
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.protocol {
+            Protocol::Tcp => write!(f, "{}", self.address),
+            Protocol::Udp => write!(f, "{}/udp", self.address),
+        }
+    }
+}
+
 /// What a listener serves.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Wish {
-    /// The service.
-    pub service: ServiceKey,
-    /// Its port, as its specification calls it.
-    pub target: u16,
+    /// The port of a service.
+    pub port: PortKey,
     /// Whether an IPv6 listener must leave IPv4 alone: a written `::` means IPv6 and no more.
     pub only_v6: bool,
+    /// Whether it is a virtual address: of those, no one needs to be told one by one.
+    pub virtual_address: bool,
 }
 
 /// Why a published port gets no listener on this node.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Error)]
 pub enum Unpublishable {
-    /// It is a UDP port.
-    #[error("published UDP ports are not supported yet; reach the replicas by their SRV records")]
-    Udp,
     /// Its host address is none.
     #[error("'{0}' is no IP address; write one, or leave it out to publish on all addresses")]
     BadAddress(String),
@@ -59,45 +77,69 @@ pub struct Refusal {
     pub reason: Unpublishable,
 }
 
-/// The listeners that the ingress ports of a table ask for on a node that publishes on `bind_ip`,
-/// and what cannot be had. Services without ready replicas have theirs too: clients wait there.
-pub fn plan(table: &RouteTable, bind_ip: IpAddr) -> (BTreeMap<SocketAddr, Wish>, Vec<Refusal>) {
-    let mut wishes: BTreeMap<SocketAddr, Wish> = BTreeMap::new();
+/// The listeners that a table asks for on a node that publishes on `bind_ip`: of every port on the
+/// virtual addresses of its service, and of published ports. Also what cannot be had. Services
+/// without ready replicas have theirs too: clients wait there.
+pub fn plan(table: &RouteTable, bind_ip: IpAddr) -> (BTreeMap<Place, Wish>, Vec<Refusal>) {
+    let mut wishes: BTreeMap<Place, Wish> = BTreeMap::new();
     let mut refusals = Vec::new();
     for (service, route) in &table.services {
         for port in &route.ports {
+            let key = PortKey {
+                service: service.clone(),
+                target: port.target,
+                protocol: port.protocol,
+            };
+            for ip in route.vip.addresses() {
+                let wish = Wish {
+                    port: key.clone(),
+                    only_v6: true,
+                    virtual_address: true,
+                };
+                wishes.insert(place(port, ip, port.target), wish);
+            }
             let Some(published) = ingress(port) else {
                 continue;
             };
-            let mut refuse = |reason| {
+            if let Err(reason) = publish(port, key, published, bind_ip, &mut wishes) {
                 refusals.push(Refusal {
                     service: service.clone(),
                     published,
                     reason,
                 });
-            };
-            let ip = match address(port, bind_ip) {
-                Ok(ip) => ip,
-                Err(reason) => {
-                    refuse(reason);
-                    continue;
-                }
-            };
-            let address = SocketAddr::new(ip, published);
-            if let Some(other) = wishes.get(&address) {
-                let holder = other.service.clone();
-                refuse(Unpublishable::Taken { holder });
-                continue;
             }
-            let wish = Wish {
-                service: service.clone(),
-                target: port.target,
-                only_v6: ip.is_ipv6() && port.host_ip.is_some(),
-            };
-            wishes.insert(address, wish);
         }
     }
     (wishes, refusals)
+}
+
+fn publish(
+    port: &PortSpec,
+    key: PortKey,
+    published: u16,
+    bind_ip: IpAddr,
+    wishes: &mut BTreeMap<Place, Wish>,
+) -> Result<(), Unpublishable> {
+    let ip = address(port, bind_ip)?;
+    let place = place(port, ip, published);
+    if let Some(other) = wishes.get(&place) {
+        let holder = other.port.service.clone();
+        return Err(Unpublishable::Taken { holder });
+    }
+    let wish = Wish {
+        port: key,
+        only_v6: ip.is_ipv6() && port.host_ip.is_some(),
+        virtual_address: false,
+    };
+    wishes.insert(place, wish);
+    Ok(())
+}
+
+fn place(port: &PortSpec, ip: IpAddr, number: u16) -> Place {
+    Place {
+        protocol: port.protocol,
+        address: SocketAddr::new(ip, number),
+    }
 }
 
 fn ingress(port: &PortSpec) -> Option<u16> {
@@ -110,10 +152,6 @@ fn ingress(port: &PortSpec) -> Option<u16> {
 /// The address to listen on, never a wider one than the port names: a particular address is taken
 /// as it is, and "all addresses" means all that this node publishes on.
 fn address(port: &PortSpec, bind_ip: IpAddr) -> Result<IpAddr, Unpublishable> {
-    match port.protocol {
-        Protocol::Tcp => {}
-        Protocol::Udp => return Err(Unpublishable::Udp),
-    }
     let Some(text) = &port.host_ip else {
         return Ok(bind_ip);
     };
@@ -198,8 +236,8 @@ mod tests {
     }
 
     #[test]
-    fn takes_ingress_tcp_ports_and_says_why_not_others() {
-        let mut udp = port(53, None);
+    fn takes_ingress_ports_and_says_why_not_others() {
+        let mut udp = port(80, None);
         udp.protocol = Protocol::Udp;
         let mut host = port(81, None);
         host.publish_mode = PublishMode::Host;
@@ -212,14 +250,42 @@ mod tests {
         let (wishes, refusals) = plan(&table, ip("0.0.0.0"));
         let served: Vec<_> = wishes
             .iter()
-            .map(|(address, wish)| format!("{address} {}", wish.service))
+            .map(|(place, wish)| format!("{} {}", place.address, wish.port))
             .collect();
-        assert_eq!(served, ["0.0.0.0:80 default/a", "127.0.0.1:80 default/b"]);
+        assert_eq!(
+            served,
+            [
+                "0.0.0.0:80 default/a:80/tcp",
+                "127.0.0.1:80 default/b:80/tcp",
+                "0.0.0.0:80 default/a:80/udp"
+            ]
+        );
         let reasons: Vec<_> = refusals.into_iter().map(|r| r.reason).collect();
         let holder = "a".parse().unwrap();
-        assert_eq!(
-            reasons,
-            [Unpublishable::Udp, Unpublishable::Taken { holder }]
-        );
+        assert_eq!(reasons, [Unpublishable::Taken { holder }]);
+    }
+
+    #[test]
+    fn every_port_answers_on_the_virtual_addresses_also_unpublished_ones() {
+        let mut inner = port(0, None);
+        (inner.target, inner.published) = (5432, None);
+        let mut table = table(&[("db", vec![inner, port(8080, None)])]);
+        let route = table.services.values_mut().next().unwrap();
+        route.vip.v4 = Some([10, 93, 0, 20].into());
+        route.vip.v6 = Some("fd00::14".parse().unwrap());
+        let (wishes, refusals) = plan(&table, ip("0.0.0.0"));
+        let served: Vec<_> = wishes
+            .iter()
+            .map(|(place, wish)| format!("{} {}", place.address, wish.virtual_address))
+            .collect();
+        let expected = [
+            "0.0.0.0:8080 false",
+            "10.93.0.20:80 true",
+            "10.93.0.20:5432 true",
+            "[fd00::14]:80 true",
+            "[fd00::14]:5432 true",
+        ];
+        assert_eq!(served, expected);
+        assert_eq!(refusals, []);
     }
 }

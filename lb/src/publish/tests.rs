@@ -1,13 +1,12 @@
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, SocketAddr};
 
 use dunlin_state::model::{Endpoint, NodeId, PortSpec, Protocol, Slot};
 use dunlin_state::route::{Backend, ServiceRoute};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::TcpStream;
+use tokio::net::{TcpListener, TcpStream, UdpSocket};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
-use super::plan::Unpublishable;
 use super::*;
 
 const LOCAL: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
@@ -67,6 +66,13 @@ fn table(services: &[(&str, PortSpec, SocketAddr)]) -> Arc<RouteTable> {
     })
 }
 
+fn tcp(address: SocketAddr) -> Place {
+    Place {
+        protocol: Protocol::Tcp,
+        address,
+    }
+}
+
 struct Running {
     routes: watch::Sender<Arc<RouteTable>>,
     events: mpsc::Receiver<PublishEvent>,
@@ -94,13 +100,14 @@ async fn ports_open_change_hands_and_close_with_the_table() {
     let (one, two) = (replica(1).await, replica(2).await);
     let published = free_port().await;
     let address = SocketAddr::new(LOCAL, published);
+    let place = tcp(address);
     let opened = |name: &str| PublishEvent::Opened {
         service: name.parse().unwrap(),
-        address,
+        place,
     };
     let closed = |name: &str| PublishEvent::Closed {
         service: name.parse().unwrap(),
-        address,
+        place,
     };
 
     node.routes
@@ -142,29 +149,139 @@ async fn a_taken_port_is_told_once_and_served_when_it_is_free() {
     );
     drop(holder);
     let service = "web".parse().unwrap();
-    let opened = PublishEvent::Opened { service, address };
+    let place = tcp(address);
+    let opened = PublishEvent::Opened { service, place };
     assert_eq!(node.events.recv().await, Some(opened));
     assert_eq!(call(address).await.unwrap(), 1);
 }
 
 #[tokio::test]
-async fn what_is_not_supported_is_told_once() {
+async fn what_cannot_be_published_is_told_once() {
     let mut node = start();
     let one = replica(1).await;
-    let mut udp = port(free_port().await);
-    udp.protocol = Protocol::Udp;
+    let mut bad = port(free_port().await);
+    bad.host_ip = Some("everywhere".to_owned());
     node.routes
-        .send_replace(table(&[("dns", udp.clone(), one)]));
+        .send_replace(table(&[("dns", bad.clone(), one)]));
     let event = node.events.recv().await.unwrap();
-    let PublishEvent::Refused(refusal) = event else {
-        panic!("{event} is no refusal");
-    };
-    assert_eq!(refusal.reason, Unpublishable::Udp);
+    assert!(matches!(event, PublishEvent::Refused(_)), "{event}");
     let published = free_port().await;
     node.routes
-        .send_replace(table(&[("dns", udp, one), ("web", port(published), one)]));
+        .send_replace(table(&[("dns", bad, one), ("web", port(published), one)]));
     let next = node.events.recv().await.unwrap();
     assert!(matches!(next, PublishEvent::Opened { .. }), "{next}");
+}
+
+/// A virtual address with the port that is published on all addresses, next to it.
+#[tokio::test]
+async fn a_published_port_and_virtual_addresses_of_the_same_number_live_side_by_side() {
+    let (one, two) = (replica(1).await, replica(2).await);
+    for virtual_first in [true, false] {
+        let (routes, receiver) = watch::channel(Arc::new(RouteTable::default()));
+        let (tell, mut events) = mpsc::channel(100);
+        let any = Ipv4Addr::UNSPECIFIED.into();
+        let publisher = Publisher::new(any, move |event| tell.try_send(event).unwrap());
+        let stop = CancellationToken::new();
+        let task = tokio::spawn(publisher.run(receiver, stop.clone()));
+        let number = free_port().await;
+        let vip = SocketAddr::from(([127, 44, 0, 20], number));
+        let mut both = RouteTable::clone(&table(&[
+            ("shop", port(number), one),
+            ("web", port(1), two),
+        ]));
+        let web = both.services.get_mut(&"web".parse().unwrap()).unwrap();
+        (web.ports[0].target, web.ports[0].published) = (number, None);
+        web.backends[0].endpoints[0].target = number;
+        web.vip.v4 = Some([127, 44, 0, 20].into());
+        let mut first = both.clone();
+        let later = if virtual_first { "shop" } else { "web" };
+        first.services.remove(&later.parse().unwrap());
+        routes.send_replace(Arc::new(first));
+        if virtual_first {
+            while call(vip).await.ok() != Some(2) {
+                tokio::task::yield_now().await;
+            }
+        } else {
+            events.recv().await.unwrap();
+        }
+        routes.send_replace(Arc::new(both));
+        while call(vip).await.ok() != Some(2) {
+            tokio::task::yield_now().await;
+        }
+        let published = SocketAddr::new(LOCAL, number);
+        while call(published).await.ok() != Some(1) {
+            tokio::task::yield_now().await;
+        }
+        stop.cancel();
+        task.await.unwrap().unwrap();
+    }
+}
+
+#[tokio::test]
+async fn two_daemons_do_not_share_a_port_unnoticed() {
+    let (mut one, mut two) = (start(), start());
+    let replica = replica(1).await;
+    let table = table(&[("web", port(free_port().await), replica)]);
+    one.routes.send_replace(Arc::clone(&table));
+    assert!(matches!(
+        one.events.recv().await,
+        Some(PublishEvent::Opened { .. })
+    ));
+    two.routes.send_replace(table);
+    assert!(matches!(
+        two.events.recv().await,
+        Some(PublishEvent::Failed { .. })
+    ));
+}
+
+/// A replica that sends each datagram back, after its number.
+async fn echo(number: u8) -> SocketAddr {
+    let socket = UdpSocket::bind((LOCAL, 0)).await.unwrap();
+    let address = socket.local_addr().unwrap();
+    tokio::spawn(async move {
+        let mut buffer = [0; 2048];
+        while let Ok((count, from)) = socket.recv_from(&mut buffer).await {
+            let mut answer = vec![number];
+            answer.extend_from_slice(&buffer[..count]);
+            let _gone = socket.send_to(&answer, from).await;
+        }
+    });
+    address
+}
+
+#[tokio::test]
+async fn udp_sessions_stay_with_their_replica_and_are_answered_from_where_they_asked() {
+    let mut node = start();
+    let (one, two) = (echo(1).await, echo(2).await);
+    let mut udp = port(free_port().await);
+    udp.protocol = Protocol::Udp;
+    let address = SocketAddr::new(LOCAL, udp.published.unwrap());
+    let mut routes = RouteTable::clone(&table(&[("dns", udp.clone(), one)]));
+    let route = routes.services.values_mut().next().unwrap();
+    route.backends[0].endpoints[0].protocol = Protocol::Udp;
+    let mut second = route.backends[0].clone();
+    second.slot = Slot::Replica(1);
+    second.endpoints[0].address = two;
+    route.backends.push(second);
+    route.traffic.balance = dunlin_state::model::Balance::RoundRobin;
+    node.routes.send_replace(Arc::new(routes));
+    let opened = node.events.recv().await.unwrap();
+    assert!(matches!(opened, PublishEvent::Opened { .. }), "{opened}");
+    let mut seen = BTreeSet::new();
+    for _ in 0..2 {
+        let client = UdpSocket::bind((LOCAL, 0)).await.unwrap();
+        let mut numbers = BTreeSet::new();
+        for turn in 0..3_u8 {
+            client.send_to(&[turn; 100], address).await.unwrap();
+            let mut buffer = [0; 2048];
+            let (count, from) = client.recv_from(&mut buffer).await.unwrap();
+            assert_eq!((count, from, buffer[1]), (101, address, turn));
+            numbers.insert(buffer[0]);
+        }
+        assert_eq!(numbers.len(), 1, "one session, one replica");
+        seen.extend(numbers);
+    }
+    assert_eq!(seen.len(), 2, "two clients, two replicas");
 }
 
 #[tokio::test]

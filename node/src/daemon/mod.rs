@@ -15,22 +15,29 @@ mod setup;
 mod strangers;
 
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use thiserror::Error;
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::api::{ApiServer, BindError, Context, TlsError};
 use crate::cluster::{Cluster, ClusterError};
 use crate::config::UpConfig;
+use crate::host;
 use crate::identity::{Identity, IdentityError};
 use crate::runtime::{OpenError, RuntimesError};
 use crate::store::{Store, StoreError};
 use crate::ticket::BadTicket;
+use crate::vips::Vips;
 pub use driver::DriverError;
 use dunlin_gossip::net::{NetError, NetTasks};
+use dunlin_lb::Publisher;
+use dunlin_lb::proxy::hop::HopTask;
+use dunlin_state::route::RouteTable;
 use setup::Parts;
 
 /// How long the parts may take to stop. Workloads are not stopped: they are adopted again.
@@ -94,6 +101,22 @@ pub enum UpError {
     /// The DNS server failed.
     #[error(transparent)]
     DnsServe(#[from] dunlin_dns::ServeError),
+    /// The virtual addresses.
+    #[error(transparent)]
+    Vips(#[from] crate::vips::VipError),
+    /// The data plane's port is taken.
+    #[error(
+        "cannot listen on UDP {address} for connections to replicas: {source}; choose another --port"
+    )]
+    BindHop {
+        /// Where.
+        address: std::net::SocketAddr,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// The data plane cannot be set up.
+    #[error(transparent)]
+    Hop(#[from] dunlin_lb::proxy::hop::HopSetupError),
     /// The proxy of a published port failed.
     #[error(transparent)]
     Publish(#[from] dunlin_lb::PublishError),
@@ -115,6 +138,7 @@ pub enum UpError {
 /// go on running and are adopted at the next start, except after leaving.
 pub async fn run(config: UpConfig) -> Result<(), UpError> {
     let started = Instant::now();
+    host::raise_descriptors();
     let mut terminate = signal(SignalKind::terminate()).map_err(UpError::Signals)?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(UpError::Signals)?;
     let data_dir = config.data_dir.clone();
@@ -148,8 +172,28 @@ struct Node {
     stop_api: CancellationToken,
     stop_driver: CancellationToken,
     stop_rest: CancellationToken,
+    vips: Vips,
     /// Keeps other daemons out of the data directory.
     _identity: Identity,
+}
+
+fn spawn_proxies(
+    tasks: &mut JoinSet<Result<&'static str, UpError>>,
+    publisher: Publisher,
+    hop: HopTask,
+    routes: watch::Receiver<Arc<RouteTable>>,
+    stop: &CancellationToken,
+) {
+    let publishing = publisher.run(routes, stop.clone());
+    tasks.spawn(async move {
+        publishing.await?;
+        Ok("the publisher of ports")
+    });
+    let stop = stop.clone();
+    tasks.spawn(async move {
+        hop.run(stop, publishing::DRAIN).await;
+        Ok("the way to other nodes' replicas")
+    });
 }
 
 impl Node {
@@ -168,6 +212,8 @@ impl Node {
             routes,
             dns,
             publisher,
+            hop,
+            vips,
             identity,
         } = parts;
         let (stop_api, stop_driver, stop_rest) = (
@@ -183,11 +229,7 @@ impl Node {
                 Ok("the DNS server")
             });
         }
-        let (followed, stop) = (routes.clone(), stop_rest.clone());
-        tasks.spawn(async move {
-            publisher.run(followed, stop).await?;
-            Ok("the publisher of ports")
-        });
+        spawn_proxies(&mut tasks, publisher, hop, routes.clone(), &stop_rest);
         let stop = stop_driver.clone();
         tasks.spawn(async move {
             // Held here so that the table outlives a moment with no reader.
@@ -222,6 +264,7 @@ impl Node {
             stop_api,
             stop_driver,
             stop_rest,
+            vips,
             _identity: identity,
         }
     }
@@ -261,5 +304,6 @@ impl Node {
         if !self.net.shutdown().await {
             tracing::warn!("the network did not stop in time and was cut off");
         }
+        self.vips.release().await;
     }
 }

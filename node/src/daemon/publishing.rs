@@ -13,7 +13,7 @@ use crate::api::EventLog;
 
 /// How long connections through this node may go on after it was told to stop. Shorter than the
 /// time that all parts get, so that one idle client does not make a stop look like a failure.
-const DRAIN: Duration = Duration::from_secs(3);
+pub(super) const DRAIN: Duration = Duration::from_secs(3);
 
 /// Publishes on `bind_ip`. Events go to the log that people read and to the daemon's own output;
 /// neither waits for a reader.
@@ -63,7 +63,7 @@ fn tell(events: &EventLog, node: NodeId, event: &PublishEvent) {
 mod tests {
     use std::sync::Arc;
 
-    use dunlin_state::model::{PortSpec, Protocol};
+    use dunlin_state::model::PortSpec;
     use dunlin_state::route::{RouteTable, ServiceRoute};
     use tokio::sync::watch;
     use tokio_util::sync::CancellationToken;
@@ -103,12 +103,12 @@ mod tests {
             published: Some(published),
             ..PortSpec::default()
         };
-        let udp = PortSpec {
-            protocol: Protocol::Udp,
+        let nowhere = PortSpec {
+            host_ip: Some("nowhere".to_owned()),
             target: 81,
             ..tcp.clone()
         };
-        let (routes, watched) = watch::channel(table(vec![tcp, udp]));
+        let (routes, watched) = watch::channel(table(vec![tcp, nowhere]));
         let (log, stop) = (EventLog::new(), CancellationToken::new());
         let node = NodeId::from_bytes([7; 32]);
         let running = publisher(ip, node, log.clone()).run(watched, stop.clone());

@@ -14,6 +14,7 @@ use dunlin_dns::{DnsServer, Suffix};
 use dunlin_gossip::membership::{MemberId, Profile};
 use dunlin_gossip::net::{ClusterSecret, Net, NetConfig, NetTasks, NodeSeed};
 use dunlin_lb::Publisher;
+use dunlin_lb::proxy::hop::{Hop, HopConfig, HopTask, PORT_OFFSET};
 use dunlin_state::model::{Facts, NodeId, VipRange};
 use dunlin_state::route::RouteTable;
 use tokio::sync::{mpsc, watch};
@@ -37,6 +38,7 @@ use crate::seal::NodeSeal;
 use crate::store::{Store, StoreError, Written};
 use crate::supervisor;
 use crate::ticket::Ticket;
+use crate::vips::{Owner, Vips};
 
 /// Commands that may wait for the runtimes: a node with thousands of replicas starts them all.
 const COMMANDS: usize = 8_192;
@@ -62,6 +64,8 @@ pub(super) struct Parts {
     pub(super) routes: watch::Receiver<Arc<RouteTable>>,
     pub(super) dns: Option<(DnsServer, Suffix)>,
     pub(super) publisher: Publisher,
+    pub(super) hop: HopTask,
+    pub(super) vips: Vips,
     pub(super) identity: Identity,
 }
 
@@ -73,6 +77,8 @@ struct Own {
     seed: [u8; 32],
     /// Where published ports answer.
     publish_ip: IpAddr,
+    /// Where peers bring connections to this node's replicas.
+    data_plane: UdpSocket,
     identity: Identity,
 }
 
@@ -96,16 +102,23 @@ pub(super) async fn build(mut config: UpConfig, started: Instant) -> Result<Part
         Some(address) => api.and_remote(address, desk(&me)).await?,
         None => api,
     };
-    let mut notes = Vec::new();
-    let naming = naming::bind(&config, VipRange::default(), &mut notes).await?;
+    let vips = settle_vips(&config, &me).await?;
+    let mut notes: Vec<String> = vips.note.clone().into_iter().collect();
+    let naming = naming::bind(&config, vips.range, &mut notes).await?;
     let (written_tx, written) = mpsc::channel(WRITTEN);
     let (runtimes, runtimes_handle) = Runtimes::open(RuntimesConfig {
         resolver: naming.as_ref().and_then(Naming::resolver),
         ..runtimes_config(&config, &me)
     })
     .await?;
-    let (store, engine, first, mended) =
-        recover(&config, &me, &runtimes_handle, written_tx, clock)?;
+    let (store, engine, first, mended) = recover(
+        &config,
+        &me,
+        &runtimes_handle,
+        vips.range,
+        written_tx,
+        clock,
+    )?;
     let net = Net::start(NetConfig {
         seed: NodeSeed(me.seed),
         cluster: ClusterSecret {
@@ -136,8 +149,9 @@ pub(super) async fn build(mut config: UpConfig, started: Instant) -> Result<Part
         first,
         written,
         net,
+        vips,
     };
-    Ok(assemble(built, info, invitation.as_ref()))
+    assemble(built, info, invitation.as_ref())
 }
 
 /// Parts that exist and do not know each other yet.
@@ -153,10 +167,11 @@ struct Built {
     first: Vec<Effect>,
     written: mpsc::Receiver<Written>,
     net: Net,
+    vips: Vips,
 }
 
 /// Connects the parts by bounded queues.
-fn assemble(built: Built, info: NodeInfo, invitation: Option<&Ticket>) -> Parts {
+fn assemble(built: Built, info: NodeInfo, invitation: Option<&Ticket>) -> Result<Parts, UpError> {
     let Built {
         me,
         clock,
@@ -169,6 +184,7 @@ fn assemble(built: Built, info: NodeInfo, invitation: Option<&Ticket>) -> Parts 
         first,
         written,
         net,
+        vips,
     } = built;
     let node = me.member.node;
     let (handle, requests) = handle_that_joins(invitation, me.member.address);
@@ -177,7 +193,8 @@ fn assemble(built: Built, info: NodeInfo, invitation: Option<&Ticket>) -> Parts 
     let (peer_tx, peer_requests) = mpsc::channel(peers::QUEUE);
     let (routes_tx, routes) = watch::channel(Arc::new(RouteTable::default()));
     let event_log = EventLog::new();
-    let publisher = publishing::publisher(me.publish_ip, node, event_log.clone());
+    let own = (node, me.seed, me.publish_ip);
+    let (publisher, hop) = proxies(own, me.data_plane, &routes, &event_log)?;
     let inbox = Inbox {
         requests,
         datagrams: net.received,
@@ -196,18 +213,13 @@ fn assemble(built: Built, info: NodeInfo, invitation: Option<&Ticket>) -> Parts 
         events: event_log.clone(),
     };
     let joining = Joining::new(&handle, &event_log, &info.asked);
-    let context = Context {
-        engine: handle,
-        info: Arc::new(info),
-        logs: LogSource {
-            node,
-            runtimes: runtimes_handle.clone(),
-            control: net.control,
-        },
-        events: event_log,
-        left: CancellationToken::new(),
+    let logs = LogSource {
+        node,
+        runtimes: runtimes_handle.clone(),
+        control: net.control,
     };
-    Parts {
+    let context = context(handle, info, logs, event_log);
+    Ok(Parts {
         context,
         api,
         driver: Driver::new(engine, clock, inbox, outbox),
@@ -225,7 +237,19 @@ fn assemble(built: Built, info: NodeInfo, invitation: Option<&Ticket>) -> Parts 
         net: net.tasks,
         routes,
         publisher,
+        hop,
+        vips,
         identity: me.identity,
+    })
+}
+
+fn context(engine: EngineHandle, info: NodeInfo, logs: LogSource, events: EventLog) -> Context {
+    Context {
+        engine,
+        info: Arc::new(info),
+        logs,
+        events,
+        left: CancellationToken::new(),
     }
 }
 
@@ -244,6 +268,20 @@ fn desk(me: &Own) -> Arc<dyn Authority> {
     Arc::new(Desk::new(me.seed, &me.cluster.key))
 }
 
+/// The proxies of this node, and the way to those of others.
+fn proxies(
+    (node, seed, publish_ip): (NodeId, [u8; 32], IpAddr),
+    socket: UdpSocket,
+    routes: &watch::Receiver<Arc<RouteTable>>,
+    events: &EventLog,
+) -> Result<(Publisher, HopTask), UpError> {
+    let places = dunlin_lb::publish::room();
+    let config = HopConfig { node, seed, socket };
+    let (hop, task) = Hop::new(config, routes.clone(), Arc::clone(&places))?;
+    let publisher = publishing::publisher(publish_ip, node, events.clone());
+    Ok((publisher.hop(node, hop, places), task))
+}
+
 /// Who this node is, which cluster it is in, and its bound membership socket.
 fn settle(config: &UpConfig, invitation: Option<&Ticket>) -> Result<(Own, UdpSocket), UpError> {
     let name = name(config)?;
@@ -257,6 +295,7 @@ fn settle(config: &UpConfig, invitation: Option<&Ticket>) -> Result<(Own, UdpSoc
     };
     let publish_ip = publishing::bind_ip(config.advertise, &membership)
         .map_err(|source| UpError::Bind { address, source })?;
+    let data_plane = bind_data_plane(&membership)?;
     let seed = identity.key.to_bytes();
     Ok((
         Own {
@@ -265,6 +304,7 @@ fn settle(config: &UpConfig, invitation: Option<&Ticket>) -> Result<(Own, UdpSoc
             cluster,
             seed,
             publish_ip,
+            data_plane,
             identity,
         },
         membership,
@@ -382,6 +422,30 @@ fn bind_membership(config: &UpConfig) -> Result<(UdpSocket, SocketAddr), UpError
     Ok((socket, advertised))
 }
 
+/// Binds the data plane where membership listens, some ports on.
+fn bind_data_plane(membership: &UdpSocket) -> Result<UdpSocket, UpError> {
+    let unknown = SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), 0);
+    let mut address = membership.local_addr().map_err(|source| UpError::BindHop {
+        address: unknown,
+        source,
+    })?;
+    address.set_port(address.port().saturating_add(PORT_OFFSET));
+    UdpSocket::bind(address).map_err(|source| UpError::BindHop { address, source })
+}
+
+async fn settle_vips(config: &UpConfig, me: &Own) -> Result<Vips, UpError> {
+    let owner = Owner {
+        node: me.member.node,
+        cluster: me.cluster.id,
+        loopback: of_this_host_only(config, me.member.address),
+    };
+    let vips = Vips::settle(config.vip_cidr, owner).await?;
+    if let Some(note) = &vips.note {
+        tracing::warn!("{note}");
+    }
+    Ok(vips)
+}
+
 fn runtimes_config(config: &UpConfig, me: &Own) -> RuntimesConfig {
     // A daemon whose file was deleted (an upgrade in progress) still finds itself.
     let own = std::env::current_exe().unwrap_or_else(|_gone| PathBuf::from("/proc/self/exe"));
@@ -404,12 +468,13 @@ fn recover(
     config: &UpConfig,
     me: &Own,
     runtimes: &RuntimesHandle,
+    vips: VipRange,
     written: mpsc::Sender<Written>,
     clock: Clock,
 ) -> Result<(Store, Engine, Vec<Effect>, Vec<String>), UpError> {
     let attempt = || -> Result<(Store, Engine, Vec<Effect>), UpError> {
         let (store, recovered) = Store::open(&config.data_dir, written.clone())?;
-        let (engine, first) = engine(config, me, runtimes, recovered, clock)?;
+        let (engine, first) = engine(config, me, runtimes, vips, recovered, clock)?;
         Ok((store, engine, first))
     };
     let damage = match attempt() {
@@ -438,6 +503,7 @@ fn engine(
     config: &UpConfig,
     me: &Own,
     runtimes: &RuntimesHandle,
+    vips: VipRange,
     recovered: Recovered,
     clock: Clock,
 ) -> Result<(Engine, Vec<Effect>), UpError> {
@@ -456,7 +522,7 @@ fn engine(
         facts,
         runtimes: offer.runtimes,
         dunlin_version: env!("CARGO_PKG_VERSION").to_owned(),
-        vips: VipRange::default(),
+        vips,
     };
     let seal = Arc::new(NodeSeal::new(me.identity.key.clone()));
     Ok(Engine::new(node, seal, recovered, clock.now())?)

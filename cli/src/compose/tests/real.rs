@@ -62,14 +62,38 @@ fn a_swarm_stack() {
 }
 
 #[test]
-fn a_published_udp_port_is_warned_of() {
-    let warnings = good(text("edge")).warnings;
-    let told: Vec<&str> = warnings.iter().map(|w| w.text.as_str()).collect();
-    assert!(
-        told.iter().any(|t| t.starts_with("UDP port 514 is not")),
-        "{told:?}"
-    );
-    assert!(!told.iter().any(|t| t.contains("8000")), "{told:?}");
+fn udp_ports_and_traffic_keys_are_honoured() {
+    let text = "services:
+  dns:
+    image: coredns
+    ports: ['53:53/udp']
+    x-dunlin:
+      balance: source-hash
+      prefer: zone
+      max_connections: 100
+      max_pending: 10
+      rate_limit: 20/s:40
+      allow: [10.0.0.0/8, 'fd00::/8']
+      deny: [10.6.6.6]
+      proxy_protocol: v2
+      split: {service: canary, percent: 5}
+      connect_timeout: 2s
+      idle_timeout: 5m
+      drain: 30s
+";
+    let read = good(text);
+    assert_eq!(read.warnings, []);
+    let traffic = &read.services[0].spec.traffic;
+    let json = serde_json::to_value(traffic).unwrap();
+    let expected = serde_json::json!({
+        "balance": "source-hash", "prefer": "zone",
+        "max_connections": 100, "max_pending": 10,
+        "rate_limit": {"per_second": 20, "burst": 40},
+        "allow": ["10.0.0.0/8", "fd00::/8"], "deny": ["10.6.6.6/32"],
+        "proxy_protocol": "v2", "split": {"service": "default/canary", "percent": 5},
+        "connect_timeout_ms": 2_000, "idle_timeout_ms": 300_000, "drain_ms": 30_000,
+    });
+    assert_eq!(json, expected);
 }
 
 #[test]

@@ -128,10 +128,10 @@ async fn stands_open(
     Ok(found)
 }
 
-/// Whether a name gives all of what it should, and nothing else. Of many addresses it gives some.
+/// Whether a name gives all of what it should, and nothing else.
 fn agrees(found: &Resolved, expected: &Resolved) -> bool {
-    let some = !found.addresses.is_empty() && found.addresses.is_subset(&expected.addresses);
-    some && found.targets == expected.targets
+    let whole = found.addresses == expected.addresses && found.targets == expected.targets;
+    whole && !found.given.is_empty()
 }
 
 /// Calls through all daemons at a time, through each call by call.
@@ -159,7 +159,7 @@ async fn call_all<'d>(doors: impl Iterator<Item = &'d Door>) -> BTreeMap<Member,
 }
 
 fn row(door: &Door, resolved: &Resolved, calls: &Calls) -> [Cell; 6] {
-    let mut addresses: Vec<String> = resolved.addresses.iter().map(ToString::to_string).collect();
+    let mut addresses: Vec<String> = resolved.given.iter().map(ToString::to_string).collect();
     if addresses.len() > SHOWN {
         addresses.truncate(SHOWN);
         addresses.push("…".to_owned());
@@ -186,6 +186,7 @@ mod tests {
 
     fn resolved(addresses: &[[u8; 4]], targets: &[(&str, u16)]) -> Resolved {
         Resolved {
+            given: BTreeSet::from([[127, 64, 0, 20].into()]),
             addresses: addresses.iter().map(|a| (*a).into()).collect(),
             targets: targets.iter().map(|(n, p)| ((*n).into(), *p)).collect(),
         }
@@ -198,7 +199,7 @@ mod tests {
         let expected = resolved(&[a, b], &both);
         let cases = [
             (resolved(&[a, b], &both), true),
-            (resolved(&[b], &both), true),
+            (resolved(&[b], &both), false),
             (resolved(&[], &both), false),
             (resolved(&[a, dead], &both), false),
             (resolved(&[a, b], &both[..1]), false),

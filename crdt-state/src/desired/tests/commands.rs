@@ -141,6 +141,30 @@ fn host_ports_are_left_to_placement() {
 }
 
 #[test]
+fn all_addresses_written_differently_clash_all_the_same() {
+    let on = |ip: Option<&str>| {
+        let mut spec = publishing("x", 9000);
+        spec.ports[0].host_ip = ip.map(str::to_owned);
+        spec
+    };
+    for (first, second, clash) in [
+        (Some("0.0.0.0"), Some("127.0.0.1"), true),
+        (Some("::"), None, true),
+        (Some("127.0.0.1"), Some("127.0.0.1"), true),
+        (Some("127.0.0.1"), Some("127.0.0.2"), false),
+    ] {
+        let mut document = Document::new(actor(1));
+        write(&mut document, deploy("a", on(first)), 1);
+        let second_one = document.propose(&[deploy("b", on(second))], "ada", at(2));
+        match (clash, second_one) {
+            (true, Err(Rejection::PortTaken { holder, .. })) => assert_eq!(holder, key("a")),
+            (false, Ok(Some(_))) => {}
+            (_, other) => panic!("{first:?} {second:?}: {other:?}"),
+        }
+    }
+}
+
+#[test]
 fn daemon_services_cannot_be_scaled() {
     let mut document = Document::new(actor(1));
     let daemon = ServiceSpec {
