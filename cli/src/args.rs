@@ -3,8 +3,8 @@
 use clap::{Args, Parser, Subcommand};
 
 use crate::commands::{
-    completions, context, cordon, deploy, doctor, drain, events, explain, history, inspect, label,
-    leave, logs, ls, nodes, ps, rm, run, scale, start, stop, ticket, up, version,
+    completions, context, cordon, deploy, dns, doctor, drain, events, explain, history, inspect,
+    label, leave, logs, ls, nodes, ps, rm, run, scale, start, stop, ticket, up, version,
 };
 use crate::demo::DemoArgs;
 use crate::whoami::WhoamiArgs;
@@ -140,6 +140,8 @@ pub enum Command {
     Label(label::LabelArgs),
     /// Take this node out of its cluster for good and end its daemon
     Leave(leave::LeaveArgs),
+    /// Ask a node's DNS server, or have this host ask it
+    Dns(dns::DnsArgs),
     /// Check how well this node is set up
     Doctor(doctor::DoctorArgs),
     /// Show a cluster at work on this host, with a crash, and clean up

@@ -4,6 +4,7 @@ pub mod completions;
 pub mod context;
 pub mod cordon;
 pub mod deploy;
+pub mod dns;
 pub mod doctor;
 pub mod drain;
 pub mod events;
@@ -57,6 +58,7 @@ pub async fn dispatch(command: Command, context: &mut Context) -> Result<Exit, F
         Command::Uncordon(args) => cordon::uncordon(&args, context).await,
         Command::Label(args) => label::run(&args, context).await,
         Command::Leave(args) => leave::run(&args, context).await,
+        Command::Dns(args) => dns::run(&args, context).await,
         Command::Doctor(args) => doctor::run(&args, context).await,
         Command::Version(args) => version::run(&args, context).await,
         Command::Up(_)

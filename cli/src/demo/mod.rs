@@ -27,7 +27,7 @@ mod flock;
 mod layout;
 mod plan;
 mod processes;
-mod resolve;
+pub(crate) mod resolve;
 mod story;
 mod tell;
 #[cfg(test)]

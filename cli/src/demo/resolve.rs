@@ -40,7 +40,7 @@ pub(super) struct Resolved {
 
 /// Why a name was not resolved.
 #[derive(Debug, Error)]
-pub(super) enum ResolveError {
+pub(crate) enum ResolveError {
     #[error("DNS server {server} cannot be asked: {source}")]
     Io {
         server: SocketAddr,
@@ -84,7 +84,12 @@ pub(super) async fn resolve(server: SocketAddr, name: &str) -> Result<Resolved, 
     Ok(resolved)
 }
 
-async fn ask(server: SocketAddr, name: &str, kind: RecordType) -> Result<Message, ResolveError> {
+/// One question and its answer, with records of any kind. NXDOMAIN is an error.
+pub(crate) async fn ask(
+    server: SocketAddr,
+    name: &str,
+    kind: RecordType,
+) -> Result<Message, ResolveError> {
     let garbage = |reason: String| ResolveError::Garbage { server, reason };
     let failed = |source| ResolveError::Io { server, source };
     let query = query(name, kind).map_err(garbage)?;

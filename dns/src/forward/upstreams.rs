@@ -1,10 +1,14 @@
 //! Who is asked about other names.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 
 /// The port of DNS.
 const PORT: u16 = 53;
+
+/// The stub of systemd-resolved, and where it says whom it asks itself.
+const STUB: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::new(127, 0, 0, 53)), PORT);
+const BEHIND_STUB: &str = "/run/systemd/resolve/resolv.conf";
 
 /// Most upstreams that are asked, as with the C library: more would make a failure take longer than
 /// clients wait.
@@ -44,11 +48,24 @@ impl Upstreams {
             Self::Files(files) => files
                 .iter()
                 .filter_map(|file| std::fs::read_to_string(file).ok())
-                .map(|text| others(name_servers(&text)))
+                .map(|text| others(behind_stub(name_servers(&text))))
                 .find(|list| !list.is_empty())
                 .unwrap_or_default(),
         }
     }
+}
+
+/// Those whom systemd-resolved asks, where its stub is all that the host names: the stub may have
+/// been told to ask us.
+fn behind_stub(servers: Vec<SocketAddr>) -> Vec<SocketAddr> {
+    if servers != [STUB] {
+        return servers;
+    }
+    let behind = std::fs::read_to_string(BEHIND_STUB).map(|text| name_servers(&text));
+    behind
+        .ok()
+        .filter(|list| !list.is_empty())
+        .unwrap_or(servers)
 }
 
 /// Whether asking there would be asking this server.

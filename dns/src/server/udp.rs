@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use quinn_udp::{BATCH_SIZE, RecvMeta, Transmit, UdpSockRef, UdpSocketState};
 use rustix::net::addr::SocketAddrArg as _;
-use rustix::net::{MMsgHdr, SendAncillaryBuffer, SendFlags};
+use rustix::net::{MMsgHdr, SendAncillaryBuffer, SendFlags, sockopt};
 use tokio::io::Interest;
 use tokio::net::UdpSocket;
 use tracing::debug;
@@ -21,6 +21,10 @@ use crate::wire::{MAX_UDP, Transport};
 /// Room for what one receive gives: the kernel may hand over many datagrams of one client in one
 /// piece, as long as they fit into the largest datagram.
 const RECEIVE: usize = 65_535;
+
+/// Bytes of queries that may wait in the kernel, which counts almost a kilobyte for each: what comes
+/// in the tens of milliseconds for which a busy host may not run this task.
+const WAITING: usize = 2 << 20;
 
 /// Most bytes of answers that go through the stack in one piece: the largest datagram without its
 /// headers.
@@ -45,6 +49,11 @@ impl Datagrams {
     pub(super) fn new(socket: UdpSocket) -> io::Result<Self> {
         let state = UdpSocketState::new(UdpSockRef::from(&socket))?;
         let everywhere = socket.local_addr()?.ip().is_unspecified();
+        // Beyond the system's limit only with the right to; without it there is what the limit
+        // allows, and a flood loses queries earlier.
+        if sockopt::set_socket_recv_buffer_size_force(&socket, WAITING).is_err() {
+            let _less = sockopt::set_socket_recv_buffer_size(&socket, WAITING);
+        }
         Ok(Self {
             socket,
             state,
@@ -186,6 +195,7 @@ impl Reply {
     /// Whether both are of one length and go the same way.
     fn goes_with(&self, other: &Self) -> bool {
         self.bytes.len() == other.bytes.len()
+            && self.client.port() == other.client.port()
             && self.client == other.client
             && self.local == other.local
     }
