@@ -1,5 +1,6 @@
 //! Asks the daemons of a lab for names, each from its own host.
 
+use std::cell::Cell;
 use std::collections::BTreeSet;
 use std::fs::File;
 use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
@@ -7,7 +8,7 @@ use std::os::fd::AsFd as _;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
@@ -46,7 +47,11 @@ impl Said {
 
 /// A program on a host that asks its daemon.
 #[derive(Debug)]
-pub(super) struct Asker(UdpSocket);
+pub(super) struct Asker {
+    socket: UdpSocket,
+    /// The id of the next question.
+    next: Cell<u16>,
+}
 
 impl Asker {
     /// A socket belongs for ever to the namespace in which it was made, so a thread enters it,
@@ -65,25 +70,39 @@ impl Asker {
         let made = made
             .join()
             .map_err(|_panic| LabError::broken("a thread panicked"))?;
-        made.map(Self)
-            .map_err(|e| LabError::new("enter a namespace", e))
+        made.map(|socket| Self {
+            socket,
+            next: Cell::new(0),
+        })
+        .map_err(|e| LabError::new("enter a namespace", e))
     }
 
-    /// Asks for the IPv4 addresses of a name.
+    /// Asks for the IPv4 addresses of a name, again when nothing comes.
     pub(super) fn ask(&self, name: &str) -> Said {
+        let tries = (0..3).map(|_| self.ask_once(name));
+        let said = tries.into_iter().find(|said| *said != Said::Trouble);
+        said.unwrap_or(Said::Trouble)
+    }
+
+    /// Asks once.
+    pub(super) fn ask_once(&self, name: &str) -> Said {
         let question = question(name);
-        for id in 0..3_u16 {
-            let query = [
-                &id.to_be_bytes()[..],
-                &[1, 0, 0, 1, 0, 0, 0, 0, 0, 0][..],
-                &question[..],
-            ]
-            .concat();
-            let mut reply = [0; 2_048];
-            // A server that is not there says so by an error.
-            let received = self.0.send(&query).and_then(|_| self.0.recv(&mut reply));
-            let reply = reply.get(..received.unwrap_or(0)).unwrap_or_default();
-            if let Some(said) = read(reply, id, &question) {
+        let id = self.next.get();
+        self.next.set(id.wrapping_add(1));
+        let header = [1, 0, 0, 1, 0, 0, 0, 0, 0, 0];
+        let query = [&id.to_be_bytes()[..], &header, &question].concat();
+        let start = Instant::now();
+        // A server that is not there says so by an error.
+        if self.socket.send(&query).is_err() {
+            return Said::Trouble;
+        }
+        let mut reply = [0; 2_048];
+        while start.elapsed() < PATIENCE {
+            let Ok(length) = self.socket.recv(&mut reply) else {
+                return Said::Trouble;
+            };
+            // Late answers to earlier questions are passed over.
+            if let Some(said) = read(reply.get(..length).unwrap_or_default(), id, &question) {
                 return said;
             }
         }

@@ -117,7 +117,7 @@ async fn cut_off(lab: &Lab, askers: &[Asker], figures: &mut Figures) -> Result<(
                 "the lost host says {said:?} of {tasks}"
             )));
         }
-        if askers[lost].ask(ELSEWHERE) == Said::NoSuchName {
+        if askers[lost].ask_once(ELSEWHERE) == Said::NoSuchName {
             return Err(LabError::broken(
                 "the lost host denies names that it cannot ask about",
             ));
