@@ -4,7 +4,6 @@
 //! that is refused ends it, and nothing has happened.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::IpAddr;
 use std::sync::Arc;
 
 use super::command::Command;
@@ -13,9 +12,7 @@ use super::rejection::{Rejection, similar};
 use super::snapshot::{Desired, Service};
 use super::validate::{MAX_REPLICAS, check_labels, check_spec};
 use super::vips::{MAX_SETTLED, free};
-use crate::model::{
-    Availability, Mode, NodeId, PortSpec, PublishMode, ServiceKey, ServiceSpec, VipIndex,
-};
+use crate::model::{Availability, Mode, NodeId, ServiceKey, ServiceSpec, VipIndex};
 
 /// Services in a cluster: ten times the design size of 1,000 nodes with one service each.
 pub const MAX_SERVICES: usize = 10_000;
@@ -256,26 +253,16 @@ impl Draft {
             })
     }
 
-    /// Published ports are answered on every node, so each belongs to one service. Two services
-    /// may publish the same port in host mode: placement keeps them on different nodes.
     fn check_published(&self, key: &ServiceKey, spec: &ServiceSpec) -> Result<(), Rejection> {
-        for wanted in &spec.ports {
-            let Some(port) = wanted.published else {
-                continue;
-            };
-            let holder = self.desired.services.iter().find(|(other, service)| {
-                *other != key && service.spec.ports.iter().any(|held| clash(wanted, held))
-            });
-            if let Some((holder, _)) = holder {
-                return Err(Rejection::PortTaken {
-                    service: key.clone(),
-                    port,
-                    protocol: wanted.protocol,
-                    holder: holder.clone(),
-                });
-            }
+        match self.desired.port_clash(key, spec) {
+            None => Ok(()),
+            Some((wanted, holder)) => Err(Rejection::PortTaken {
+                service: key.clone(),
+                port: wanted.published.unwrap_or_default(),
+                protocol: wanted.protocol,
+                holder: holder.clone(),
+            }),
         }
-        Ok(())
     }
 }
 
@@ -287,20 +274,6 @@ fn check_replicas(service: &ServiceKey, replicas: u32) -> Result<(), Rejection> 
         });
     }
     Ok(())
-}
-
-fn clash(a: &PortSpec, b: &PortSpec) -> bool {
-    let both_host = a.publish_mode == PublishMode::Host && b.publish_mode == PublishMode::Host;
-    // Written differently, "all addresses" is the same, and holds every other one.
-    let particular = |ip: &Option<String>| {
-        let ip = ip.as_ref()?.parse::<IpAddr>().ok()?;
-        (!ip.is_unspecified()).then_some(ip)
-    };
-    let same_address = match (particular(&a.host_ip), particular(&b.host_ip)) {
-        (Some(a), Some(b)) => a == b,
-        (None, _) | (_, None) => true,
-    };
-    a.published == b.published && a.protocol == b.protocol && same_address && !both_host
 }
 
 /// Whether two specifications differ in nothing but the image.

@@ -1,10 +1,11 @@
 //! The immutable view of desired state that every decision reads.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use super::vips::Assigned;
-use crate::model::{Availability, NodeId, ServiceKey, ServiceSpec};
+use crate::model::{Availability, NodeId, PortSpec, PublishMode, ServiceKey, ServiceSpec};
 
 /// Desired state at one moment. Cheap to clone and never changed in place.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -15,6 +16,41 @@ pub struct Desired {
     pub nodes: BTreeMap<NodeId, NodeIntent>,
     /// The number of each service among the virtual addresses; no two have the same.
     pub vips: Arc<BTreeMap<ServiceKey, Assigned>>,
+}
+
+impl Desired {
+    /// Another service that publishes a port which `spec` of `service` publishes as well, and the
+    /// port. Published ports are answered on every node, so each belongs to one service; only two
+    /// sides of a partition can give one away twice. Two services may publish the same port in host
+    /// mode: placement keeps them on different nodes.
+    pub fn port_clash<'a>(
+        &'a self,
+        service: &ServiceKey,
+        spec: &'a ServiceSpec,
+    ) -> Option<(&'a PortSpec, &'a ServiceKey)> {
+        let published = spec.ports.iter().filter(|port| port.published.is_some());
+        published.into_iter().find_map(|wanted| {
+            let others = self.services.iter();
+            let mut others = others.filter(|(key, _)| *key != service);
+            let held = |held: &PortSpec| clash(wanted, held);
+            let holder = others.find(|(_, other)| other.spec.ports.iter().any(held));
+            holder.map(|(holder, _)| (wanted, holder))
+        })
+    }
+}
+
+fn clash(a: &PortSpec, b: &PortSpec) -> bool {
+    let both_host = a.publish_mode == PublishMode::Host && b.publish_mode == PublishMode::Host;
+    // Written differently, "all addresses" is the same, and holds every other one.
+    let particular = |ip: &Option<String>| {
+        let ip = ip.as_ref()?.parse::<IpAddr>().ok()?;
+        (!ip.is_unspecified()).then_some(ip)
+    };
+    let same_address = match (particular(&a.host_ip), particular(&b.host_ip)) {
+        (Some(a), Some(b)) => a == b,
+        (None, _) | (_, None) => true,
+    };
+    a.published == b.published && a.protocol == b.protocol && same_address && !both_host
 }
 
 /// A service as wanted.

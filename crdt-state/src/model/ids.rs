@@ -1,5 +1,6 @@
 //! Names of things: nodes, services, slots.
 
+use std::cmp::Ordering;
 use std::fmt;
 use std::str::FromStr;
 
@@ -7,8 +8,31 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use thiserror::Error;
 
 /// A node's identity: its ed25519 public key. An address is only a hint; this is who it is.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct NodeId([u8; 32]);
+
+/// By bytes, as derived; but written so that two different keys are told apart by one comparison of
+/// numbers. Maps of nodes are what a large cluster spends its time in.
+impl Ord for NodeId {
+    #[inline]
+    fn cmp(&self, other: &Self) -> Ordering {
+        let head = |id: &Self| {
+            let [a, b, c, d, e, f, g, h, ..] = id.0;
+            u64::from_be_bytes([a, b, c, d, e, f, g, h])
+        };
+        match head(self).cmp(&head(other)) {
+            Ordering::Equal => self.0.cmp(&other.0),
+            different => different,
+        }
+    }
+}
+
+impl PartialOrd for NodeId {
+    #[inline]
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
 
 /// A text that is no [`NodeId`].
 #[derive(Debug, Clone, PartialEq, Eq, Error)]

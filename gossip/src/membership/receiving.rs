@@ -3,12 +3,14 @@
 use std::cmp::Ordering;
 
 use dunlin_state::model::NodeId;
-use foca::{Header, Member, Message, State};
+use foca::{Header, Incarnation, Member, Message, State};
 
+use super::MemberState;
 use super::codec::{Envelope, Packet, STALL_UNIT_MS};
 use super::identity::WireId;
 use super::machine::{Membership, Turn, note};
 use super::path::Arrival;
+use super::peers::state_of;
 use super::profile::MAX_MEMBERS;
 
 impl Membership {
@@ -68,9 +70,7 @@ impl Membership {
 
     /// Gives foca a checked message.
     fn pass_on(&mut self, packet: &Packet, turn: &mut Turn) {
-        turn.touched.insert(packet.header.src.member.node);
-        let updated = packet.updates.iter().map(|update| update.id().member.node);
-        turn.touched.extend(updated);
+        self.touch(packet, turn);
         self.note_answer(&packet.header, turn.now);
         if packet.header.message == Message::Feed {
             self.note_feed(packet, turn.now);
@@ -83,6 +83,30 @@ impl Membership {
         if let Some(from) = turn.reliable {
             self.vouched_for(from, turn);
         }
+    }
+
+    /// Notes whom foca may see differently after this packet. Looking up its belief walks all
+    /// members, and most of what is gossiped is known.
+    fn touch(&self, packet: &Packet, turn: &mut Turn) {
+        let Header {
+            src,
+            src_incarnation,
+            ..
+        } = packet.header;
+        if self.is_news(&src, src_incarnation, MemberState::Alive) {
+            turn.touched.insert(src.member.node);
+        }
+        for update in &packet.updates {
+            if self.is_news(update.id(), update.incarnation(), state_of(update)) {
+                turn.touched.insert(update.id().member.node);
+            }
+        }
+    }
+
+    fn is_news(&self, id: &WireId, incarnation: Incarnation, state: MemberState) -> bool {
+        self.peers.get(&id.member.node).is_none_or(|peer| {
+            peer.id != *id || peer.incarnation < incarnation || peer.state != state
+        })
     }
 
     /// Counts the arrival, and reads what the envelope says.

@@ -166,7 +166,10 @@ impl Overlay {
 
     /// Dials, gives up and prunes what is due. Harmless when early.
     pub fn handle_timeout(&mut self, now: Now) -> Vec<Effect> {
-        self.step(now.mono)
+        match self.due {
+            Some(due) if due <= now.mono => self.step(now.mono),
+            Some(_) | None => Vec::new(),
+        }
     }
 
     /// The peers that are connected now.

@@ -1,17 +1,22 @@
 //! Push and anti-entropy of the document.
 
 use std::cmp::Ordering;
+use std::collections::BTreeSet;
 
 use bytes::Bytes;
 use dunlin_state::desired::{Applied, Document, DocumentId, SyncSession};
 use dunlin_state::model::NodeId;
 
-use super::limits::{self, MAX_CHANGES, MAX_DOCUMENT_BYTES, MAX_PUSH_BYTES};
+use super::limits::{self, MAX_BUNDLE_BYTES, MAX_CHANGES, MAX_DOCUMENT_BYTES};
 use super::peers::{Session, Topic, may_again};
 use super::{Effect, Message, Replication};
 
 /// Milliseconds between two summaries to one peer outside the regular rounds.
 const SUMMARY_GAP_MS: u64 = 200;
+
+/// Times the gathering of changes takes, after which nothing more is expected to be on its way:
+/// about the hops through a large cluster.
+const BUSY_GATHERINGS: u64 = 4;
 
 /// Milliseconds between two whole documents to one peer: it needs time to load and to save one.
 const DOCUMENT_GAP_MS: u64 = 1_000;
@@ -22,6 +27,22 @@ const DOCUMENT_TAKE_GAP_MS: u64 = 500;
 
 /// Milliseconds without a step after which an exchange is taken for lost and opened anew.
 const SYNC_STALL_MS: u64 = 1_500;
+
+/// Changes that came in a large cluster and wait to be applied together.
+#[derive(Debug, Default)]
+pub(super) struct Inbox {
+    /// Which document they belong to.
+    document: Option<DocumentId>,
+    pushes: Vec<(NodeId, Vec<Bytes>)>,
+    /// When they are applied, in mono milliseconds.
+    pub(super) due_at: Option<u64>,
+    /// Until when more is to be expected: a difference from a peer says nothing yet.
+    busy_until: u64,
+    /// Whether something was missing before these.
+    waited: bool,
+    /// Who has what was missing then.
+    first: Option<NodeId>,
+}
 
 impl Replication {
     /// Takes pushed changes, and passes on what was new.
@@ -48,7 +69,82 @@ impl Replication {
         if new.is_empty() {
             return;
         }
-        match self.document.apply_changes(&new) {
+        let gather = self.gathering();
+        let waiting: usize = self.inbox.pushes.iter().map(|(_, c)| c.len()).sum();
+        if gather <= 1 || waiting + new.len() > MAX_CHANGES {
+            self.apply(from, &new, mono);
+            return;
+        }
+        // Applying many changes at once costs little more than applying one.
+        self.inbox.document = Some(document);
+        self.inbox.pushes.push((from, new));
+        let due = mono.saturating_add(gather);
+        let due_at = self.inbox.due_at.get_or_insert(due);
+        *due_at = (*due_at).min(due);
+        self.inbox.busy_until = mono.saturating_add(BUSY_GATHERINGS * gather);
+    }
+
+    /// Applies what was gathered.
+    pub(super) fn empty_inbox(&mut self, mono: u64) {
+        if self.inbox.due_at.is_none_or(|due| mono < due) {
+            return;
+        }
+        let inbox = std::mem::take(&mut self.inbox);
+        self.inbox.busy_until = inbox.busy_until;
+        if inbox.pushes.is_empty() {
+            // Nothing more has come that would have brought it.
+            if let Some(peer) = inbox.first.filter(|_| self.document.waiting() > 0) {
+                self.ask(peer, mono);
+                self.look_again(peer, mono);
+            }
+            return;
+        }
+        if inbox.document != Some(self.document.id()) || self.disk.is_succeeding() {
+            // Anti-entropy brings what of it is still missing.
+            return;
+        }
+        let mut all = BTreeSet::new();
+        let mut changes = Vec::new();
+        for change in inbox.pushes.iter().flat_map(|(_, changes)| changes) {
+            if !self.seen.contains(change) && all.insert(change) {
+                changes.push(change.clone());
+            }
+        }
+        match self.document.apply_changes(&changes) {
+            Ok(applied) => {
+                let known = self.document.waiting() == 0;
+                let from = inbox.pushes.first().map_or(self.me, |(from, _)| *from);
+                self.integrate(from, applied, mono);
+                if known {
+                    changes.iter().for_each(|change| self.seen.insert(change));
+                } else if inbox.waited {
+                    self.ask(from, mono);
+                }
+                // What is missing most likely comes with the next.
+                self.inbox.waited = !known;
+                if !known {
+                    self.look_again(from, mono);
+                }
+            }
+            // One of them sent rubbish: each is judged by itself.
+            Err(_) => {
+                for (from, changes) in inbox.pushes {
+                    self.apply(from, &changes, mono);
+                }
+            }
+        }
+    }
+
+    /// Something is missing that `from` has: if nobody brings it, it is asked for once that one
+    /// expects no more itself.
+    fn look_again(&mut self, from: NodeId, mono: u64) {
+        let calm = (BUSY_GATHERINGS + 2) * self.gathering().max(1);
+        self.inbox.first = Some(from);
+        self.inbox.due_at = Some(mono.saturating_add(calm));
+    }
+
+    fn apply(&mut self, from: NodeId, new: &[Bytes], mono: u64) {
+        match self.document.apply_changes(new) {
             Ok(applied) => {
                 self.integrate(from, applied, mono);
                 if self.document.waiting() == 0 {
@@ -77,6 +173,7 @@ impl Replication {
             }
             Ordering::Less => {}
             Ordering::Equal if heads == self.document.fingerprint() => {}
+            Ordering::Equal if mono < self.inbox.busy_until => {}
             Ordering::Equal if self.me < from => self.open_sync(from, mono),
             Ordering::Equal if reply => self.send_summary(from, false),
             Ordering::Equal => {}
@@ -227,7 +324,7 @@ impl Replication {
         new.iter().for_each(|change| self.seen.insert(change));
         self.disk.save_later(&new);
         let bytes: usize = new.iter().map(limits::change_weight).sum();
-        if bytes <= MAX_PUSH_BYTES {
+        if bytes <= MAX_BUNDLE_BYTES {
             let targets = self.push_targets(Some(from));
             self.push_changes(targets, new);
             return;
@@ -282,19 +379,25 @@ impl Replication {
             return;
         };
         if may_again(&mut known.summary_at, SUMMARY_GAP_MS, mono) {
-            self.send_summary(peer, true);
+            // It is about the document; registers have their own ways.
+            self.send(peer, self.summary(None, true));
         }
     }
 
     /// Sends a summary; one that asks for a `reply` compares the registers as well.
     pub(super) fn send_summary(&mut self, to: NodeId, reply: bool) {
-        let summary = Message::Summary {
+        let table = reply.then(|| self.registers.summary());
+        let summary = self.summary(table, reply);
+        self.send(to, summary);
+    }
+
+    pub(super) fn summary(&self, table: Option<[u8; 16]>, reply: bool) -> Message {
+        Message::Summary {
             document: self.document.id(),
             heads: self.document.fingerprint(),
-            table: reply.then(|| self.registers.summary()),
+            table,
             reply,
-        };
-        self.send(to, summary);
+        }
     }
 
     fn send_document(&mut self, to: NodeId, mono: u64) {

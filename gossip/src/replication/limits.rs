@@ -6,6 +6,9 @@ use bytes::Bytes;
 /// blocked for long: 256 KiB take 20 ms at 100 Mbit/s.
 pub const MAX_PUSH_BYTES: usize = 256 * 1024;
 
+/// Bytes of changes that are passed on together. What a large cluster gathers in a moment is less.
+pub(super) const MAX_BUNDLE_BYTES: usize = 4 * MAX_PUSH_BYTES;
+
 /// Bytes of a whole document on the wire; what the control connection carries at most.
 pub const MAX_DOCUMENT_BYTES: usize = 8 * 1024 * 1024;
 

@@ -42,6 +42,7 @@ pub use pushed::Pushed;
 
 use crate::membership::Profile;
 use disk::Disk;
+use documents::Inbox;
 use peers::{Offences, Peer, Topic, Warnings};
 use registers::RegisterTimers;
 use seen::Seen;
@@ -54,6 +55,13 @@ const PUSH_TO_ALL: usize = 8;
 /// others misses one node in 400 (e^-6); anti-entropy brings it the news within seconds. Half as
 /// many would miss one in 20, and all twelve would double the traffic.
 const FANOUT: usize = 6;
+
+/// With so many peers, most connections were made for an auction: registers are not compared at
+/// once, and not all hear of this node's own at once. The overlay keeps at most 16.
+const MANY_PEERS: usize = 16;
+
+/// How many of so many peers hear of this node's own register at once.
+const OWN_FANOUT: usize = 12;
 
 /// How long a due compaction is left to the peer that ranks first, in milliseconds; after that,
 /// any node compacts.
@@ -94,6 +102,7 @@ pub struct Replication {
     timers: RegisterTimers,
     peers: BTreeMap<NodeId, Peer>,
     seen: Seen,
+    inbox: Inbox,
     offences: Offences,
     warnings: Warnings,
     /// Number of the last exchange opened; above all of earlier lives.
@@ -130,6 +139,7 @@ impl Replication {
             timers: RegisterTimers::default(),
             peers: BTreeMap::new(),
             seen: Seen::default(),
+            inbox: Inbox::default(),
             offences: Offences::default(),
             warnings: Warnings::default(),
             next_sync: boot << 32,
@@ -174,6 +184,7 @@ impl Replication {
         [
             Some(self.next_round),
             self.timers.own_at,
+            self.inbox.due_at,
             self.timers.flush_at,
             self.timers.republish_at,
             self.disk.retry_at(),
@@ -185,6 +196,7 @@ impl Replication {
 
     /// Does what is due. Harmless when early.
     pub fn handle_timeout(&mut self, now: Now) -> Vec<Effect> {
+        self.empty_inbox(now.mono);
         self.republish(now.mono);
         self.flush(now.mono);
         if now.mono >= self.next_round {
@@ -249,8 +261,12 @@ impl Replication {
 
     fn connected(&mut self, peer: NodeId) {
         if peer != self.me {
+            let many = self.peers.len() >= MANY_PEERS;
             self.peers.insert(peer, Peer::default());
-            self.send_summary(peer, true);
+            match many {
+                true => self.send(peer, self.summary(None, true)),
+                false => self.send_summary(peer, true),
+            }
         }
     }
 
@@ -338,14 +354,28 @@ impl Replication {
     /// Whom news is passed on to.
     fn push_targets(&mut self, except: Option<NodeId>) -> Vec<NodeId> {
         let peers = self.peers.keys().copied();
-        let mut peers: Vec<NodeId> = peers.filter(|peer| Some(*peer) != except).collect();
-        if peers.len() > PUSH_TO_ALL {
-            for place in 0..FANOUT {
-                let other = self.rng.random_range(place..peers.len());
-                peers.swap(place, other);
-            }
-            peers.truncate(FANOUT);
+        let peers: Vec<NodeId> = peers.filter(|peer| Some(*peer) != except).collect();
+        match peers.len() > PUSH_TO_ALL {
+            true => self.some_of(peers, FANOUT),
+            false => peers,
         }
+    }
+
+    /// Who hears of this node's own register.
+    fn own_targets(&mut self) -> Vec<NodeId> {
+        let peers: Vec<NodeId> = self.peers.keys().copied().collect();
+        match peers.len() > MANY_PEERS {
+            true => self.some_of(peers, OWN_FANOUT),
+            false => peers,
+        }
+    }
+
+    fn some_of(&mut self, mut peers: Vec<NodeId>, count: usize) -> Vec<NodeId> {
+        for place in 0..count {
+            let other = self.rng.random_range(place..peers.len());
+            peers.swap(place, other);
+        }
+        peers.truncate(count);
         peers
     }
 

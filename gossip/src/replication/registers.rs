@@ -15,17 +15,24 @@ use super::{Effect, Message, Replication};
 const GATHER_OWN_MS: u64 = 1;
 
 /// Nodes in the cluster for each millisecond that passes between two pushes of this node's own
-/// register. Every register reaches every node, so at most 4,000 of them are on their way in a
-/// second, whatever the size: at 9 nodes a burst is cut every 2 ms, at 1,000 every 250 ms.
-const NODES_PER_MS_OWN: u64 = 4;
+/// register. Every register reaches every node, so at most 1,000 of them are on their way in a
+/// second, whatever the size: at 9 nodes a burst is cut every 9 ms, at 300 every 300 ms.
+const NODES_PER_MS_OWN: u64 = 1;
+
+/// Milliseconds between these pushes at most. Those who award slots wait 1.5 s for the claim
+/// (`PENDING_MS`), which includes the way through the cluster.
+const MAX_SPACING_MS: u64 = 750;
 
 /// Milliseconds for which registers of others are gathered before they are passed on. Each hop
 /// adds it: three hops reach 1,000 nodes.
 const GATHER_MS: u64 = 5;
 
-/// Nodes in the cluster for each further millisecond of that. Fewer, larger messages: 25 ms at
-/// 1,000 nodes.
-const NODES_PER_MS: u64 = 50;
+/// Nodes in the cluster for each further millisecond of that. Fewer, larger messages, and fewer
+/// that say what has come from elsewhere meanwhile.
+const NODES_PER_MS: u64 = 10;
+
+/// These further milliseconds at most.
+const MAX_GATHER_MS: u64 = 60;
 
 /// Milliseconds before this node's register is written again after another writer of it was met.
 /// Not at once, because the other one may do the same.
@@ -52,6 +59,17 @@ pub(super) struct RegisterTimers {
     pub(super) republish_at: Option<u64>,
     /// What has been asked for, and when.
     wanted: BTreeMap<NodeId, u64>,
+    /// What is passed on with the next flush.
+    relayed: BTreeMap<NodeId, Relayed>,
+}
+
+/// News of another node that is about to be passed on.
+#[derive(Debug)]
+struct Relayed {
+    /// What was known before it, here and most likely elsewhere.
+    before: Option<Version>,
+    /// Peers that have sent it themselves.
+    known_by: Vec<NodeId>,
 }
 
 impl Replication {
@@ -72,8 +90,10 @@ impl Replication {
     fn publish_own(&mut self, before: Option<Version>, mono: u64) {
         self.timers.republish_at = None;
         let me = self.me;
-        for peer in self.peers.values_mut() {
-            peer.owes(me, before);
+        for target in self.own_targets() {
+            if let Some(peer) = self.peers.get_mut(&target) {
+                peer.owes(me, before);
+            }
         }
         self.send_own_by(mono);
         self.effects.push(Effect::ObservedChanged(vec![me]));
@@ -81,7 +101,8 @@ impl Replication {
 
     /// Our own register goes out soon, and not too soon after the last time.
     fn send_own_by(&mut self, mono: u64) {
-        let spacing = self.registers.table().len() as u64 / NODES_PER_MS_OWN;
+        let nodes = self.registers.table().len() as u64;
+        let spacing = (nodes / NODES_PER_MS_OWN).min(MAX_SPACING_MS);
         let earliest = self.timers.own_sent.map_or(0, |at| at + spacing);
         let at = earliest.max(mono.saturating_add(GATHER_OWN_MS));
         let own_at = self.timers.own_at.get_or_insert(at);
@@ -93,6 +114,7 @@ impl Replication {
             for peer in self.peers.values_mut() {
                 peer.outbox.remove(&node);
             }
+            self.timers.relayed.remove(&node);
             self.effects.push(Effect::ObservedChanged(vec![node]));
         }
     }
@@ -116,8 +138,8 @@ impl Replication {
                 }
                 Taken::Known => {
                     self.metrics.registers_repeated += 1;
-                    if let Some(peer) = self.peers.get_mut(&from) {
-                        peer.outbox.remove(&node);
+                    if let Some(relayed) = self.timers.relayed.get_mut(&node) {
+                        relayed.known_by.push(from);
                     }
                 }
                 Taken::Older | Taken::Mine(Impostor::No) => {
@@ -181,14 +203,17 @@ impl Replication {
     }
 
     fn pass_on(&mut self, from: NodeId, node: NodeId, before: Option<Version>) {
-        for target in self.push_targets(Some(from)) {
-            if let Some(peer) = self.peers.get_mut(&target) {
-                peer.owes(node, before);
-            }
-        }
         if let Some(peer) = self.peers.get_mut(&from) {
             peer.outbox.remove(&node);
         }
+        let relayed = self.timers.relayed.entry(node).or_insert(Relayed {
+            before,
+            known_by: Vec::new(),
+        });
+        // Of two steps that are passed on together, the first says what others know.
+        relayed.before = relayed.before.min(before);
+        relayed.known_by.clear();
+        relayed.known_by.push(from);
     }
 
     /// A peer that passes on what is out of date gets what we know.
@@ -234,7 +259,27 @@ impl Replication {
         }
         if self.timers.flush_at.is_some_and(|at| mono >= at) {
             self.timers.flush_at = None;
+            self.relay();
             self.send_outboxes(|node| node != me);
+        }
+    }
+
+    /// Passes on what was gathered, all of it to the same peers: whoever gets one gets the others
+    /// with it.
+    fn relay(&mut self) {
+        let relayed = std::mem::take(&mut self.timers.relayed);
+        if relayed.is_empty() {
+            return;
+        }
+        for target in self.push_targets(None) {
+            let Some(peer) = self.peers.get_mut(&target) else {
+                continue;
+            };
+            for (node, news) in &relayed {
+                if !news.known_by.contains(&target) {
+                    peer.owes(*node, news.before);
+                }
+            }
         }
     }
 
@@ -269,9 +314,15 @@ impl Replication {
         }
     }
 
+    /// How long news is gathered in a cluster of this size, in milliseconds; not at all in a small
+    /// one.
+    pub(super) fn gathering(&self) -> u64 {
+        let nodes = self.registers.table().len() as u64;
+        (nodes / NODES_PER_MS).min(MAX_GATHER_MS)
+    }
+
     fn flush_by(&mut self, mono: u64) {
-        let gather = GATHER_MS + self.registers.table().len() as u64 / NODES_PER_MS;
-        let at = mono.saturating_add(gather);
+        let at = mono.saturating_add(GATHER_MS + self.gathering());
         let flush_at = self.timers.flush_at.get_or_insert(at);
         *flush_at = (*flush_at).min(at);
     }

@@ -107,7 +107,7 @@ impl Host {
             name: format!("n{}", self.index),
             profile: Profile::Lan,
             seed: seed ^ (self.life << 32) ^ self.index as u64,
-            labels: [("zone".to_owned(), format!("z{}", self.index % 3))].into(),
+            labels: [("zone".to_owned(), self.zone())].into(),
             facts: Facts {
                 os: "linux".to_owned(),
                 arch: "amd64".to_owned(),
@@ -127,6 +127,11 @@ impl Host {
             .map_err(|e| e.to_string())?;
         self.engine = Some(engine);
         Ok(effects)
+    }
+
+    /// Where it stands.
+    pub(super) fn zone(&self) -> String {
+        format!("z{}", self.index % 3)
     }
 
     /// Whether its daemon runs.

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use dunlin_core::io::{Adopted, Running, RuntimeCommand, RuntimeEvent, Workload, WorkloadId};
-use dunlin_state::model::{Endpoint, SlotId};
+use dunlin_state::model::{Endpoint, HostPort, SlotId};
 use rand::RngExt as _;
 use rand_chacha::ChaCha8Rng;
 
@@ -45,6 +45,7 @@ impl Temper {
 struct Process {
     revision: String,
     endpoints: Vec<Endpoint>,
+    host_ports: Vec<HostPort>,
     /// When its start is answered.
     started_at: u64,
     /// When its port accepts connections.
@@ -214,6 +215,13 @@ impl Runtime {
             .min()
     }
 
+    /// Ports of this host that other workloads than this one use.
+    pub fn host_ports(&self, except: &WorkloadId) -> Vec<HostPort> {
+        let others = self.processes.iter();
+        let others = others.filter(|(id, p)| id.slot != except.slot && p.exited.is_none());
+        others.flat_map(|(_, p)| p.host_ports.clone()).collect()
+    }
+
     fn adopted(&self) -> Vec<Adopted> {
         self.processes
             .iter()
@@ -278,6 +286,7 @@ impl Runtime {
         let process = Process {
             revision: workload.revision,
             endpoints: self.endpoints(&workload.spec),
+            host_ports: workload.spec.host_ports().collect(),
             started_at: now + delay,
             answers_at: now + delay + rng.random_range(1_000..100_000),
             exited: None,

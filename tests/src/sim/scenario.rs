@@ -9,7 +9,7 @@ use super::faults::Fault;
 use super::network::Weather;
 use super::report::Outcome;
 use super::runtime::Temper;
-use super::workload::{Op, Variety};
+use super::workload::{Op, RIVALS, Variety};
 use super::world::{SECOND, World};
 
 /// Kinds of trouble.
@@ -122,10 +122,13 @@ impl Scenario {
 
     fn variety(self) -> Variety {
         match self {
-            Self::Calm | Self::Partition | Self::Lossy | Self::Clock | Self::Scale => {
-                Variety::Plain
-            }
-            Self::Crash | Self::Disk | Self::Drain | Self::Churn => Variety::Mixed,
+            Self::Calm | Self::Lossy | Self::Scale => Variety::Plain,
+            Self::Crash
+            | Self::Partition
+            | Self::Clock
+            | Self::Disk
+            | Self::Drain
+            | Self::Churn => Variety::Mixed,
             Self::Full => Variety::Large,
             Self::Runtime => Variety::Missing,
             Self::Health => Variety::Checked,
@@ -158,6 +161,7 @@ impl Scenario {
             | Self::Health
             | Self::Churn => false,
         };
+        watch.spreads = self == Self::Calm;
         // When all nodes lose power, nobody remembers the claims of those that stay down.
         watch.epochs_are_kept = self != Self::Disk;
         world.ops.variety = self.variety();
@@ -174,6 +178,8 @@ const TROUBLE_ENDS: u64 = 60 * SECOND;
 const REST: u64 = 90 * SECOND;
 /// Replicas of each service in the scenario for speed.
 const REPLICAS: u32 = 10;
+/// Services that are deployed in one file there.
+const STACK: usize = 20;
 /// Messages of which one is encoded in the scenario for speed.
 const ENCODE_EVERY: u64 = 64;
 /// How often is looked who has noticed what, in microseconds: the resolution of what is measured.
@@ -223,17 +229,17 @@ fn run_scale(nodes: usize, services: usize, seed: u64) -> Outcome {
     form(&mut world);
     let formed = world.now + 10 * SECOND;
     world.run_until(formed);
-    for service in 0..services {
+    for first in (0..services).step_by(STACK) {
         let at = world.now + world.rng.random_range(0..SECOND);
-        world.plan_op(
-            at,
-            Op::Deploy {
-                service,
-                replicas: Some(REPLICAS),
-                version: 1,
-            },
-        );
+        let stack = Op::Stack {
+            first,
+            count: STACK.min(services - first),
+            replicas: REPLICAS,
+        };
+        world.plan_op(at, stack);
     }
+    // What forming took is not counted.
+    world.outcome.control.clear();
     let began = Instant::now();
     let deadline = world.now + REST;
     let wanted = services * REPLICAS as usize;
@@ -242,7 +248,16 @@ fn run_scale(nodes: usize, services: usize, seed: u64) -> Outcome {
         world.run_until(soon);
     }
     world.outcome.placing_s = began.elapsed().as_secs_f64();
+    let (nodes, simulated) = (
+        world.hosts.len(),
+        (world.now - formed) as f64 / SECOND as f64,
+    );
+    world.note(format!(
+        "all {wanted} slots answer on {nodes} nodes after {simulated:.2} s"
+    ));
+    let control = std::mem::take(&mut world.outcome.control);
     rest_until(&mut world, deadline);
+    world.outcome.control = control;
     world.finish()
 }
 
@@ -362,6 +377,17 @@ fn plan_splits(world: &mut World) {
             )
         };
         world.plan(at, fault);
+        for rival in 0..2 {
+            // Wherever the two ask, they want the same port.
+            let service = RIVALS + 2 * n as usize + rival;
+            let (replicas, version) = (Some(1), 1);
+            let deploy = Op::Deploy {
+                service,
+                replicas,
+                version,
+            };
+            world.plan_op(at + SECOND, deploy);
+        }
         let healed = at + world.rng.random_range(2 * SECOND..14 * SECOND);
         world.plan(healed, Fault::Heal);
     }

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use dunlin_state::desired::{Command, Rejection};
+use dunlin_state::desired::{Command, Desired, Rejection};
 use dunlin_state::model::{
     Availability, Constraint, ConstraintOp, HealthCheck, HealthTest, HttpTest, Mode, PortSpec,
     PublishMode, Resources, ServiceKey, ServiceSpec,
@@ -24,6 +24,15 @@ pub(super) enum Op {
         replicas: Option<u32>,
         /// Distinguishes images.
         version: u32,
+    },
+    /// Deploy a file of services at once.
+    Stack {
+        /// The number of the first.
+        first: usize,
+        /// How many.
+        count: usize,
+        /// The scale of each.
+        replicas: u32,
     },
     /// Change its scale.
     Scale {
@@ -70,6 +79,8 @@ enum Change {
         replicas: u32,
     },
     Removed(ServiceKey),
+    /// All of them, in one write.
+    Stack(Vec<Self>),
     Other,
 }
 
@@ -174,6 +185,10 @@ fn spec(number: usize, version: u32, variety: Variety) -> ServiceSpec {
         },
         ..ServiceSpec::default()
     };
+    if number >= RIVALS {
+        spec.ports[0].published = Some(RIVALS_PORT);
+        return spec;
+    }
     match variety {
         Variety::Plain | Variety::Missing => {}
         Variety::Checked => check_health(&mut spec, number),
@@ -198,9 +213,23 @@ fn check_health(spec: &mut ServiceSpec, number: usize) {
     }
 }
 
+/// Services from this number on publish one and the same port on all nodes: only one of them can be
+/// had, but in a divided cluster.
+pub(super) const RIVALS: usize = 1_000_000;
+
+/// The port that they want.
+const RIVALS_PORT: u16 = 9_000;
+
 /// Gives each service another trait.
 fn vary(spec: &mut ServiceSpec, number: usize) {
+    let zone = |op, value: &str| Constraint {
+        key: "node.labels.zone".to_owned(),
+        op,
+        value: value.to_owned(),
+    };
+    let constraints = &mut spec.placement.constraints;
     match number % 6 {
+        0 => spec.placement.anti_affinity.push(service(number + 2)),
         1 => {
             // Two of these services want the same port.
             spec.ports[0].published = Some(8_000 + (number as u16 % 4));
@@ -209,12 +238,12 @@ fn vary(spec: &mut ServiceSpec, number: usize) {
         3 => {
             spec.mode = Mode::Global;
             spec.reservation.cpu_millis = 100;
+            if number % 12 == 9 {
+                constraints.push(zone(ConstraintOp::NotEqual, "z0"));
+            }
         }
-        4 => spec.placement.constraints.push(Constraint {
-            key: "node.labels.zone".to_owned(),
-            op: ConstraintOp::Equal,
-            value: "z1".to_owned(),
-        }),
+        2 => constraints.push(zone(ConstraintOp::NotEqual, "z2")),
+        4 => constraints.push(zone(ConstraintOp::Equal, "z1")),
         5 => spec.placement.max_per_node = Some(2),
         _ => {}
     }
@@ -232,18 +261,39 @@ pub(super) fn act(world: &mut World, op: Op) {
         return;
     }
     let host = up[world.rng.random_range(0..up.len())];
-    let (change, command) = order(world, host, op);
+    let (change, commands) = match op {
+        Op::Stack {
+            first,
+            count,
+            replicas,
+        } => {
+            let deploy = |service| Op::Deploy {
+                service,
+                replicas: Some(replicas),
+                version: 1,
+            };
+            let services = first..first + count;
+            let all = services.map(|service| order(world, host, deploy(service)));
+            let (changes, commands) = all.unzip();
+            (Change::Stack(changes), commands)
+        }
+        op => {
+            let (change, command) = order(world, host, op);
+            (change, vec![command])
+        }
+    };
     remember_asked(&mut world.ops, &change);
     world.note(format!("asks n{host}: {change:?}"));
     world.ops.next += 1;
     let id = world.ops.next;
     world.ops.asked.insert(id, (host, change));
-    world.propose(host, id, vec![command]);
+    world.propose(host, id, commands);
 }
 
 /// The command for what a person wants, and what it will have changed.
 fn order(world: &World, host: usize, op: Op) -> (Change, Command) {
     match op {
+        Op::Stack { first, .. } => unreachable!("a file of services from s{first} is taken apart"),
         Op::Deploy {
             service: number,
             replicas,
@@ -320,6 +370,7 @@ fn remember_asked(ops: &mut Ops, change: &Change) {
             // It may happen from now on, whatever the answer will be.
             ops.created.remove(service);
         }
+        Change::Stack(changes) => changes.iter().for_each(|c| remember_asked(ops, c)),
         Change::Other => {}
     }
 }
@@ -333,7 +384,7 @@ pub(super) fn answered(world: &mut World, host: usize, id: u64, result: Result<b
     match result {
         Ok(changed) => {
             world.note(format!("n{host} accepts {change:?}"));
-            accept(world, &change);
+            accept(&mut world.ops, &change);
             if changed {
                 start_spreading(world, host, change);
             }
@@ -345,8 +396,7 @@ pub(super) fn answered(world: &mut World, host: usize, id: u64, result: Result<b
     }
 }
 
-fn accept(world: &mut World, change: &Change) {
-    let ops = &mut world.ops;
+fn accept(ops: &mut Ops, change: &Change) {
     match change {
         Change::Deployed {
             service,
@@ -365,6 +415,7 @@ fn accept(world: &mut World, change: &Change) {
         Change::Removed(service) => {
             ops.removed.insert(service.clone());
         }
+        Change::Stack(changes) => changes.iter().for_each(|c| accept(ops, c)),
         Change::Other => {}
     }
 }
@@ -403,21 +454,10 @@ pub(super) fn spread(world: &mut World, host: usize) {
         return;
     };
     let desired = engine.desired();
-    let has = |change: &Change| match change {
-        Change::Deployed { service, image, .. } => desired
-            .services
-            .get(service)
-            .is_some_and(|s| s.spec.image == *image),
-        Change::Scaled { service, replicas } => desired
-            .services
-            .get(service)
-            .is_some_and(|s| s.replicas == *replicas),
-        Change::Removed(_) | Change::Other => true,
-    };
     let now = world.now;
     let mut done = Vec::new();
     world.ops.spreading.retain_mut(|spreading| {
-        if has(&spreading.change) {
+        if has(desired, &spreading.change) {
             spreading.missing.remove(&host);
         }
         if spreading.missing.is_empty() {
@@ -426,6 +466,23 @@ pub(super) fn spread(world: &mut World, host: usize) {
         !spreading.missing.is_empty()
     });
     world.outcome.propagation.extend(done);
+}
+
+fn has(desired: &Desired, change: &Change) -> bool {
+    let service = |key| desired.services.get(key);
+    match change {
+        Change::Deployed {
+            service: key,
+            image,
+            ..
+        } => service(key).is_some_and(|s| s.spec.image == *image),
+        Change::Scaled {
+            service: key,
+            replicas,
+        } => service(key).is_some_and(|s| s.replicas == *replicas),
+        Change::Stack(changes) => changes.iter().all(|change| has(desired, change)),
+        Change::Removed(_) | Change::Other => true,
+    }
 }
 
 /// Writes that a fault or a later write has overtaken are not measured.

@@ -32,6 +32,8 @@ const IDLE_TIMEOUT: u64 = 10 * SECOND;
 const PROBE_TIMEOUT: u64 = SECOND;
 /// Lines kept for the story of a violation.
 const TRACE: usize = 400;
+/// In larger clusters it is looked at intervals who believes whom down, not at every change.
+const LOOK_AT_ONCE: usize = 64;
 /// After this many a run has failed plainly enough.
 const MAX_VIOLATIONS: usize = 20;
 
@@ -108,6 +110,8 @@ pub struct World {
     links: BTreeMap<(usize, usize), usize>,
     /// Who believes to be connected with whom.
     connected: BTreeSet<(usize, usize)>,
+    /// Whose views of the members have changed since that was looked at.
+    members_changed: BTreeSet<usize>,
     log: blake3::Hasher,
     trace: VecDeque<String>,
 }
@@ -132,6 +136,7 @@ impl World {
             by_id,
             links: BTreeMap::new(),
             connected: BTreeSet::new(),
+            members_changed: BTreeSet::new(),
             log: blake3::Hasher::new(),
             trace: VecDeque::new(),
         }
@@ -160,6 +165,9 @@ impl World {
             }
         }
         self.now = self.now.max(until);
+        for host in std::mem::take(&mut self.members_changed) {
+            check::false_downs(self, host);
+        }
     }
 
     /// Starts a daemon, and has it join through another host.
@@ -401,7 +409,14 @@ impl World {
                 }
                 Effect::Runtime(command) => self.runtime(host, command, before.as_ref()),
                 Effect::Changed(changed) => self.changed(host, changed),
-                Effect::Event(event) => self.note(format!("n{host} says: {}", event.text)),
+                Effect::Event(event) => {
+                    if event.text.contains(check::PORT_CLASH) {
+                        self.watch
+                            .clashes_told
+                            .insert((host, self.hosts[host].life));
+                    }
+                    self.note(format!("n{host} says: {}", event.text));
+                }
             }
         }
     }
@@ -413,8 +428,10 @@ impl World {
         if changed.observed {
             check::capacity(self, host);
         }
-        if changed.members {
+        if changed.members && self.hosts.len() <= LOOK_AT_ONCE {
             check::false_downs(self, host);
+        } else if changed.members {
+            self.members_changed.insert(host);
         }
     }
 
@@ -435,6 +452,7 @@ impl World {
                 }
                 check::start_is_needed(self, host, &workload.id);
                 check::no_restart_storm(self, host, &workload.id);
+                check::start_is_allowed(self, host, workload);
             }
             RuntimeCommand::Stop { id, .. } => {
                 self.note(format!("n{host} stops {} epoch {}", id.slot, id.epoch));

@@ -201,7 +201,11 @@ fn chaos(seed: u64) -> blake3::Hash {
         crashes > 3 && failures > 3 && cuts > 3,
         "{crashes} {failures} {cuts}"
     );
-    assert!(world.lost > 100 && world.repeated > 50);
+    let (lost, repeated) = (world.lost, world.repeated);
+    assert!(
+        lost > 50 && repeated > 20,
+        "{lost} lost, {repeated} repeated"
+    );
     check(&world, &accepted);
     let totals = world.totals();
     assert!(totals.iter().all(|count| *count > 0), "{totals:?}");

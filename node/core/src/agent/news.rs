@@ -5,11 +5,11 @@ use std::sync::Arc;
 use dunlin_gossip::membership::MemberEvent;
 use dunlin_state::Now;
 use dunlin_state::desired::{Desired, Service};
-use dunlin_state::model::{Mode, NodeId, NodeRegister, ServiceKey};
+use dunlin_state::model::{Mode, NodeId, NodeRegister, ServiceKey, ServiceSpec};
 
 use super::{Agent, Output, push_reconciled};
 use crate::bidding::Message;
-use crate::io::RuntimeEvent;
+use crate::io::{Event, RuntimeEvent};
 use crate::liveness::Heard;
 
 impl Agent {
@@ -37,6 +37,7 @@ impl Agent {
             if mine {
                 self.dirty.insert(service.clone());
             }
+            out.extend(known.and_then(|s| tell_clash(&new, service, &s.spec)));
         }
         if old.nodes != new.nodes {
             self.auctioneer.nudge(now.mono);
@@ -190,6 +191,23 @@ impl Agent {
         self.settle(now, &mut out);
         out
     }
+}
+
+/// Both sides of a partition may have given one port to two services: somebody has to decide.
+fn tell_clash(desired: &Desired, service: &ServiceKey, spec: &ServiceSpec) -> Option<Output> {
+    let (port, other) = desired.port_clash(service, spec)?;
+    let text = format!(
+        "{service} and {other} publish the same port {}, which was given to both while the cluster \
+         was divided; give one of them another port, or remove it",
+        port.published?
+    );
+    let (warning, slot, node) = (true, None, None);
+    Some(Output::Event(Event {
+        warning,
+        text,
+        slot,
+        node,
+    }))
 }
 
 /// Services that differ between two snapshots, found in one walk along both.

@@ -9,15 +9,17 @@ use std::sync::Arc;
 
 use dunlin_core::io::WorkloadId;
 use dunlin_state::model::{
-    Availability, HostPort, NodeId, NodeRegister, Phase, Resources, Slot, SlotId, beats,
+    Availability, HostPort, NodeId, NodeRegister, Phase, Resources, Slot, SlotId, Version, beats,
 };
 
 use super::world::{SECOND, World};
 
+mod placed;
 mod rest;
 mod starts;
 mod times;
 
+pub(super) use placed::start_is_allowed;
 pub(super) use rest::at_rest;
 pub(super) use starts::{
     false_downs, forget_epoch, no_restart_storm, removal_is_harmless, start_is_needed,
@@ -27,6 +29,9 @@ pub(super) use times::{forget_crash, forget_lost, observe, watch_crash};
 /// For so many microseconds after it has recovered, a replica may be stopped for its illness: an
 /// answer is on its way for as long as a probe may take.
 const ILLNESS_IS_NOTICED: u64 = SECOND;
+
+/// Words in which a daemon says that two services publish the same port.
+pub(super) const PORT_CLASH: &str = "publish the same port";
 
 /// What is being waited for, and what holds in this run.
 #[derive(Debug, Default)]
@@ -43,12 +48,23 @@ pub struct Watch {
     epochs: BTreeMap<SlotId, (u64, usize, u64)>,
     /// When each host started each slot, lately.
     starts: BTreeMap<(usize, SlotId), VecDeque<u64>>,
+    /// The version of each host's own register that was looked at last.
+    judged: BTreeMap<usize, (u64, Version)>,
+    /// Where each slot was ever started: only there it can run.
+    started: BTreeMap<SlotId, BTreeSet<usize>>,
+    /// Which slot was awarded to whom, with its epoch.
+    awards: BTreeSet<(SlotId, u64, usize)>,
+    /// Which daemons have said that two services publish the same port.
+    pub(super) clashes_told: BTreeSet<(usize, u64)>,
     /// Whether claims survive somewhere all the time, so that epochs are never counted anew.
     pub(super) epochs_are_kept: bool,
     /// Whether a replica that moves is a fault: nothing dies.
     pub(super) nothing_may_move: bool,
     /// Whether packets arrive and daemons do not stall: what one node knows, all know soon.
     pub(super) fair: bool,
+    /// Whether a second replica of a service comes to a node only when all others have one: nothing
+    /// dies, and every replica fits everywhere.
+    pub(super) spreads: bool,
     /// Whether nothing dies either: no replica goes before another one answers.
     pub(super) no_gaps: bool,
 }
@@ -66,6 +82,10 @@ pub(super) fn capacity(world: &mut World, host: usize) {
     let Some(register) = h.engine.as_ref().and_then(|e| e.register(h.id)) else {
         return;
     };
+    if world.watch.judged.get(&host) == Some(&(h.life, register.version)) {
+        return;
+    }
+    world.watch.judged.insert(host, (h.life, register.version));
     let report = &register.report;
     let sum = report
         .claims

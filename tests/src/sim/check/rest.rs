@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use dunlin_gossip::membership::MemberState;
 use dunlin_state::desired::Service;
 use dunlin_state::model::{
-    Availability, HostPort, Mode, NodeId, Resources, ServiceKey, Slot, SlotId,
+    Availability, HostPort, Mode, NodeId, PublishMode, Resources, ServiceKey, Slot, SlotId,
 };
 
 use super::times::answering;
@@ -19,6 +19,7 @@ pub(in crate::sim) fn at_rest(world: &World) -> Vec<String> {
     wrong.extend(nothing_lost(world));
     wrong.extend(exactly_once(world));
     wrong.extend(routes_are_whole(world));
+    wrong.extend(clashes_are_told(world));
     wrong
 }
 
@@ -105,6 +106,29 @@ fn nothing_lost(world: &World) -> Vec<String> {
     wrong
 }
 
+/// Where a partition has given a port to two services, every daemon has said so.
+fn clashes_are_told(world: &World) -> Vec<String> {
+    let mut wrong = Vec::new();
+    for host in &world.hosts {
+        let Some(engine) = &host.engine else { continue };
+        let told = world.watch.clashes_told.contains(&(host.index, host.life));
+        let mut takers: BTreeMap<u16, &ServiceKey> = BTreeMap::new();
+        for (key, service) in &engine.desired().services {
+            let ports = service.spec.ports.iter();
+            for port in ports.filter(|p| p.publish_mode == PublishMode::Ingress) {
+                let other = port.published.and_then(|p| takers.insert(p, key));
+                if let Some(other) = other.filter(|_| !told) {
+                    let index = host.index;
+                    wrong.push(format!(
+                        "n{index} keeps quiet: {key} and {other} share a port"
+                    ));
+                }
+            }
+        }
+    }
+    wrong
+}
+
 /// I1: every wanted slot runs once, or nobody has room for it; nothing else runs.
 fn exactly_once(world: &World) -> Vec<String> {
     let Some(engine) = world.hosts.iter().find_map(|h| h.engine.as_ref()) else {
@@ -152,7 +176,7 @@ fn wanted(world: &World, key: &ServiceKey, service: &Service) -> Vec<SlotId> {
     slots.into_iter().map(slot).collect()
 }
 
-fn availability(world: &World, host: &Host) -> Availability {
+pub(super) fn availability(world: &World, host: &Host) -> Availability {
     let engine = world.hosts.iter().find_map(|h| h.engine.as_ref());
     let intent = engine.and_then(|e| e.desired().nodes.get(&host.id));
     intent.map_or(Availability::default(), |n| n.availability)
@@ -184,15 +208,13 @@ pub(super) fn has_room(world: &World, service: &Service, key: &ServiceKey) -> bo
 }
 
 /// Judged by what the node itself reports, in fewer words than the daemon does it.
-fn fits(host: &Host, service: &Service, key: &ServiceKey) -> bool {
+pub(super) fn fits(host: &Host, service: &Service, key: &ServiceKey) -> bool {
     let spec = &service.spec;
     let report = host.engine.as_ref().and_then(|e| e.register(host.id));
     let Some(report) = report.map(|r| &r.report) else {
         return false;
     };
-    let zone = report.labels.get("zone");
-    let constraints = &spec.placement.constraints;
-    let matches = constraints.iter().all(|c| zone == Some(&c.value));
+    let matches = super::placed::matches(host, spec);
     let claims = report.claims.iter();
     let taken = claims
         .clone()
@@ -201,12 +223,19 @@ fn fits(host: &Host, service: &Service, key: &ServiceKey) -> bool {
     let mut ports: BTreeSet<HostPort> = BTreeSet::new();
     ports.extend(claims.clone().flat_map(|c| c.host_ports.iter().copied()));
     let free = spec.host_ports().all(|port| !ports.contains(&port));
-    let here = claims.filter(|c| c.slot.service == *key).count();
+    let here = claims.clone().filter(|c| c.slot.service == *key).count();
     let below = spec
         .placement
         .max_per_node
         .is_none_or(|max| here < max as usize);
-    matches && room && free && below
+    let services = host.engine.as_ref().map(|e| &e.desired().services);
+    let meets = claims.clone().any(|c| {
+        let other = &c.slot.service;
+        let theirs = services.and_then(|s| s.get(other));
+        spec.placement.anti_affinity.contains(other)
+            || theirs.is_some_and(|s| s.spec.placement.anti_affinity.contains(key))
+    });
+    matches && room && free && below && !meets
 }
 
 /// I6, the other way round: at rest, every node offers all that answers and nothing else.

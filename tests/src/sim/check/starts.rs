@@ -26,6 +26,8 @@ pub(in crate::sim) fn start_is_needed(world: &mut World, host: usize, id: &Workl
         None
     };
     broken.into_iter().for_each(|b| world.violation(b));
+    let started = world.watch.started.entry(id.slot.clone()).or_default();
+    started.insert(host);
     fencing(world, host, id);
     on_drained(world, host, id);
 }
@@ -35,7 +37,9 @@ pub(in crate::sim) fn start_is_needed(world: &mut World, host: usize, id: &Workl
 fn holder(world: &World, except: usize, id: &WorkloadId) -> Option<usize> {
     let slot = &id.slot;
     let long = |since: u64, age: u64| since.saturating_add(age) <= world.now;
-    let holder = world.hosts.iter().find(|h| {
+    let started = world.watch.started.get(slot)?;
+    let mut hosts = started.iter().map(|index| &world.hosts[*index]);
+    let holder = hosts.find(|h| {
         let Some(engine) = &h.engine else {
             return false;
         };
