@@ -41,7 +41,7 @@ pub(super) enum Begin {
     /// With a start.
     Start(Box<Workload>),
     /// With one that runs, once the token says that the engine has been told of it.
-    Adopted(Live, Arc<dyn Runtime>, CancellationToken),
+    Adopted(Box<Live>, Arc<dyn Runtime>, CancellationToken),
 }
 
 /// What remains of a task.
@@ -71,7 +71,7 @@ impl Attempt {
             Begin::Start(workload) => self.start(&workload).await,
             Begin::Adopted(live, runtime, announced) => {
                 announced.cancelled().await;
-                self.watch(live, runtime, None).await
+                self.watch(*live, runtime, None).await
             }
         };
         if let Some(ending) = ending {

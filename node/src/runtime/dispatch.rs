@@ -193,7 +193,10 @@ impl Dispatch {
             && !self.entries.contains_key(&id)
         {
             let live = Live { running, ended };
-            self.spawn(id, Begin::Adopted(live, runtime, announced.clone()));
+            self.spawn(
+                id,
+                Begin::Adopted(Box::new(live), runtime, announced.clone()),
+            );
         }
     }
 

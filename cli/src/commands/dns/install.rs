@@ -138,7 +138,7 @@ fn is_ours(path: &Path) -> bool {
 
 fn carry_out(steps: &[Step], dry_run: bool, context: &mut Context) -> Result<Exit, Failure> {
     for step in steps {
-        context.out.line(&tell(step, dry_run))?;
+        context.out.line(tell(step, dry_run))?;
         if !dry_run {
             perform(step).map_err(|source| Failure::System {
                 message: format!("cannot do this: {}", tell(step, true)),

@@ -75,7 +75,7 @@ pub(super) async fn run(args: &QueryArgs, context: &mut Context) -> Result<Exit,
     }
     context
         .out
-        .note(&format!("{address} knows no such name: {}", args.name))?;
+        .note(format!("{address} knows no such name: {}", args.name))?;
     Ok(Exit::NotFound)
 }
 
@@ -92,7 +92,7 @@ fn show(
     if rows.is_empty() {
         context
             .out
-            .note(&format!("{name} exists and has no {kind} records now"))?;
+            .note(format!("{name} exists and has no {kind} records now"))?;
         return Ok(Exit::Ok);
     }
     let mut table = Table::new(["NAME", "TYPE", "TTL", "DATA"]);

@@ -5,11 +5,12 @@ use crate::lab::net::LabError;
 use crate::lab::{Figures, Lab, eventually};
 
 pub(super) async fn run(lab: &mut Lab, figures: &mut Figures) -> Result<(), LabError> {
-    let replicas = lab.hosts.len();
+    // Two for each host, so that the last one holds some however they are spread.
+    let replicas = lab.hosts.len() * 2;
+    let last = lab.hosts.len() - 1;
     let service = key("alone")?;
     deploy(lab, 0, "alone", whoami(), replicas as u32).await?;
     exactly(lab, "alone", replicas, 20).await?;
-    let last = replicas - 1;
     let name = lab.hosts[last].name();
     let slots = ready(lab, 0, &service).await?;
     let own: Vec<_> = slots

@@ -58,10 +58,18 @@ fn holds(host: &Host, constraint: &Constraint) -> bool {
     }
 }
 
-/// At most so many replicas of the service, this one included.
+/// At most so many replicas of the service, this one included. Slots beyond the scale that the node
+/// knows of are about to stop.
 fn crowd(host: &Host, workload: &Workload) -> Option<String> {
     let max = workload.spec.placement.max_per_node? as usize;
-    let slots = held(host, |service| *service == workload.id.slot.service);
+    let service = &workload.id.slot.service;
+    let known = host.engine.as_ref()?.desired().services.get(service)?;
+    let wanted = known.wanted_replicas();
+    let stays = |slot: &SlotId| match slot.slot {
+        Slot::Replica(index) => slot.service == *service && index < wanted,
+        Slot::Node(_) => false,
+    };
+    let slots = staying(host).filter(|c| stays(&c.slot)).count();
     (slots > max).then(|| format!("it holds {slots} of the service, and {max} are allowed"))
 }
 
