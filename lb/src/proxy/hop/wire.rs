@@ -148,7 +148,10 @@ impl Reader<'_> {
             _other => return None,
         };
         let length = usize::from(self.byte()?);
-        let service = std::str::from_utf8(self.take(length)?).ok()?.parse().ok()?;
+        // Both parts are written out: a request has one form only, whatever people may leave out.
+        let service = std::str::from_utf8(self.take(length)?).ok()?;
+        let (namespace, name) = service.split_once('/')?;
+        let service = ServiceKey::new(namespace, name).ok()?;
         let slot = match self.byte()? {
             0 => Slot::Replica(u32::from_be_bytes(self.array()?)),
             1 => Slot::Node(NodeId::from_bytes(self.array()?)),
@@ -257,6 +260,24 @@ mod tests {
         fn garbage_does_no_harm(bytes in prop::collection::vec(any::<u8>(), 0..300)) {
             let _refused = Request::decode(&bytes);
         }
+    }
+
+    #[test]
+    fn a_service_without_its_namespace_is_refused() {
+        let request = Request {
+            protocol: Protocol::Tcp,
+            service: "default/web".parse().unwrap(),
+            slot: Slot::Replica(0),
+            epoch: 1,
+            target: 80,
+            client: SocketAddr::from(([192, 0, 2, 1], 4_000)),
+            server: SocketAddr::from(([192, 0, 2, 2], 80)),
+        };
+        let mut bytes = request.encode().split_off(2);
+        assert_eq!(Request::decode(&bytes), Ok(request));
+        let slash = bytes.iter().position(|b| *b == b'/').unwrap();
+        bytes[slash] = b'o';
+        assert_eq!(Request::decode(&bytes), Err(Malformed::Garbled));
     }
 
     #[test]
