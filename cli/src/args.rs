@@ -3,8 +3,9 @@
 use clap::{Args, Parser, Subcommand};
 
 use crate::commands::{
-    completions, context, cordon, deploy, dns, doctor, drain, events, explain, history, inspect,
-    label, leave, logs, ls, nodes, ps, rm, run, scale, start, stop, ticket, up, version,
+    completions, context, cordon, deploy, diff, dns, doctor, drain, events, explain, history,
+    inspect, label, leave, logs, ls, nodes, ps, rm, rollout, run, scale, start, stop, ticket, up,
+    version,
 };
 use crate::demo::DemoArgs;
 use crate::whoami::WhoamiArgs;
@@ -128,6 +129,12 @@ pub enum Command {
     Explain(explain::ExplainArgs),
     /// Show who changed what about a service, also edits that lost
     History(history::HistoryArgs),
+    /// Show what differs between two specifications of a service
+    Diff(diff::DiffArgs),
+    /// Show how far an update is, pause it, resume it, promote or abort it
+    Rollout(rollout::RolloutArgs),
+    /// Go back to an earlier specification of a service
+    Rollback(rollout::RollbackArgs),
     /// Show what the node saw happen
     Events(events::EventsArgs),
     /// Hand a node's replicas to others and give it no new ones

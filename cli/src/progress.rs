@@ -201,6 +201,9 @@ impl<'t> Watch<'t> {
                 }
             } else {
                 self.reached = None;
+                if let Some(exit) = self.check_halted(context)? {
+                    return Ok(exit);
+                }
                 self.check_missing(context)?;
                 if !timeout.is_zero() && self.started.elapsed() >= timeout {
                     return Ok(Exit::TimedOut);
@@ -247,6 +250,24 @@ impl<'t> Watch<'t> {
     fn could_fail(&self) -> bool {
         let mut known = self.targets.iter();
         known.any(|t| self.newest.get(&t.service).is_some_and(|p| p.wanted > 0))
+    }
+
+    /// A rollout that goes no further, or that was undone, is not waited for.
+    fn check_halted(&self, context: &mut Context) -> Result<Option<Exit>, Failure> {
+        for target in self.targets.iter().filter(|t| t.revision.is_some()) {
+            let progress = self.newest.get(&target.service);
+            if let Some(progress) = progress
+                && let Some(why) = &progress.halted
+            {
+                let name = context.display(&target.service);
+                context.out.note(format!("{name}: {why}"))?;
+                context.out.note(format!(
+                    "see `dunlin rollout status {name}` and `dunlin explain {name}`"
+                ))?;
+                return Ok(Some(Exit::Failed));
+            }
+        }
+        Ok(None)
     }
 
     fn check_missing(&self, context: &Context) -> Result<(), Failure> {

@@ -68,3 +68,11 @@ fn a_stall_at_a_fifth_of_loss_moves_nothing() {
         assert_holds(Scenario::Lossy, seed);
     }
 }
+
+/// Updates alone, and updates while nodes die and the network splits, end at one revision.
+#[test]
+fn rollouts_end_at_one_revision() {
+    for seed in 1..5 {
+        assert_holds(Scenario::Rollout, seed);
+    }
+}

@@ -27,6 +27,10 @@ pub struct DeployArgs {
     /// Name of the project, before which the file's own name gives way
     #[arg(short, long, value_name = "NAME")]
     pub project_name: Option<String>,
+    /// Give only so many slots of each service, the lowest, what is new, until `dunlin rollout
+    /// promote` or `abort`
+    #[arg(long, value_name = "N")]
+    pub canary: Option<u32>,
     /// Show what the file means, in JSON, and change nothing
     #[arg(long)]
     pub dry_run: bool,
@@ -45,6 +49,7 @@ pub async fn run(args: &DeployArgs, context: &mut Context) -> Result<Exit, Failu
         service: service.key,
         spec: service.spec,
         replicas: service.replicas,
+        canary: args.canary,
     });
     let request = DeployRequest {
         services: services.collect(),

@@ -4,6 +4,7 @@ pub mod completions;
 pub mod context;
 pub mod cordon;
 pub mod deploy;
+pub mod diff;
 pub mod dns;
 pub mod doctor;
 pub mod drain;
@@ -18,6 +19,7 @@ pub mod ls;
 pub mod nodes;
 pub mod ps;
 pub mod rm;
+pub mod rollout;
 pub mod run;
 pub mod scale;
 mod show;
@@ -52,6 +54,9 @@ pub async fn dispatch(command: Command, context: &mut Context) -> Result<Exit, F
         Command::Logs(args) => logs::run(&args, context).await,
         Command::Explain(args) => explain::run(&args, context).await,
         Command::History(args) => history::run(&args, context).await,
+        Command::Diff(args) => diff::run(&args, context).await,
+        Command::Rollout(args) => rollout::run(&args, context).await,
+        Command::Rollback(args) => rollout::back(&args, context).await,
         Command::Events(args) => events::run(&args, context).await,
         Command::Drain(args) => drain::run(&args, context).await,
         Command::Cordon(args) => cordon::cordon(&args, context).await,

@@ -100,6 +100,7 @@ pub async fn run(args: &RunArgs, context: &mut Context) -> Result<Exit, Failure>
             service: service.key,
             spec: service.spec,
             replicas: service.replicas,
+            canary: None,
         }],
     };
     deploy::send(&request, &args.wait, context).await

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use dunlin_state::desired::MAX_REPLICAS;
 use dunlin_state::model::{
-    Constraint, ConstraintOp, Mode, Placement, Resources, RestartCondition, RestartPolicy,
-    ServiceSpec,
+    Constraint, ConstraintOp, FailureAction, Mode, Placement, Resources, RestartCondition,
+    RestartPolicy, ServiceSpec, UpdateOrder, UpdatePolicy,
 };
 
 use super::fault::Position;
@@ -13,7 +13,8 @@ use super::read::View;
 use super::report::Report;
 use super::suggest::closest;
 use super::support::{
-    DEPLOY, LIMITS, PLACEMENT, RESERVATIONS, RESOURCES, RESTART_POLICY, UPDATE_CONFIG,
+    DEPLOY, LIMITS, PLACEMENT, RESERVATIONS, RESOURCES, RESTART_POLICY, ROLLBACK_CONFIG, Section,
+    UPDATE_CONFIG,
 };
 use super::units::{bytes, cpu_millis, duration_ms};
 
@@ -21,6 +22,17 @@ use super::units::{bytes, cpu_millis, duration_ms};
 const MAX_CONSTRAINTS: usize = 64;
 
 const MODES: &[(&str, Mode)] = &[("replicated", Mode::Replicated), ("global", Mode::Global)];
+
+const ORDERS: &[(&str, UpdateOrder)] = &[
+    ("stop-first", UpdateOrder::StopFirst),
+    ("start-first", UpdateOrder::StartFirst),
+];
+
+const ACTIONS: &[(&str, FailureAction)] = &[
+    ("pause", FailureAction::Pause),
+    ("continue", FailureAction::Continue),
+    ("rollback", FailureAction::Rollback),
+];
 
 const CONDITIONS: &[(&str, RestartCondition)] = &[
     ("none", RestartCondition::Never),
@@ -88,7 +100,8 @@ pub(super) struct Deployment {
     pub(super) reserved_memory: Once<u64>,
     pub(super) placement: Placement,
     pub(super) restart: Option<RestartPolicy>,
-    pub(super) parallelism: Option<u32>,
+    pub(super) update: Option<UpdatePolicy>,
+    pub(super) rollback: Option<UpdatePolicy>,
     pub(super) labels: BTreeMap<String, String>,
 }
 
@@ -102,7 +115,12 @@ impl Deployment {
                 "resources" => self.resources(report, &field),
                 "placement" => self.placement(report, &field),
                 "restart_policy" => self.restart = Some(restart_policy(report, &field)),
-                "update_config" => self.update_config(report, &field),
+                "update_config" => {
+                    self.update = Some(update_config(report, &field, &UPDATE_CONFIG));
+                }
+                "rollback_config" => {
+                    self.rollback = Some(update_config(report, &field, &ROLLBACK_CONFIG));
+                }
                 "labels" => self.labels = labels(report, &field),
                 _ => report.unhandled(&field),
             }
@@ -166,18 +184,6 @@ impl Deployment {
         }
     }
 
-    fn update_config(&mut self, report: &mut Report, view: &View<'_>) {
-        for (key, field) in report.section(view, &UPDATE_CONFIG) {
-            match key {
-                "parallelism" => {
-                    let number = report.number(&field, 0, MAX_REPLICAS);
-                    self.parallelism = number.map(|n| if n == 0 { MAX_REPLICAS } else { n });
-                }
-                _ => report.unhandled(&field),
-            }
-        }
-    }
-
     /// Puts it all into the specification, and returns the number of replicas.
     pub(super) fn apply(self, report: &mut Report, spec: &mut ServiceSpec) -> Option<u32> {
         let replicas = self.replicas.get();
@@ -202,9 +208,10 @@ impl Deployment {
         if let Some(restart) = self.restart {
             spec.restart = restart;
         }
-        if let Some(parallelism) = self.parallelism {
-            spec.update.parallelism = parallelism;
+        if let Some(update) = self.update {
+            spec.update = update;
         }
+        spec.rollback = self.rollback;
         for (key, value) in self.labels {
             spec.labels.entry(key).or_insert(value);
         }
@@ -249,6 +256,46 @@ fn within(report: &mut Report, what: &str, reserved: &Once<u64>, limit: &Once<u6
     if let (Some((at, path)), Some((other, _))) = (reserved.place(), limit.place()) {
         let text = format!("more {what} is reserved than a replica may use");
         report.error_related(at, path, text, (other, "the limit stands"));
+    }
+}
+
+/// How replicas move to a specification, or back.
+fn update_config(report: &mut Report, view: &View<'_>, section: &Section) -> UpdatePolicy {
+    let mut policy = UpdatePolicy::default();
+    for (key, field) in report.section(view, section) {
+        match key {
+            "parallelism" => {
+                // Docker takes 0 for all at once.
+                if let Some(number) = report.number(&field, 0, MAX_REPLICAS) {
+                    policy.parallelism = if number == 0 { MAX_REPLICAS } else { number };
+                }
+            }
+            "delay" => set(&mut policy.delay_ms, report.parsed(&field, duration_ms)),
+            "monitor" => set(&mut policy.monitor_ms, report.parsed(&field, duration_ms)),
+            "order" => set(&mut policy.order, report.choice(&field, ORDERS)),
+            "failure_action" => set(&mut policy.failure_action, report.choice(&field, ACTIONS)),
+            "max_failure_ratio" => {
+                let ratio = report.parsed(&field, permille);
+                set(&mut policy.max_failure_permille, ratio);
+            }
+            _ => report.unhandled(&field),
+        }
+    }
+    policy
+}
+
+fn set<T>(slot: &mut T, value: Option<T>) {
+    if let Some(value) = value {
+        *slot = value;
+    }
+}
+
+fn permille(text: &str) -> Result<u32, String> {
+    match text.parse::<f64>() {
+        // Between 0 and 1000 after the check.
+        #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
+        Ok(ratio) if (0.0..=1.0).contains(&ratio) => Ok((ratio * 1_000.0).round() as u32),
+        Ok(_) | Err(_) => Err(format!("'{text}' is not a ratio from 0 to 1")),
     }
 }
 

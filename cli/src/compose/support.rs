@@ -259,6 +259,10 @@ pub const SERVICE_DUNLIN: Section = Section {
             "liveness",
             "a check that decides about restarts alone; goes before `healthcheck`",
         ),
+        yes(
+            "drain",
+            "how long connections may end between leaving the routes and the stop signal; 1.5 s when absent",
+        ),
         yes("runtime", "`process`, `docker` or `auto` (the default)"),
         yes("disk", "disk space that placement reserves, such as `2g`"),
         yes(
@@ -344,7 +348,7 @@ pub const DEPLOY: Section = Section {
             "endpoint_mode",
             "a service's name answers with its ready replicas",
         ),
-        skip("rollback_config", ""),
+        yes("rollback_config", "as `update_config` when absent"),
     ],
 };
 
@@ -405,17 +409,32 @@ pub const RESTART_POLICY: Section = Section {
     ],
 };
 
+/// Keys of a policy for updates.
+const POLICY: &[Entry] = &[
+    yes("parallelism", "replicas that change at a time; 0 means all"),
+    yes("delay", "before each change"),
+    yes(
+        "order",
+        "`stop-first` or `start-first`: the new replica is started on another node; a node that is alone stops first",
+    ),
+    yes(
+        "monitor",
+        "how long a new replica has to be ready to be proven; 1 s when absent",
+    ),
+    yes("max_failure_ratio", ""),
+    yes("failure_action", "`pause`, `continue` or `rollback`"),
+];
+
 /// `deploy.update_config`.
 pub const UPDATE_CONFIG: Section = Section {
     path: "services.<name>.deploy.update_config",
-    keys: &[
-        yes("parallelism", "replicas that change at a time; 0 means all"),
-        skip("delay", ""),
-        skip("failure_action", ""),
-        skip("max_failure_ratio", ""),
-        skip("monitor", ""),
-        skip("order", "a replica is stopped when its successor is ready"),
-    ],
+    keys: POLICY,
+};
+
+/// `deploy.rollback_config`.
+pub const ROLLBACK_CONFIG: Section = Section {
+    path: "services.<name>.deploy.rollback_config",
+    keys: POLICY,
 };
 
 /// `healthcheck`.
@@ -550,6 +569,7 @@ pub const SECTIONS: &[Section] = &[
     PLACEMENT,
     RESTART_POLICY,
     UPDATE_CONFIG,
+    ROLLBACK_CONFIG,
     HEALTHCHECK,
     PORT,
     VOLUME,

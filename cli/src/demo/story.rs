@@ -157,6 +157,7 @@ impl<'a, 'o> Story<'a, 'o> {
                 service: service.clone(),
                 spec,
                 replicas: Some(wanted),
+                canary: None,
             }],
         };
         let name = service.name();

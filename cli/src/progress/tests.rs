@@ -17,6 +17,7 @@ fn progress(ready: u32, wanted: u32) -> ServiceProgress {
         updated: ready,
         converged: ready == wanted,
         reason: None,
+        halted: None,
     }
 }
 

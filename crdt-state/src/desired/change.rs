@@ -23,6 +23,8 @@ pub enum DesiredChange {
         /// Whether nothing but the image differs.
         image_only: bool,
     },
+    /// Its rollout is steered otherwise.
+    RolloutChanged(ServiceKey),
     /// It has another number of replicas.
     ScaleChanged {
         /// Which service.
@@ -76,6 +78,9 @@ impl DesiredChange {
                 revision: new.revision.clone(),
                 image_only,
             });
+        }
+        if old.rollout != new.rollout {
+            changes.push(Self::RolloutChanged(key.clone()));
         }
         if old.replicas != new.replicas {
             changes.push(Self::ScaleChanged {

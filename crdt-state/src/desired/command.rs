@@ -35,6 +35,21 @@ pub enum Command {
         /// Whether it runs.
         running: bool,
     },
+    /// Steer the rollout of a service.
+    Rollout {
+        /// Which service.
+        service: ServiceKey,
+        /// Only while this is its revision: a decision about one rollout is none about the next.
+        revision: Option<String>,
+        /// What to do.
+        change: RolloutChange,
+    },
+    /// Nothing is changed; but a deploy that follows takes the present revision for proven, and
+    /// thus for what to go back to.
+    Proven {
+        /// Which service.
+        service: ServiceKey,
+    },
     /// Remove the service and everything about it but its history.
     Remove {
         /// Which service.
@@ -53,5 +68,27 @@ pub enum Command {
         node: NodeId,
         /// All of them.
         labels: BTreeMap<String, String>,
+    },
+}
+
+/// How to steer a rollout.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RolloutChange {
+    /// Go no further.
+    Pause {
+        /// Why.
+        reason: Option<String>,
+    },
+    /// Go on, and forgive what has failed.
+    Resume,
+    /// Only the lowest slots get the new specification.
+    Canary(u32),
+    /// All slots get it.
+    Promote,
+    /// The specification before is wanted again.
+    Rollback {
+        /// Why.
+        reason: Option<String>,
     },
 }

@@ -278,7 +278,11 @@ impl Document {
                     max: MAX_REGISTER_BYTES,
                 });
             }
-            if let Key::Service(service, aspect) = &key {
+            // What is said of a rollout holds a whole specification already, and is no version of
+            // anything.
+            if let Key::Service(service, aspect) = &key
+                && *aspect != Aspect::Rollout
+            {
                 let revision = Key::Revision(service.clone(), *aspect, stamp);
                 bytes.insert(revision.to_string(), Some(encoded.clone()));
                 for old in self.superfluous(service, *aspect) {

@@ -6,11 +6,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use super::command::Command;
+use super::command::{Command, RolloutChange};
 use super::keys::{Aspect, Key, NodeAspect};
 use super::rejection::{Rejection, similar};
-use super::snapshot::{Desired, Service};
-use super::validate::{MAX_REPLICAS, check_labels, check_spec};
+use super::snapshot::{Desired, Previous, Rollout, Service};
+use super::validate::{MAX_REGISTER_BYTES, MAX_REPLICAS, check_labels, check_spec};
+use super::value::{SpecValue, StoredRollout, Value as _};
 use super::vips::{MAX_SETTLED, free};
 use crate::model::{Availability, Mode, NodeId, ServiceKey, ServiceSpec, VipIndex};
 
@@ -20,20 +21,29 @@ pub const MAX_SERVICES: usize = 10_000;
 /// Commands in one proposal. A Compose file with more services belongs into several requests.
 pub const MAX_COMMANDS: usize = 1_000;
 
+/// Bytes of a specification that is kept beside its successor: the rest of a register is for what
+/// else is said of the rollout.
+const MAX_PREVIOUS_BYTES: usize = MAX_REGISTER_BYTES - 4 * 1024;
+
 /// The registers that a proposal writes; a null value is a tombstone.
 pub(super) type Writes = BTreeMap<Key, serde_json::Value>;
 
 /// Checks all commands and says what to write: nothing when everything is so already.
 pub(super) fn draft(current: &Desired, commands: &[Command]) -> Result<Writes, Rejection> {
-    if commands.len() > MAX_COMMANDS {
+    let asked = commands.iter();
+    let count = asked
+        .filter(|command| !matches!(command, Command::Proven { .. }))
+        .count();
+    if count > MAX_COMMANDS {
         return Err(Rejection::TooManyCommands {
-            count: commands.len(),
+            count,
             max: MAX_COMMANDS,
         });
     }
     let mut draft = Draft {
         desired: current.clone(),
         writes: Writes::new(),
+        proven: BTreeSet::new(),
     };
     for command in commands {
         draft.run(command)?;
@@ -47,6 +57,8 @@ pub(super) fn draft(current: &Desired, commands: &[Command]) -> Result<Writes, R
 struct Draft {
     desired: Desired,
     writes: Writes,
+    /// Services whose present revision is proven.
+    proven: BTreeSet<ServiceKey>,
 }
 
 impl Draft {
@@ -58,6 +70,15 @@ impl Draft {
                 replicas,
             } => self.deploy(service, spec, *replicas),
             Command::Scale { service, replicas } => self.scale(service, *replicas),
+            Command::Rollout {
+                service,
+                revision,
+                change,
+            } => self.rollout(service, revision.as_deref(), change),
+            Command::Proven { service } => {
+                self.proven.insert(service.clone());
+                Ok(())
+            }
             Command::SetRunning { service, running } => self.set_running(service, *running),
             Command::Remove { service } => self.remove(service),
             Command::SetAvailability { node, availability } => {
@@ -93,7 +114,24 @@ impl Draft {
             self.writes
                 .insert(Key::Service(key.clone(), Aspect::Image), value);
         }
-        service.spec = Arc::new(spec.clone());
+        let revision = revision_of(spec);
+        if *service.spec != *spec {
+            let proven = self.proven.contains(key);
+            let old = Previous {
+                spec: Arc::clone(&service.spec),
+                revision: std::mem::replace(&mut service.revision, revision),
+            };
+            // What an unfinished rollout was about to replace has proven itself; what it brings has
+            // not.
+            let earlier = service.rollout.previous.clone();
+            let earlier = earlier.filter(|e| !proven && e.revision != service.revision);
+            service.spec = Arc::new(spec.clone());
+            service.rollout = Arc::new(Rollout {
+                previous: Some(earlier.unwrap_or(old)),
+                ..Rollout::default()
+            });
+            self.write_rollout(key);
+        }
         match replicas {
             Some(replicas) => self.scale_to(key, replicas),
             None => Ok(()),
@@ -122,9 +160,10 @@ impl Draft {
         }
         let service = Service {
             spec: Arc::new(spec.clone()),
-            revision: String::new(),
+            revision: revision_of(spec),
             replicas,
             running: true,
+            rollout: Arc::default(),
         };
         self.desired.services.insert(key.clone(), service);
         Ok(())
@@ -147,6 +186,87 @@ impl Draft {
                 .insert(Key::Service(key.clone(), Aspect::Scale), value);
         }
         Ok(())
+    }
+
+    fn rollout(
+        &mut self,
+        key: &ServiceKey,
+        revision: Option<&str>,
+        change: &RolloutChange,
+    ) -> Result<(), Rejection> {
+        let service = self.existing(key)?;
+        if revision.is_some_and(|revision| revision != service.revision) {
+            return Ok(());
+        }
+        let mut rollout = Rollout::clone(&service.rollout);
+        let unheld = |rollout: &mut Rollout| {
+            rollout.paused = false;
+            rollout.reason = None;
+            rollout.round = rollout.round.saturating_add(1);
+        };
+        match change {
+            RolloutChange::Pause { reason } => {
+                rollout.paused = true;
+                rollout.reason.clone_from(reason);
+            }
+            RolloutChange::Resume => unheld(&mut rollout),
+            RolloutChange::Canary(_) if service.spec.mode == Mode::Global => {
+                return Err(Rejection::GlobalHasNoScale(key.clone()));
+            }
+            RolloutChange::Canary(slots) => rollout.canary = Some(*slots),
+            RolloutChange::Promote => {
+                rollout.canary = None;
+                unheld(&mut rollout);
+            }
+            RolloutChange::Rollback { reason } => return self.roll_back(key, reason.as_deref()),
+        }
+        if rollout != *service.rollout {
+            service.rollout = Arc::new(rollout);
+            self.write_rollout(key);
+        }
+        Ok(())
+    }
+
+    fn roll_back(&mut self, key: &ServiceKey, reason: Option<&str>) -> Result<(), Rejection> {
+        let service = self.existing(key)?;
+        let Some(previous) = service.rollout.previous.clone() else {
+            return Err(Rejection::NothingBefore(key.clone()));
+        };
+        let undone = service.revision.clone();
+        let spec = ServiceSpec::clone(&previous.spec);
+        self.deploy(key, &spec, None)?;
+        let service = self.existing(key)?;
+        if service.revision == undone {
+            return Ok(());
+        }
+        let mut rollout = Rollout::clone(&service.rollout);
+        rollout.is_rollback = true;
+        rollout.reason = reason.map(str::to_owned);
+        service.rollout = Arc::new(rollout);
+        self.write_rollout(key);
+        Ok(())
+    }
+
+    /// Writes what the working copy says of a rollout. A specification that leaves no room beside
+    /// it is not kept: then there is nothing to go back to but the history.
+    fn write_rollout(&mut self, key: &ServiceKey) {
+        let Some(service) = self.desired.services.get(key) else {
+            return;
+        };
+        let rollout = &service.rollout;
+        let previous = rollout.previous.as_ref().map(|p| spec_json(&p.spec));
+        let previous = previous.filter(|json| json.to_string().len() <= MAX_PREVIOUS_BYTES);
+        let stored = StoredRollout {
+            revision: service.revision.clone(),
+            previous: previous.unwrap_or_default(),
+            paused: rollout.paused,
+            canary: rollout.canary,
+            rollback: rollout.is_rollback,
+            round: rollout.round,
+            reason: rollout.reason.clone(),
+        };
+        let key = Key::Service(key.clone(), Aspect::Rollout);
+        self.writes.insert(key, json(&stored));
     }
 
     fn set_running(&mut self, key: &ServiceKey, running: bool) -> Result<(), Rejection> {
@@ -264,6 +384,12 @@ impl Draft {
             }),
         }
     }
+}
+
+/// The revision of a specification, as the table will derive it once it is written.
+pub fn revision_of(spec: &ServiceSpec) -> String {
+    let value = SpecValue::read(spec_json(spec));
+    value.map_or_else(|_| String::new(), |v| v.service(None, 1, true).revision)
 }
 
 fn check_replicas(service: &ServiceKey, replicas: u32) -> Result<(), Rejection> {

@@ -197,8 +197,25 @@ fn summary(aspect: Aspect, register: &Register, base: Option<&Register>) -> Stri
                 (false, more) => format!("changed {} and {more} more", changed.join(", ")),
             }
         }
-        (Aspect::Spec | Aspect::Image | Aspect::Scale | Aspect::Run, _) => {
+        (Aspect::Rollout, Value::Object(fields)) => rollout_summary(fields),
+        (Aspect::Spec | Aspect::Image | Aspect::Scale | Aspect::Run | Aspect::Rollout, _) => {
             "not readable by this version".to_owned()
         }
+    }
+}
+
+fn rollout_summary(fields: &serde_json::Map<String, serde_json::Value>) -> String {
+    let text = |name: &str| fields.get(name).and_then(serde_json::Value::as_str);
+    let flag = |name: &str| fields.get(name).and_then(serde_json::Value::as_bool);
+    let canary = fields.get("canary").and_then(serde_json::Value::as_u64);
+    let what = match (flag("paused"), flag("rollback"), canary) {
+        (Some(true), ..) => "rollout paused".to_owned(),
+        (_, Some(true), _) => "rolled back".to_owned(),
+        (_, _, Some(slots)) => format!("rollout to {slots} slots"),
+        (_, _, None) => "rollout".to_owned(),
+    };
+    match text("reason") {
+        Some(reason) => format!("{what}: {}", reason.chars().take(200).collect::<String>()),
+        None => what,
     }
 }

@@ -36,11 +36,19 @@ pub enum Aspect {
     Scale,
     /// Whether it runs.
     Run,
+    /// How its rollout fares: what it replaces, and whether it is held.
+    Rollout,
 }
 
 impl Aspect {
     /// All of them.
-    pub const ALL: [Self; 4] = [Self::Spec, Self::Image, Self::Scale, Self::Run];
+    pub const ALL: [Self; 5] = [
+        Self::Spec,
+        Self::Image,
+        Self::Scale,
+        Self::Run,
+        Self::Rollout,
+    ];
 
     /// As written in keys.
     pub const fn as_str(self) -> &'static str {
@@ -49,6 +57,7 @@ impl Aspect {
             Self::Image => "image",
             Self::Scale => "scale",
             Self::Run => "run",
+            Self::Rollout => "rollout",
         }
     }
 

@@ -24,11 +24,11 @@ mod value;
 mod vips;
 
 pub use change::DesiredChange;
-pub use command::Command;
+pub use command::{Command, RolloutChange};
 pub use document::{
     COMPACT_AT, Document, DocumentId, InvalidRegister, MAX_CHANGE_BYTES, MAX_REVISIONS, Recovered,
 };
-pub use draft::{MAX_COMMANDS, MAX_SERVICES};
+pub use draft::{MAX_COMMANDS, MAX_SERVICES, revision_of};
 pub use history::{Conflict, HistoryEntry};
 pub use keys::Aspect;
 pub use rebase::{Adopted, MAX_DOCUMENT_BYTES, TOMBSTONE_AGE_MS};
@@ -36,7 +36,7 @@ pub use refused::{LoadError, Refused};
 pub use register::{Actor, Stamp};
 pub use rejection::Rejection;
 pub use remote::{Applied, MAX_BATCH_BYTES, MAX_STEP_BYTES, SyncSession};
-pub use snapshot::{Desired, NodeIntent, Service};
+pub use snapshot::{Desired, NodeIntent, Previous, Rollout, Service};
 pub use validate::{
     MAX_ENVIRONMENT_BYTES, MAX_REGISTER_BYTES, MAX_REPLICAS, SpecFault, check_spec,
 };

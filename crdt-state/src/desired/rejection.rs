@@ -32,6 +32,11 @@ pub enum Rejection {
         "service '{0}' runs once on every matching node and cannot be scaled; change its placement, or deploy it with mode 'replicated'"
     )]
     GlobalHasNoScale(ServiceKey),
+    /// Nothing to go back to.
+    #[error(
+        "service '{0}' has no specification before this one to go back to; see 'dunlin history {0}'"
+    )]
+    NothingBefore(ServiceKey),
     /// The specification is not valid.
     #[error("service '{service}': {fault}")]
     InvalidSpec {

@@ -5,7 +5,9 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use super::vips::Assigned;
-use crate::model::{Availability, NodeId, PortSpec, PublishMode, ServiceKey, ServiceSpec};
+use crate::model::{
+    Availability, NodeId, PortSpec, PublishMode, ServiceKey, ServiceSpec, Slot, UpdatePolicy,
+};
 
 /// Desired state at one moment. Cheap to clone and never changed in place.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -64,9 +66,79 @@ pub struct Service {
     pub replicas: u32,
     /// Whether it runs at all.
     pub running: bool,
+    /// What is said of the rollout of this revision.
+    pub rollout: Arc<Rollout>,
+}
+
+/// What people, or the failure action of an update, say of a rollout. How far it is, only the
+/// claims tell.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Rollout {
+    /// What it replaces; `None` for a first specification.
+    pub previous: Option<Previous>,
+    /// Whether it goes no further.
+    pub paused: bool,
+    /// Only so many slots, the lowest, get the new specification.
+    pub canary: Option<u32>,
+    /// Whether it undoes another one.
+    pub is_rollback: bool,
+    /// Counts how often it was resumed: failures of earlier rounds are forgiven.
+    pub round: u32,
+    /// Why it is as it is.
+    pub reason: Option<String>,
+}
+
+/// A specification that is being replaced.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Previous {
+    /// The specification, with its image.
+    pub spec: Arc<ServiceSpec>,
+    /// Its hash.
+    pub revision: String,
 }
 
 impl Service {
+    /// The specification of a revision, if it is this one's or the one before.
+    pub fn spec_of(&self, revision: &str) -> Option<&Arc<ServiceSpec>> {
+        if self.revision == revision {
+            return Some(&self.spec);
+        }
+        let previous = self.rollout.previous.as_ref()?;
+        (previous.revision == revision).then_some(&previous.spec)
+    }
+
+    /// The specification that a slot should have if it is filled now: while a rollout is paused or
+    /// a canary, slots that it has not reached stay with the one before.
+    pub fn target(&self, slot: Slot) -> (&str, &Arc<ServiceSpec>) {
+        let held = match (self.rollout.canary, slot) {
+            (Some(canary), Slot::Replica(index)) => index >= canary,
+            (Some(_) | None, Slot::Replica(_) | Slot::Node(_)) => self.rollout.paused,
+        };
+        match &self.rollout.previous {
+            Some(previous) if held => (&previous.revision, &previous.spec),
+            Some(_) | None => (&self.revision, &self.spec),
+        }
+    }
+
+    /// Whether a slot may keep this revision: that of its target, or, unless it is outside a canary,
+    /// the newest.
+    pub fn allows(&self, slot: Slot, revision: &str) -> bool {
+        let (target, _) = self.target(slot);
+        let outside = match (self.rollout.canary, slot) {
+            (Some(canary), Slot::Replica(index)) => index >= canary,
+            (Some(_) | None, Slot::Replica(_) | Slot::Node(_)) => false,
+        };
+        target == revision || (!outside && self.revision == revision)
+    }
+
+    /// How the replicas move to this revision.
+    pub fn update(&self) -> &UpdatePolicy {
+        let rollback = self.spec.rollback.as_ref();
+        rollback
+            .filter(|_| self.rollout.is_rollback)
+            .unwrap_or(&self.spec.update)
+    }
+
     /// Replicas that should exist now: none while stopped. Daemon services do not use it.
     pub fn wanted_replicas(&self) -> u32 {
         if self.running { self.replicas } else { 0 }

@@ -13,7 +13,7 @@ use super::engine::Engine;
 use super::keys::{Aspect, FORMAT_KEY, Key, NodeAspect};
 use super::register::{Register, Stamp, newest};
 use super::snapshot::{Desired, NodeIntent, Service};
-use super::value::{Cell, ImageValue, ScaleValue, SpecValue, Value};
+use super::value::{Cell, ImageValue, RolloutValue, ScaleValue, SpecValue, Value};
 use super::vips::settle;
 use crate::model::{Availability, NodeId, ServiceKey, VipIndex};
 
@@ -24,6 +24,7 @@ pub(super) struct ServiceCells {
     pub(super) image: Option<Cell<ImageValue>>,
     pub(super) scale: Option<Cell<ScaleValue>>,
     pub(super) run: Option<Cell<bool>>,
+    pub(super) rollout: Option<Cell<RolloutValue>>,
 }
 
 impl ServiceCells {
@@ -34,6 +35,7 @@ impl ServiceCells {
             Aspect::Image => self.image.as_ref().map(|c| c.stamp),
             Aspect::Scale => self.scale.as_ref().map(|c| c.stamp),
             Aspect::Run => self.run.as_ref().map(|c| c.stamp),
+            Aspect::Rollout => self.rollout.as_ref().map(|c| c.stamp),
         }
     }
 
@@ -46,11 +48,17 @@ impl ServiceCells {
     pub(super) fn service(&self) -> Option<Service> {
         let spec = self.spec.as_ref()?.value.as_ref()?;
         let image = self.image.as_ref().and_then(|c| c.value.as_ref());
-        Some(spec.service(
+        let mut service = spec.service(
             image.map(|i| i.0.as_str()),
             self.scale.as_ref().and_then(|c| c.value).map_or(1, |s| s.0),
             self.run.as_ref().and_then(|c| c.value).unwrap_or(true),
-        ))
+        );
+        // One about another revision is of a rollout that a concurrent deploy has overtaken.
+        let rollout = self.rollout.as_ref().and_then(|c| c.value.as_ref());
+        if let Some(rollout) = rollout.filter(|r| r.revision == service.revision) {
+            service.rollout = Arc::clone(&rollout.rollout);
+        }
+        Some(service)
     }
 }
 
@@ -231,6 +239,9 @@ impl Table {
                         cells.scale = self.cell(engine, text, &service, aspect, values)
                     }
                     Aspect::Run => cells.run = self.cell(engine, text, &service, aspect, values),
+                    Aspect::Rollout => {
+                        cells.rollout = self.cell(engine, text, &service, aspect, values)
+                    }
                 }
                 if !cells.is_empty() {
                     self.services.insert(service, cells);

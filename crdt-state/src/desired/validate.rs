@@ -160,7 +160,9 @@ pub enum SpecFault {
     #[error("'{0}' is not the name of a signal, such as SIGTERM")]
     BadSignal(String),
     /// Too long a grace.
-    #[error("a stop grace of {0} ms is too long; at most one hour (3600000 ms) is allowed")]
+    #[error(
+        "a stop grace or drain time of {0} ms is too long; at most one hour (3600000 ms) is allowed"
+    )]
     StopGraceTooLong(u64),
 }
 
@@ -175,7 +177,8 @@ pub fn check_spec(spec: &ServiceSpec) -> Result<(), SpecFault> {
     check_ports(&spec.ports)?;
     check_limits(spec.reservation, spec.limit)?;
     check_placement(spec)?;
-    if spec.update.parallelism == 0 {
+    let mut policies = spec.rollback.iter().chain([&spec.update]);
+    if policies.any(|policy| policy.parallelism == 0) {
         return Err(SpecFault::Zero("update parallelism"));
     }
     check_health(spec)?;
@@ -466,9 +469,10 @@ fn check_stop(spec: &ServiceSpec) -> Result<(), SpecFault> {
             return Err(SpecFault::BadSignal(signal.chars().take(80).collect()));
         }
     }
-    match spec.stop_grace_ms {
-        Some(grace) if grace > MAX_STOP_GRACE_MS => Err(SpecFault::StopGraceTooLong(grace)),
-        Some(_) | None => Ok(()),
+    let mut times = [spec.stop_grace_ms, spec.drain_ms].into_iter().flatten();
+    match times.find(|ms| *ms > MAX_STOP_GRACE_MS) {
+        Some(grace) => Err(SpecFault::StopGraceTooLong(grace)),
+        None => Ok(()),
     }
 }
 

@@ -3,8 +3,10 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use serde::{Deserialize, Serialize};
+
 use super::register::{Register, Stamp};
-use super::snapshot::Service;
+use super::snapshot::{Previous, Rollout, Service};
 use super::validate::{MAX_REGISTER_BYTES, MAX_REPLICAS, check_image, check_labels, check_spec};
 use crate::model::{Availability, ServiceSpec, VipIndex};
 
@@ -74,6 +76,18 @@ impl SpecValue {
             spec,
             replicas,
             running,
+            rollout: Arc::default(),
+        }
+    }
+}
+
+impl SpecValue {
+    /// The same as what a rollout replaces.
+    fn previous(&self) -> Previous {
+        let service = self.service(None, 1, true);
+        Previous {
+            revision: service.revision,
+            spec: service.spec,
         }
     }
 }
@@ -95,6 +109,59 @@ impl Value for SpecValue {
         })
     }
 }
+
+/// The rollout of one revision.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct RolloutValue {
+    /// Which revision it is about.
+    pub(super) revision: String,
+    /// What is said of it.
+    pub(super) rollout: Arc<Rollout>,
+}
+
+/// [`RolloutValue`] as it is stored.
+#[derive(Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub(super) struct StoredRollout {
+    pub(super) revision: String,
+    /// The specification that is replaced, with its image, in the form of specifications.
+    #[serde(skip_serializing_if = "serde_json::Value::is_null")]
+    pub(super) previous: serde_json::Value,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub(super) paused: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) canary: Option<u32>,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub(super) rollback: bool,
+    pub(super) round: u32,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) reason: Option<String>,
+}
+
+impl Value for RolloutValue {
+    fn read(json: serde_json::Value) -> Result<Self, String> {
+        let stored: StoredRollout =
+            serde_json::from_value(json).map_err(|e| format!("it cannot be read: {e}"))?;
+        let previous = match stored.previous {
+            serde_json::Value::Null => None,
+            json => Some(SpecValue::read(json)?.previous()),
+        };
+        Ok(Self {
+            revision: stored.revision,
+            rollout: Arc::new(Rollout {
+                previous,
+                paused: stored.paused,
+                canary: stored.canary,
+                is_rollback: stored.rollback,
+                round: stored.round,
+                reason: stored.reason.map(|r| r.chars().take(MAX_REASON).collect()),
+            }),
+        })
+    }
+}
+
+/// Characters of the reason of a rollout.
+const MAX_REASON: usize = 300;
 
 /// An image reference.
 #[derive(Debug, Clone, PartialEq, Eq)]

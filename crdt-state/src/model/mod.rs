@@ -15,13 +15,13 @@ pub use ids::{BadName, BadNodeId, NodeId, ServiceKey, Slot, SlotId, check_label}
 pub use order::beats;
 pub use report::{
     Claim, Endpoint, ExitReport, Facts, MAX_HISTORY, MAX_LAST_WORDS, MAX_LAST_WORDS_BYTES,
-    NodeRegister, NodeReport, Phase, PhaseChange, Version,
+    NodeRegister, NodeReport, Phase, PhaseChange, Trial, Version,
 };
 pub use resources::Resources;
 pub use spec::{
-    Availability, Constraint, ConstraintOp, HealthCheck, HealthTest, HostPort, HttpTest, Mode,
-    Placement, PortSpec, Protocol, PublishMode, RestartCondition, RestartPolicy, RuntimeKind,
-    ServiceSpec, Strategy, UpdatePolicy, VolumeMount,
+    Availability, Constraint, ConstraintOp, FailureAction, HealthCheck, HealthTest, HostPort,
+    HttpTest, Mode, Placement, PortSpec, Protocol, PublishMode, RestartCondition, RestartPolicy,
+    RuntimeKind, ServiceSpec, Strategy, UpdateOrder, UpdatePolicy, VolumeMount,
 };
 pub use text::BadWord;
 pub use traffic::{

@@ -72,6 +72,7 @@ mod tests {
                     message: None,
                     workload: None,
                     started_at: None,
+                    trial: crate::model::Trial::default(),
                     history: Vec::new(),
                 };
                 (NodeId::from_bytes([node; 32]), claim)

@@ -111,9 +111,27 @@ pub struct Claim {
     pub workload: Option<String>,
     /// When the current attempt started, milliseconds since the Unix epoch.
     pub started_at: Option<u64>,
+    /// Whether this revision has proven itself here.
+    #[serde(default)]
+    pub trial: Trial,
     /// Where it was before, oldest first, at most [`MAX_HISTORY`] entries.
     #[serde(default)]
     pub history: Vec<PhaseChange>,
+}
+
+/// How a replica fares with its revision.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub enum Trial {
+    /// It has not been ready for long enough yet.
+    #[default]
+    Pending,
+    /// It was ready for long enough once.
+    Proven,
+    /// It ended, could not be started, or was not ready in time, before it was proven, in this
+    /// round of the rollout.
+    Failed(u32),
 }
 
 /// Phase changes that a claim remembers: enough to see a crash loop turn twice, and few enough for

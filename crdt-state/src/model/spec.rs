@@ -49,6 +49,8 @@ pub struct ServiceSpec {
     pub restart: RestartPolicy,
     /// How a new specification replaces the old one.
     pub update: UpdatePolicy,
+    /// How it is replaced again when it is rolled back; as in `update` when absent.
+    pub rollback: Option<UpdatePolicy>,
     /// How the replica's health is found out: decides about traffic and about restarts, where
     /// the two below say nothing else. When absent, the image's own check is taken.
     pub health: Option<HealthCheck>,
@@ -62,11 +64,29 @@ pub struct ServiceSpec {
     pub stop_signal: Option<String>,
     /// Milliseconds between that signal and `SIGKILL`.
     pub stop_grace_ms: Option<u64>,
+    /// Milliseconds between leaving the routes and that signal, in which connections end.
+    pub drain_ms: Option<u64>,
 }
 
 impl ServiceSpec {
     /// Grace between the stop signal and `SIGKILL` when the specification names none, as Docker.
     pub const DEFAULT_STOP_GRACE_MS: u64 = 10_000;
+
+    /// Milliseconds between leaving the routes and the stop signal when the specification names
+    /// none: some ten times what a register takes to every node, so that nobody sends anything
+    /// new to a replica that is about to stop, and short answers are over.
+    pub const DEFAULT_DRAIN_MS: u64 = 1_500;
+
+    /// Milliseconds between leaving the routes and the stop signal. A replica without ports has
+    /// nobody to wait for.
+    pub fn drain_ms(&self) -> u64 {
+        let usual = if self.ports.is_empty() {
+            0
+        } else {
+            Self::DEFAULT_DRAIN_MS
+        };
+        self.drain_ms.unwrap_or(usual)
+    }
 
     /// Milliseconds between the stop signal and `SIGKILL`.
     pub fn stop_grace_ms(&self) -> u64 {
@@ -262,12 +282,55 @@ impl Default for RestartPolicy {
 pub struct UpdatePolicy {
     /// How many slots change at a time, at least one.
     pub parallelism: u32,
+    /// Milliseconds between a slot's turn and its change.
+    pub delay_ms: u64,
+    /// Whether the old replica or the new one goes first.
+    pub order: UpdateOrder,
+    /// Milliseconds for which a new replica has to be ready without a break to be proven.
+    pub monitor_ms: u64,
+    /// Thousandths of the slots that may fail before the update has failed.
+    pub max_failure_permille: u32,
+    /// What happens when it has.
+    pub failure_action: FailureAction,
 }
 
 impl Default for UpdatePolicy {
     fn default() -> Self {
-        Self { parallelism: 1 }
+        Self {
+            parallelism: 1,
+            delay_ms: 0,
+            order: UpdateOrder::StopFirst,
+            monitor_ms: 1_000,
+            max_failure_permille: 0,
+            failure_action: FailureAction::Pause,
+        }
     }
+}
+
+/// Which replica of a slot goes first in an update.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub enum UpdateOrder {
+    /// The old one is stopped, then the new one started in its place.
+    #[default]
+    StopFirst,
+    /// The new one is started on another node; the old one stops once that is ready.
+    StartFirst,
+}
+
+/// What happens when an update has failed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub enum FailureAction {
+    /// It goes no further.
+    #[default]
+    Pause,
+    /// It goes on all the same.
+    Continue,
+    /// The specification before it is wanted again.
+    Rollback,
 }
 
 /// A health check, as Compose writes it and a little beyond. A zero stands for Docker's value.

@@ -34,6 +34,7 @@ fn desired(running: bool) -> Desired {
             revision: "r1".to_owned(),
             replicas: 2,
             running,
+            rollout: Default::default(),
         },
     );
     desired
@@ -63,6 +64,7 @@ fn claim(name: &str, index: u32, phase: Phase, ready: bool) -> Claim {
         message: None,
         workload: None,
         started_at: None,
+        trial: crate::model::Trial::default(),
         history: Vec::new(),
     }
 }

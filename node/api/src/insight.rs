@@ -140,6 +140,9 @@ pub struct ServiceProgress {
     pub converged: bool,
     /// Why it is not, in a sentence, as far as the node knows.
     pub reason: Option<String>,
+    /// Why its rollout goes no further or was undone, when it was.
+    #[serde(default)]
+    pub halted: Option<String>,
 }
 
 /// How well a node is set up.

@@ -40,7 +40,7 @@ pub use insight::{
 pub use openapi::{openapi, openapi_json};
 pub use service::{
     ChangeResponse, DeployRequest, DeployResponse, DeployService, DeployedService, Replica,
-    ReplicaList, ReplicaQuery, ScaleRequest, ServiceDetail, ServiceList, ServiceQuery,
-    ServiceSummary,
+    ReplicaList, ReplicaQuery, RevisionEntry, RevisionList, RolloutRequest, RolloutStatus,
+    RolloutStep, ScaleRequest, ServiceDetail, ServiceList, ServiceQuery, ServiceSummary,
 };
 pub use stream::{EventQuery, EventRecord, LogQuery, LogRecord, LogStream};

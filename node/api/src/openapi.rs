@@ -43,6 +43,9 @@ pub fn openapi_json() -> String {
         start,
         explain,
         history,
+        revisions,
+        rollout,
+        steer,
         logs,
         replicas,
         convergence,
@@ -185,6 +188,28 @@ operation! {
     history: get SERVICE_HISTORY in "services",
     params(("namespace" = String, Path, description = "Namespace of the service"), ("name" = String, Path, description = "Name of the service"))
     => History
+}
+
+operation! {
+    /// The specifications that a service had and has.
+    revisions: get SERVICE_REVISIONS in "services",
+    params(("namespace" = String, Path, description = "Namespace of the service"), ("name" = String, Path, description = "Name of the service"))
+    => RevisionList
+}
+
+operation! {
+    /// How far a rollout is.
+    rollout: get SERVICE_ROLLOUT in "services",
+    params(("namespace" = String, Path, description = "Namespace of the service"), ("name" = String, Path, description = "Name of the service"))
+    => RolloutStatus
+}
+
+operation! {
+    /// Steers a rollout.
+    steer: post SERVICE_ROLLOUT in "services",
+    params(("namespace" = String, Path, description = "Namespace of the service"), ("name" = String, Path, description = "Name of the service")),
+    takes RolloutRequest
+    => ChangeResponse
 }
 
 operation! {

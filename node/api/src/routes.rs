@@ -35,6 +35,10 @@ pub const SERVICE_START: &str = "/v1/services/{namespace}/{name}/start";
 pub const SERVICE_EXPLAIN: &str = "/v1/services/{namespace}/{name}/explain";
 /// `GET` → [`crate::History`].
 pub const SERVICE_HISTORY: &str = "/v1/services/{namespace}/{name}/history";
+/// `GET` → [`crate::RevisionList`].
+pub const SERVICE_REVISIONS: &str = "/v1/services/{namespace}/{name}/revisions";
+/// `GET` → [`crate::RolloutStatus`]; `POST` [`crate::RolloutRequest`] → [`crate::ChangeResponse`].
+pub const SERVICE_ROLLOUT: &str = "/v1/services/{namespace}/{name}/rollout";
 /// `GET` [`crate::LogQuery`] → a stream of [`crate::LogRecord`].
 pub const SERVICE_LOGS: &str = "/v1/services/{namespace}/{name}/logs";
 /// `GET` [`crate::ReplicaQuery`] → [`crate::ReplicaList`].
@@ -51,7 +55,7 @@ pub const DOCTOR: &str = "/v1/doctor";
 pub const EVENTS: &str = "/v1/events";
 
 /// Every operation, as method and template: the generated description and the tests go by it.
-pub const ALL: [(&str, &str); 23] = [
+pub const ALL: [(&str, &str); 26] = [
     ("POST", REDEEM),
     ("GET", VERSION),
     ("GET", OPENAPI),
@@ -68,6 +72,9 @@ pub const ALL: [(&str, &str); 23] = [
     ("POST", SERVICE_START),
     ("GET", SERVICE_EXPLAIN),
     ("GET", SERVICE_HISTORY),
+    ("GET", SERVICE_REVISIONS),
+    ("GET", SERVICE_ROLLOUT),
+    ("POST", SERVICE_ROLLOUT),
     ("GET", SERVICE_LOGS),
     ("GET", REPLICAS),
     ("GET", CONVERGENCE),

@@ -28,6 +28,9 @@ pub struct DeployService {
     /// Its scale; when absent a new service gets one replica and an old one keeps its scale.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub replicas: Option<u32>,
+    /// Only so many slots, the lowest, get the specification until it is promoted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub canary: Option<u32>,
 }
 
 /// The answer to a [`DeployRequest`]: the change is on this node's disk and on its way to others.
@@ -53,6 +56,78 @@ pub struct DeployedService {
 pub struct ChangeResponse {
     /// Whether anything differed from what was wanted before.
     pub changed: bool,
+}
+
+/// How to steer a rollout.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum RolloutStep {
+    /// Go no further.
+    Pause,
+    /// Go on, and forgive what has failed.
+    Resume,
+    /// All slots get the specification of a canary.
+    Promote,
+    /// The specification before is wanted again.
+    Rollback,
+}
+
+/// Steers a rollout.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct RolloutRequest {
+    /// What to do.
+    pub step: RolloutStep,
+}
+
+/// How far a rollout is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct RolloutStatus {
+    /// Whom it is about.
+    pub service: ServiceKey,
+    /// The revision that is wanted.
+    pub revision: String,
+    /// The one that it replaces, where it is known.
+    pub previous: Option<String>,
+    /// Whether it goes no further.
+    pub paused: bool,
+    /// Only so many slots get it.
+    pub canary: Option<u32>,
+    /// Whether it undoes another one.
+    pub rollback: bool,
+    /// Why it is paused or undone.
+    pub reason: Option<String>,
+    /// How many replicas should exist.
+    pub wanted: u32,
+    /// Slots of the wanted revision that have proven themselves.
+    pub proven: u32,
+    /// Slots of the wanted revision on trial.
+    pub pending: u32,
+    /// Slots of the wanted revision that have failed.
+    pub failed: u32,
+    /// Slots of another revision.
+    pub outdated: u32,
+}
+
+/// The specifications that a service had and has.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct RevisionList {
+    /// Newest first; bounded by the history that is kept.
+    pub revisions: Vec<RevisionEntry>,
+}
+
+/// One of them.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct RevisionEntry {
+    /// Hash of `spec`.
+    pub revision: String,
+    /// When it was wanted, by the clock of the node that took it.
+    pub at: u64,
+    /// Who wanted it.
+    pub author: String,
+    /// Whether it is wanted now.
+    pub current: bool,
+    /// The specification.
+    pub spec: ServiceSpec,
 }
 
 /// Changes the number of replicas.

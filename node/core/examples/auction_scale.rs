@@ -209,6 +209,7 @@ impl Bus {
                 revision: format!("revision-{index}"),
                 replicas,
                 running: true,
+                rollout: Default::default(),
             };
             desired.services.insert(name, service);
         }
@@ -319,6 +320,7 @@ impl Bus {
                 Output::Probe { .. }
                 | Output::Event(_)
                 | Output::Persist(_)
+                | Output::Propose(_)
                 | Output::RoutesChanged
                 | Output::Standing { .. } => {}
             }

@@ -16,5 +16,6 @@ pub mod io;
 pub mod liveness;
 pub mod placement;
 mod reconcile;
+mod rollout;
 mod timers;
 pub mod wire;

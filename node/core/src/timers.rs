@@ -33,6 +33,11 @@ impl<K: Ord + Clone> Timers<K> {
         }
     }
 
+    /// Whether `key` has a deadline.
+    pub(crate) fn is_set(&self, key: &K) -> bool {
+        self.by_key.contains_key(key)
+    }
+
     /// Takes out every key whose deadline has come, earliest first.
     pub(crate) fn take_due(&mut self, now: u64) -> Vec<K> {
         let mut due = Vec::new();

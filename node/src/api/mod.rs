@@ -16,6 +16,7 @@ mod node;
 mod nodes;
 mod redeem;
 mod remote;
+mod rollouts;
 mod server;
 mod services;
 mod views;
@@ -75,6 +76,11 @@ fn router(context: Context, people: People) -> Router {
         .route(routes::SERVICE_START, post(services::start))
         .route(routes::SERVICE_EXPLAIN, get(services::explain))
         .route(routes::SERVICE_HISTORY, get(services::history))
+        .route(routes::SERVICE_REVISIONS, get(rollouts::revisions))
+        .route(
+            routes::SERVICE_ROLLOUT,
+            get(rollouts::status).post(rollouts::steer),
+        )
         .route(routes::SERVICE_LOGS, get(logs::stream))
         .route(routes::REPLICAS, get(services::replicas))
         .route(routes::CONVERGENCE, get(services::convergence))

@@ -8,14 +8,14 @@ use dunlin_api::{
     ErrorCode, Explanation, History, ReplicaList, ReplicaQuery, ScaleRequest, ServiceDetail,
     ServiceList, ServiceQuery,
 };
-use dunlin_state::desired::Command;
+use dunlin_state::desired::{Command, RolloutChange};
 use dunlin_state::model::ServiceKey;
 
 use super::failure::{Answer, Body, Failure, Query};
 use super::{Caller, Context, nodes, views};
 
 /// A service's name in a path.
-type ServicePath = Result<Path<(String, String)>, PathRejection>;
+pub(super) type ServicePath = Result<Path<(String, String)>, PathRejection>;
 
 /// Services in one request; a request is one change of the document.
 const MAX_SERVICES: usize = 500;
@@ -41,10 +41,18 @@ pub(super) async fn deploy(
     let commands = request
         .services
         .into_iter()
-        .map(|s| Command::Deploy {
-            service: s.service,
-            spec: Box::new(s.spec),
-            replicas: s.replicas,
+        .flat_map(|s| {
+            let canary = s.canary.map(|slots| Command::Rollout {
+                service: s.service.clone(),
+                revision: None,
+                change: RolloutChange::Canary(slots),
+            });
+            let deploy = Command::Deploy {
+                service: s.service,
+                spec: Box::new(s.spec),
+                replicas: s.replicas,
+            };
+            [Some(deploy), canary].into_iter().flatten()
         })
         .collect();
     let changed = context.engine.propose(commands, caller.author()).await?;
@@ -229,7 +237,11 @@ pub(super) async fn history(State(context): State<Context>, path: ServicePath) -
     Ok(Json(History { service, entries }))
 }
 
-async fn change(context: &Context, caller: Caller, command: Command) -> Answer<ChangeResponse> {
+pub(super) async fn change(
+    context: &Context,
+    caller: Caller,
+    command: Command,
+) -> Answer<ChangeResponse> {
     let changed = context
         .engine
         .propose(vec![command], caller.author())

@@ -324,7 +324,10 @@ impl<'a> Claims<'a> {
             let runs = claim.ready || claim.phase == Phase::Completed;
             if !is_wanted(&claim.slot) {
                 surplus = true;
-            } else if runs && ready.insert(&claim.slot) && claim.revision == service.revision {
+            } else if runs
+                && ready.insert(&claim.slot)
+                && claim.revision == service.target(claim.slot.slot).0
+            {
                 updated.insert(&claim.slot);
             }
         }
@@ -346,7 +349,19 @@ impl<'a> Claims<'a> {
             } else {
                 engine.explain(key).and_then(|e| e.cause)
             },
+            halted: halted(service),
         }
+    }
+}
+
+/// Why a rollout goes no further, or was undone.
+fn halted(service: &Service) -> Option<String> {
+    let rollout = &service.rollout;
+    let why = rollout.reason.as_deref().unwrap_or("no reason was given");
+    match (rollout.paused, rollout.is_rollback) {
+        (true, _) => Some(format!("the rollout is paused: {why}")),
+        (false, true) => Some(format!("it was rolled back: {why}")),
+        (false, false) => None,
     }
 }
 

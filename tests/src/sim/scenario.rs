@@ -35,6 +35,9 @@ pub enum Scenario {
     Full,
     /// Workloads run and answer nobody for a while, or die.
     Health,
+    /// Specifications follow each other, some of which cannot run; in half of the runs nodes die and
+    /// the network splits meanwhile.
+    Rollout,
     /// All of it.
     Churn,
     /// One large deploy on many nodes, for speed.
@@ -43,7 +46,7 @@ pub enum Scenario {
 
 impl Scenario {
     /// Those that a run without `--scenario` goes through.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::Calm,
         Self::Crash,
         Self::Partition,
@@ -54,6 +57,7 @@ impl Scenario {
         Self::Drain,
         Self::Full,
         Self::Health,
+        Self::Rollout,
         Self::Churn,
     ];
 
@@ -70,6 +74,7 @@ impl Scenario {
             Self::Drain => "drain",
             Self::Full => "full",
             Self::Health => "health",
+            Self::Rollout => "rollout",
             Self::Churn => "churn",
             Self::Scale => "scale",
         }
@@ -100,6 +105,7 @@ impl Scenario {
             | Self::Drain
             | Self::Full
             | Self::Health
+            | Self::Rollout
             | Self::Scale => Weather::FAIR,
         }
     }
@@ -116,6 +122,7 @@ impl Scenario {
             | Self::Drain
             | Self::Full
             | Self::Health
+            | Self::Rollout
             | Self::Scale => Temper::CALM,
         }
     }
@@ -132,6 +139,7 @@ impl Scenario {
             Self::Full => Variety::Large,
             Self::Runtime => Variety::Missing,
             Self::Health => Variety::Checked,
+            Self::Rollout => Variety::Rolling,
         }
     }
 
@@ -149,7 +157,7 @@ impl Scenario {
             | Self::Full
             | Self::Health
             | Self::Scale => true,
-            Self::Partition | Self::Lossy | Self::Churn => false,
+            Self::Partition | Self::Lossy | Self::Rollout | Self::Churn => false,
         };
         watch.no_gaps = match self {
             Self::Calm | Self::Clock | Self::Drain | Self::Full | Self::Scale => true,
@@ -159,12 +167,14 @@ impl Scenario {
             | Self::Disk
             | Self::Runtime
             | Self::Health
+            | Self::Rollout
             | Self::Churn => false,
         };
         watch.spreads = self == Self::Calm;
         // When all nodes lose power, nobody remembers the claims of those that stay down.
         watch.epochs_are_kept = self != Self::Disk;
         world.ops.variety = self.variety();
+        world.watch.gentle = self == Self::Rollout && world.rng.random_bool(0.5);
         world.ops.crash_on_accept = self == Self::Disk;
     }
 }
@@ -333,6 +343,11 @@ fn plan_trouble(world: &mut World, scenario: Scenario, ends: u64) {
         Scenario::Disk => plan_disks(world),
         Scenario::Runtime => plan_deaths(world),
         Scenario::Health => plan_illness(world),
+        Scenario::Rollout if world.watch.gentle => {}
+        Scenario::Rollout => {
+            plan_crashes(world, 3);
+            plan_splits(world);
+        }
         Scenario::Clock => plan_jumps(world),
         Scenario::Drain | Scenario::Full => plan_drains(world),
         Scenario::Churn => {

@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use dunlin_state::desired::{Command, Desired, Rejection};
 use dunlin_state::model::{
-    Availability, Constraint, ConstraintOp, HealthCheck, HealthTest, HttpTest, Mode, PortSpec,
-    PublishMode, Resources, ServiceKey, ServiceSpec,
+    Availability, Constraint, ConstraintOp, FailureAction, HealthCheck, HealthTest, HttpTest, Mode,
+    PortSpec, PublishMode, Resources, ServiceKey, ServiceSpec, UpdateOrder, UpdatePolicy,
 };
 use rand::RngExt as _;
 
@@ -116,6 +116,9 @@ pub(super) enum Variety {
     Large,
     /// Plain ones, and one whose image nobody has.
     Missing,
+    /// Updated one or two at a time, stopping or starting first; some updates cannot run and are
+    /// rolled back.
+    Rolling,
     /// Their health is checked: of some for traffic and restarts, of others for traffic alone.
     Checked,
 }
@@ -192,9 +195,30 @@ fn spec(number: usize, version: u32, variety: Variety) -> ServiceSpec {
     match variety {
         Variety::Plain | Variety::Missing => {}
         Variety::Checked => check_health(&mut spec, number),
+        Variety::Rolling => roll(&mut spec, number, version),
         Variety::Mixed | Variety::Large => vary(&mut spec, number),
     }
     spec
+}
+
+fn roll(spec: &mut ServiceSpec, number: usize, version: u32) {
+    // One in four updates names an image that nobody has; the first does not.
+    if version > 1 && (version as usize + number).is_multiple_of(4) {
+        spec.image = format!("{MISSING_IMAGE}s{number}:{version}");
+    }
+    spec.reservation.cpu_millis = 50;
+    spec.drain_ms = Some(500);
+    spec.update = UpdatePolicy {
+        parallelism: 1 + number as u32 % 2,
+        order: if number % 3 == 0 {
+            UpdateOrder::StartFirst
+        } else {
+            UpdateOrder::StopFirst
+        },
+        monitor_ms: 500,
+        failure_action: FailureAction::Rollback,
+        ..UpdatePolicy::default()
+    };
 }
 
 /// Checks quick enough for everything to happen several times in a run.

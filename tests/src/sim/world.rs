@@ -386,6 +386,7 @@ impl World {
     }
 
     fn perform(&mut self, host: usize, effects: Vec<Effect>, before: Option<Arc<NodeRegister>>) {
+        check::withdrawals(self, host, before.as_ref());
         for effect in effects {
             match effect {
                 Effect::SendDatagram { to, bytes } => self.send_datagram(host, to, &bytes),

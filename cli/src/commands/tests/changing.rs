@@ -13,6 +13,7 @@ fn progress(name: &str, ready: u32, wanted: u32) -> ServiceProgress {
         updated: ready,
         converged: ready == wanted,
         reason: None,
+        halted: None,
     }
 }
 
@@ -137,6 +138,7 @@ async fn run_means_what_a_compose_file_means() {
     let request = asked.iter().find(|a| a.line.starts_with("POST")).unwrap();
     let deploy: DeployRequest = serde_json::from_str(&request.body).unwrap();
     let DeployService {
+        canary: _,
         service,
         spec,
         replicas,

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use dunlin_state::model::{
-    Constraint, ConstraintOp, HealthTest, HttpTest, Mode, PortSpec, Protocol, PublishMode,
-    RestartCondition, RuntimeKind, Strategy, VolumeMount,
+    Constraint, ConstraintOp, FailureAction, HealthTest, HttpTest, Mode, PortSpec, Protocol,
+    PublishMode, RestartCondition, RuntimeKind, Strategy, UpdateOrder, VolumeMount,
 };
 
 use super::{file, good, parse_with, service, variables};
@@ -427,9 +427,29 @@ services:
 }
 
 #[test]
+fn updates_and_rollbacks_have_policies() {
+    let spec = service(
+        "deploy:\n  update_config: {parallelism: 0, delay: 2s, order: start-first, monitor: 3s, \
+         max_failure_ratio: 0.25, failure_action: rollback}\n  rollback_config: {parallelism: 2}\n\
+         x-dunlin: {drain: 4s}",
+    )
+    .spec;
+    assert!(spec.update.parallelism >= 1_000, "0 means all");
+    assert_eq!(
+        (spec.update.delay_ms, spec.update.monitor_ms),
+        (2_000, 3_000)
+    );
+    assert_eq!(spec.update.order, UpdateOrder::StartFirst);
+    assert_eq!(spec.update.max_failure_permille, 250);
+    assert_eq!(spec.update.failure_action, FailureAction::Rollback);
+    assert_eq!(spec.rollback.map(|p| p.parallelism), Some(2));
+    assert_eq!(spec.drain_ms, Some(4_000));
+}
+
+#[test]
 fn ignored_keys_are_named() {
     let text = "version: '3'\nnetworks: {a: {}}\nservices:\n  web:\n    image: a\n    build: .\n    \
-                depends_on: [b]\n    deploy: {update_config: {order: start-first}}\n    \
+                depends_on: [b]\n    deploy: {endpoint_mode: vip}\n    \
                 command: a && b\n    user: a${NOBODY}\n";
     let warnings = good(text).warnings;
     let shown: Vec<String> = warnings
@@ -441,7 +461,7 @@ fn ignored_keys_are_named() {
         "2:1 networks networks is not honoured yet and was ignored: every service",
         "6:5 services.web.build build is not honoured yet and was ignored",
         "7:5 services.web.depends_on depends_on is not honoured yet and was ignored",
-        "8:30 services.web.deploy.update_config.order order is not honoured yet",
+        "8:14 services.web.deploy.endpoint_mode endpoint_mode is not honoured yet",
         "9:14 services.web.command no shell runs this, so '&'",
         "10:12 services.web.user the variable NOBODY is not set",
     ];

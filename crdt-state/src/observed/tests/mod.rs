@@ -63,6 +63,7 @@ fn claim_of(name: &str, slot: Slot) -> Claim {
         message: None,
         workload: None,
         started_at: None,
+        trial: Default::default(),
         history: Vec::new(),
     }
 }

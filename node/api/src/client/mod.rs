@@ -172,6 +172,28 @@ impl Client {
         self.get(&path).await
     }
 
+    /// The specifications that a service had and has.
+    pub async fn revisions(&self, service: &ServiceKey) -> Result<RevisionList, ClientError> {
+        let path = routes::service(routes::SERVICE_REVISIONS, service);
+        self.get(&path).await
+    }
+
+    /// How far a rollout is.
+    pub async fn rollout(&self, service: &ServiceKey) -> Result<RolloutStatus, ClientError> {
+        let path = routes::service(routes::SERVICE_ROLLOUT, service);
+        self.get(&path).await
+    }
+
+    /// Steers a rollout.
+    pub async fn steer(
+        &self,
+        service: &ServiceKey,
+        step: RolloutStep,
+    ) -> Result<ChangeResponse, ClientError> {
+        let path = routes::service(routes::SERVICE_ROLLOUT, service);
+        self.post(&path, &RolloutRequest { step }).await
+    }
+
     /// How far the cluster is from what is wanted.
     pub async fn convergence(
         &self,

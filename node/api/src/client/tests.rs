@@ -47,6 +47,9 @@ async fn every_call_goes_to_a_route_of_the_contract() {
     let _ = client.start(&web).await;
     let _ = client.explain(&web).await;
     let _ = client.history(&web).await;
+    let _ = client.revisions(&web).await;
+    let _ = client.rollout(&web).await;
+    let _ = client.steer(&web, RolloutStep::Pause).await;
     let _ = client.logs(&web, &LogQuery::default()).await;
     let _ = client.replicas(&ReplicaQuery::default()).await;
     let _ = client.convergence(&ConvergenceQuery::default()).await;

@@ -9,7 +9,7 @@
 mod floor;
 mod news;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 mod views;
 
 use std::collections::{BTreeSet, VecDeque};
@@ -17,9 +17,9 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use dunlin_state::Now;
-use dunlin_state::desired::Desired;
+use dunlin_state::desired::{Command, Desired};
 use dunlin_state::model::{
-    Claim, NodeId, NodeRegister, NodeReport, Resources, ServiceKey, SlotId, Version,
+    Claim, NodeId, NodeRegister, NodeReport, Resources, ServiceKey, SlotId, Trial, Version,
 };
 
 use crate::bidding::{self, Auctioneer, Bidder, BidderEffect, Market, Message};
@@ -28,6 +28,7 @@ use crate::io::{Event, NodeConfig, RuntimeCommand};
 use crate::liveness::{self, Heard, Liveness, Standing};
 use crate::placement::Reason;
 use crate::reconcile::{self, Reconciler, World};
+use crate::rollout::Rollout;
 use crate::timers::Timers;
 use floor::Opening;
 
@@ -38,6 +39,10 @@ const PERSIST_INTERVAL_MS: u64 = 200;
 /// Milliseconds until the last word of a node that was gone counts again although nothing newer
 /// has come from it: anti-entropy has compared registers by then.
 const DISTRUST_MS: u64 = 3_000;
+
+/// Milliseconds until a change that a failed rollout asks for is proposed again: the disk may have
+/// refused it.
+const STEER_AGAIN_MS: u64 = 5_000;
 
 /// What the agent wants done.
 #[derive(Debug, Clone)]
@@ -63,6 +68,8 @@ pub enum Output {
     Event(Event),
     /// Publish this node's report.
     Report(Box<NodeReport>),
+    /// Change desired state, as the failure action of a rollout says.
+    Propose(Command),
     /// Remember these claims.
     Persist(Vec<Claim>),
     /// The route table may have changed although no register has.
@@ -93,6 +100,8 @@ pub struct Agent {
     opening: Opening,
     /// When to take a returned node at its old word.
     distrusted: Timers<NodeId>,
+    /// When to propose again what a failed rollout asks for.
+    steering: Timers<ServiceKey>,
     dirty: BTreeSet<ServiceKey>,
     /// Daemon services, which every matching node claims by itself.
     globals: BTreeSet<ServiceKey>,
@@ -147,6 +156,7 @@ impl Agent {
             reconciler: Reconciler::new(me, boot, seed ^ 2),
             opening: Opening::new(start.peers_known, now.mono),
             distrusted: Timers::default(),
+            steering: Timers::default(),
             dirty: BTreeSet::new(),
             globals: BTreeSet::new(),
             loopback: VecDeque::new(),
@@ -174,6 +184,7 @@ impl Agent {
             self.reconciler.poll_timeout(),
             self.opening.poll_timeout(),
             self.distrusted.next(),
+            self.steering.next(),
             self.persist_due,
         ];
         times.into_iter().flatten().min()
@@ -188,6 +199,7 @@ impl Agent {
         self.on_bidder(effects, now, &mut out);
         let (effects, revisits) = self.with_world(|r, world| r.handle_timeout(world, now));
         self.dirty.extend(revisits);
+        self.dirty.extend(self.steering.take_due(now.mono));
         push_reconciled(effects, &mut out);
         for node in self.distrusted.take_due(now.mono) {
             self.dirty.extend(self.cluster.trust(node));
@@ -235,6 +247,39 @@ impl Agent {
         let floor = floor::floor(&self.cluster, &self.desired, open);
         let effects = self.auctioneer.review(service, floor, now);
         self.on_auctioneer(effects, out);
+        self.steer(service, now, out);
+    }
+
+    /// Acts on a rollout that has failed, when this node ranks first for the service. Whether the
+    /// change was written shows in desired state; until then it is proposed again now and then.
+    fn steer(&mut self, key: &ServiceKey, now: Now, out: &mut Vec<Output>) {
+        let Some(service) = self.desired.services.get(key) else {
+            return;
+        };
+        if self.cluster.my_rank(key) != Some(0) || self.steering.is_set(key) {
+            return;
+        }
+        let rollout = Rollout::of(key, service, &self.cluster);
+        if let Some(change) = rollout.failure_action() {
+            let at = now.mono.saturating_add(STEER_AGAIN_MS);
+            self.steering.set(key, Some(at));
+            out.push(Output::Propose(Command::Rollout {
+                service: key.clone(),
+                revision: Some(service.revision.clone()),
+                change,
+            }));
+        }
+    }
+
+    /// Whether the present specification of a service has proven itself everywhere.
+    pub fn is_proven(&self, key: &ServiceKey) -> bool {
+        let service = self.desired.services.get(key);
+        service.is_some_and(|service| {
+            let claims = self.registers().flat_map(|r| &r.report.claims);
+            let mut own = claims.filter(|c| c.slot.service == *key).peekable();
+            let same = |c: &Claim| c.revision == service.revision && c.trial == Trial::Proven;
+            own.peek().is_some() && own.all(same)
+        })
     }
 
     /// Takes this node's own changed claims into the index, as it does with those of others.

@@ -189,20 +189,21 @@ impl Auctioneer {
         let Floor {
             cluster, desired, ..
         } = floor;
-        let Invitation { nodes, slots } = invite(
-            cluster,
-            desired,
-            service,
-            &known.spec,
-            need.len(),
-            &mut self.rng,
-        );
+        // Slots that a held rollout has not reached get the specification before: another round.
+        let target = |slot: &u32| known.target(Slot::Replica(*slot));
+        let Some((revision, spec)) = need.first().map(target) else {
+            return Vec::new();
+        };
+        let alike = need.iter().filter(|slot| target(slot).0 == revision);
+        let need: Vec<u32> = alike.copied().collect();
+        let Invitation { nodes, slots } =
+            invite(cluster, desired, service, spec, need.len(), &mut self.rng);
         let id = RoundId {
             boot: self.boot,
             seq: self.next_seq,
         };
         self.next_seq += 1;
-        let revision = known.revision.clone();
+        let revision = revision.to_owned();
         let lot = need.iter().copied().take(slots).collect();
         let message = Message::Call {
             round: id,
@@ -368,8 +369,9 @@ impl Auctioneer {
         };
         auction.round = None;
         let lot = floor.lot(&service);
-        let Some((known, watch, _)) = lot.filter(|(known, ..)| known.revision == round.revision)
-        else {
+        let spec = |known: &Service| known.spec_of(&round.revision).cloned();
+        let lot = lot.and_then(|(known, watch, _)| Some((spec(known)?, known, watch)));
+        let Some((spec, known, watch)) = lot else {
             return round.bidders().map(|to| release(to, id)).collect();
         };
         let still: Vec<u32> = round
@@ -377,13 +379,14 @@ impl Auctioneer {
             .iter()
             .copied()
             .filter(|slot| watch.vacant().contains(slot))
+            .filter(|slot| known.target(Slot::Replica(*slot)).0 == round.revision)
             .collect();
         let holds = |slot, node| watch.holders(Slot::Replica(slot)).any(|(n, _)| n == node);
         let awards = round.assign(&still, holds);
         let mut effects = Vec::new();
         for bidder in round.bidders() {
             let slots = awards.get(&bidder).map_or(&[][..], Vec::as_slice);
-            if slots.is_empty() && !reserves_anything(&known.spec) {
+            if slots.is_empty() && !reserves_anything(&spec) {
                 continue;
             }
             let won = auction.promise(slots, bidder, watch, now.mono);

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use dunlin_state::desired::{Desired, Service};
-use dunlin_state::model::{HostPort, NodeId, Resources, ServiceKey, Slot};
+use dunlin_state::model::{HostPort, NodeId, Resources, ServiceKey, ServiceSpec, Slot};
 
 use super::{BID_WINDOW_MS, Message, OFFER_MS, RoundId};
 use crate::placement::{NodeView, Reason, Verdict, judge, marginal_scores, reserves_anything};
@@ -158,7 +158,7 @@ impl Bidder {
         if self.offers.len() + self.waiting.len() >= MAX_OPEN {
             return vec![refusal(key, vec![Reason::Busy])];
         }
-        let Some(service) = market.knows(&call.service, &call.revision) else {
+        let Some((_, spec)) = market.knows(&call.service, &call.revision) else {
             self.timers
                 .set(&key, Some(now.saturating_add(BID_WINDOW_MS)));
             self.waiting.insert(key, call);
@@ -168,11 +168,11 @@ impl Bidder {
             return vec![refusal(key, vec![reason])];
         }
         let own = market.view(self);
-        let scores = match marginal_scores(&service.spec, &call.service, &own, call.slots) {
+        let scores = match marginal_scores(spec, &call.service, &own, call.slots) {
             Ok(scores) => scores,
             Err(reasons) => return vec![refusal(key, reasons)],
         };
-        let offer = Offer::of(service, &call, scores.len());
+        let offer = Offer::of(spec, &call, scores.len());
         self.offers.insert(key, offer);
         self.timers.set(&key, Some(now.saturating_add(OFFER_MS)));
         let (to, round) = key;
@@ -193,7 +193,7 @@ impl Bidder {
         if slots.is_empty() {
             return Vec::new();
         }
-        let Some(service) = market.knows(&offer.service, &offer.revision) else {
+        let Some((service, spec)) = market.knows(&offer.service, &offer.revision) else {
             return refuse_award(key, slots, Reason::StaleSpec);
         };
         let mut own = market.view(self);
@@ -208,7 +208,7 @@ impl Bidder {
                 }
             };
             // The offer held the room until now, so this refuses only what has changed meanwhile.
-            match judge(&service.spec, &offer.service, &own) {
+            match judge(spec, &offer.service, &own) {
                 _ if refusal.is_some() => {
                     let reason = refusal.unwrap_or(Reason::Lapsed);
                     effects.extend(refuse_award(key, vec![(slot, epoch)], reason));
@@ -218,8 +218,8 @@ impl Bidder {
                     effects.extend(refuse_award(key, vec![(slot, epoch)], reason));
                 }
                 Verdict::Fit { .. } => {
-                    own.committed = own.committed.plus(service.spec.reservation);
-                    own.host_ports.extend(service.spec.host_ports());
+                    own.committed = own.committed.plus(spec.reservation);
+                    own.host_ports.extend(spec.host_ports());
                     *own.services.entry(offer.service.clone()).or_default() += 1;
                     effects.push(BidderEffect::Take {
                         service: offer.service.clone(),
@@ -246,9 +246,10 @@ pub struct Market<'a> {
 }
 
 impl Market<'_> {
-    fn knows(&self, service: &ServiceKey, revision: &str) -> Option<&Service> {
+    /// The service and its specification of that revision.
+    fn knows(&self, service: &ServiceKey, revision: &str) -> Option<(&Service, &ServiceSpec)> {
         let known = self.desired.services.get(service)?;
-        (known.revision == revision).then_some(known)
+        Some((known, known.spec_of(revision)?))
     }
 
     fn view(&self, bidder: &Bidder) -> NodeView {
@@ -259,14 +260,14 @@ impl Market<'_> {
 }
 
 impl Offer {
-    fn of(service: &Service, call: &Call, replicas: usize) -> Self {
+    fn of(spec: &ServiceSpec, call: &Call, replicas: usize) -> Self {
         let mut holds = Resources::ZERO;
         let mut ports = Vec::new();
-        if reserves_anything(&service.spec) {
+        if reserves_anything(spec) {
             for _ in 0..replicas {
-                holds = holds.plus(service.spec.reservation);
+                holds = holds.plus(spec.reservation);
             }
-            ports.extend(service.spec.host_ports());
+            ports.extend(spec.host_ports());
         }
         Self {
             service: call.service.clone(),

@@ -33,6 +33,7 @@ fn claim(service: u8, slot: u32, epoch: u64, leaving: bool) -> Claim {
         message: None,
         workload: None,
         started_at: None,
+        trial: dunlin_state::model::Trial::default(),
         history: Vec::new(),
     }
 }
@@ -54,6 +55,7 @@ fn desired(replicas: u32) -> Desired {
         revision: "r".to_owned(),
         replicas,
         running: true,
+        rollout: Default::default(),
     };
     Desired {
         services: (0..3).map(|s| (key(s), service.clone())).collect(),

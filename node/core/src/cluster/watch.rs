@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use dunlin_state::model::{Claim, NodeId, Slot};
+use dunlin_state::model::{Claim, NodeId, Slot, Trial};
 
 use crate::liveness::Standing;
 
@@ -18,6 +18,8 @@ pub(crate) struct Watch {
     claims: BTreeMap<(Slot, NodeId), bool>,
     /// The highest epoch seen of each slot, also after its claims have gone.
     epochs: BTreeMap<Slot, u64>,
+    /// Claims that have not proven their revision.
+    unproven: BTreeSet<(Slot, NodeId)>,
     wanted: u32,
     vacant: BTreeSet<u32>,
 }
@@ -34,6 +36,11 @@ impl Watch {
         let last = (slot, NodeId::from_bytes([0xff; 32]));
         let range = self.claims.range(first..=last);
         range.map(|((_, node), leaving)| (*node, *leaving))
+    }
+
+    /// Slots with a claim that has not proven its revision, ordered; a slot may come twice.
+    pub(crate) fn unproven(&self) -> impl Iterator<Item = Slot> + '_ {
+        self.unproven.iter().map(|(slot, _)| *slot)
     }
 
     /// All slots that have claims, with their holders, ordered.
@@ -68,6 +75,11 @@ impl Watch {
         let epoch = self.epochs.entry(slot).or_default();
         *epoch = claim.epoch.max(*epoch);
         self.claims.insert((slot, node), claim.leaving);
+        if claim.trial == Trial::Proven {
+            self.unproven.remove(&(slot, node));
+        } else {
+            self.unproven.insert((slot, node));
+        }
         self.refresh(slot, standing);
         if self.epochs.len() > self.wanted as usize + self.claims.len() + MAX_SPARE_EPOCHS {
             self.drop_spare_epochs();
@@ -89,6 +101,7 @@ impl Watch {
         standing: &dyn Fn(NodeId) -> Standing,
     ) {
         self.claims.remove(&(slot, node));
+        self.unproven.remove(&(slot, node));
         self.refresh(slot, standing);
     }
 

@@ -2,6 +2,7 @@
 
 use dunlin_gossip::{membership, overlay, replication};
 use dunlin_state::Now;
+use dunlin_state::desired::Command;
 use dunlin_state::model::NodeId;
 
 use super::{Engine, FORGET_GONE_MS, FORGET_LEFT_MS, OWN_PERSIST, STALL_MS, note};
@@ -70,7 +71,7 @@ impl Engine {
             } => {
                 let input = replication::Input::Propose {
                     id,
-                    commands,
+                    commands: self.with_proofs(commands),
                     author,
                 };
                 self.tell_replication(input, out);
@@ -102,6 +103,21 @@ impl Engine {
             }
             Input::Timeout => self.on_timeout(out),
         }
+    }
+
+    /// Says before a deploy whether what it replaces has proven itself, which only claims tell.
+    fn with_proofs(&self, commands: Vec<Command>) -> Vec<Command> {
+        let mut all = Vec::with_capacity(commands.len());
+        for command in commands {
+            if let Command::Deploy { service, .. } = &command
+                && self.agent.is_proven(service)
+            {
+                let service = service.clone();
+                all.push(Command::Proven { service });
+            }
+            all.push(command);
+        }
+        all
     }
 
     fn on_timeout(&mut self, out: &mut Vec<Effect>) {

@@ -50,6 +50,9 @@ const FORGET_GONE_MS: u64 = 24 * 3_600_000;
 /// Marks the disk requests of the engine itself; replication numbers its own from zero.
 const OWN_PERSIST: u64 = 1 << 63;
 
+/// Marks proposals of the engine itself; the shell numbers those of people from zero.
+const OWN_PROPOSAL: u64 = 1 << 63;
+
 /// Why a node cannot start. Nothing has been changed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum StartError {
@@ -71,6 +74,7 @@ pub struct Engine {
     now: Now,
     changed: Changed,
     next_persist: u64,
+    next_proposal: u64,
     /// The request by which the claims are being written, to repeat it if it fails.
     claims_request: Option<PersistId>,
     peers: KnownPeers,
@@ -136,6 +140,7 @@ impl Engine {
                 members: true,
             },
             next_persist: OWN_PERSIST + 1,
+            next_proposal: OWN_PROPOSAL,
             claims_request: None,
             peers: KnownPeers::default(),
             addresses: BTreeMap::new(),

@@ -4,9 +4,12 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 
 use dunlin_gossip::membership::MemberEvent;
+use dunlin_gossip::replication::ProposalId;
 use dunlin_gossip::{membership, overlay, replication};
+use dunlin_state::desired::Command;
 use dunlin_state::model::{NodeId, NodeRegister};
 
+use super::OWN_PROPOSAL;
 use super::{Engine, MAX_PEERS, PEERS_INTERVAL_MS, note, warning};
 use crate::agent::Output;
 use crate::io::{Effect, Write};
@@ -115,6 +118,12 @@ impl Engine {
                     let writes = writes.into_iter().map(Write::from).collect();
                     out.push(Effect::Persist { id, writes });
                 }
+                replication::Effect::Proposed { id, result } if id.0 >= OWN_PROPOSAL => {
+                    if let Err(rejection) = result {
+                        let text = format!("a rollout could not be steered: {rejection}");
+                        out.push(warning(text));
+                    }
+                }
                 replication::Effect::Proposed { id, result } => {
                     out.push(Effect::Proposed { id, result });
                 }
@@ -155,6 +164,7 @@ impl Engine {
                     self.changed.observed = true;
                     self.tell_replication(replication::Input::Report(report), out);
                 }
+                Output::Propose(command) => self.propose_own(command, out),
                 Output::Persist(claims) => {
                     let id = self.persist(vec![Write::Claims(claims)], out);
                     self.claims_request = Some(id);
@@ -167,6 +177,17 @@ impl Engine {
                 }
             }
         }
+    }
+
+    /// Proposes a change of this node's own accord; nobody waits for the answer.
+    fn propose_own(&mut self, command: Command, out: &mut Vec<Effect>) {
+        self.next_proposal = self.next_proposal.wrapping_add(1) | OWN_PROPOSAL;
+        let input = replication::Input::Propose {
+            id: ProposalId(self.next_proposal),
+            commands: vec![command],
+            author: format!("dunlin on {}", self.config.name),
+        };
+        self.tell_replication(input, out);
     }
 
     fn tell_standing(&self, node: NodeId, standing: Standing) -> Effect {

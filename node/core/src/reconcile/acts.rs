@@ -16,6 +16,7 @@ impl Reconciler {
         world: &World<'_>,
         now: Now,
     ) -> Vec<Effect> {
+        self.follow_round(slot, world, now);
         let Some(held) = self.claims.get(slot) else {
             return Vec::new();
         };
@@ -26,10 +27,19 @@ impl Reconciler {
         };
         let wish = wish(held, world, view);
         let service = world.desired.services.get(&slot.service);
+        if wish != Wish::Replace
+            && let Some(held) = self.claims.get_mut(slot)
+        {
+            held.turn_since = None;
+        }
         match (wish, service) {
             (Wish::Keep, _) => self.keep(slot),
             (Wish::Leave(why), _) => self.leave(slot, &why),
-            (Wish::Stop(why), _) => self.end(slot, &why, now),
+            (Wish::Stop(why), service) => {
+                // What nobody wants at all has nobody to hand its connections to.
+                let drain = service.is_some_and(|s| s.running) && !world.leaving;
+                self.end(slot, &why, drain, now)
+            }
             (Wish::Replace, Some(service)) => self.replace(slot, service, world, now),
             (Wish::ReplaceSoon, _) => {
                 let at = now.mono + REPLACE_SOON_MS;
@@ -42,10 +52,10 @@ impl Reconciler {
     }
 
     fn keep(&mut self, slot: &SlotId) -> Vec<Effect> {
+        self.undrain(slot);
         let Some(held) = self.claims.get_mut(slot) else {
             return Vec::new();
         };
-        // Wanted again while it was on its way out: once it has stopped it starts anew.
         // One that is unwell is left to the restart policy.
         if let Stage::Stopping { then, .. } = &mut held.stage
             && *then == Then::Release
@@ -77,7 +87,7 @@ impl Reconciler {
     }
 
     /// Ends a claim: at once when nothing runs, else after its replica has stopped.
-    fn end(&mut self, slot: &SlotId, why: &str, now: Now) -> Vec<Effect> {
+    fn end(&mut self, slot: &SlotId, why: &str, drain: bool, now: Now) -> Vec<Effect> {
         let Some(held) = self.claims.get_mut(slot) else {
             return Vec::new();
         };
@@ -85,7 +95,8 @@ impl Reconciler {
             // What runs has to be known before it can be stopped.
             Stage::Recovering => Vec::new(),
             Stage::Parked | Stage::Waiting { .. } | Stage::Ended => self.release(slot),
-            Stage::Stopping { then, .. } => {
+            Stage::Draining { .. } if !drain => self.stop(slot, Then::Release, now),
+            Stage::Stopping { then, .. } | Stage::Draining { then, .. } => {
                 *then = Then::Release;
                 if !held.claim.leaving {
                     held.claim.leaving = true;
@@ -98,7 +109,11 @@ impl Reconciler {
                 held.say(why);
                 let text = format!("stopping {slot}: {why}");
                 let mut effects = vec![self.event(slot, false, text)];
-                effects.extend(self.stop(slot, Then::Release, now));
+                effects.extend(if drain {
+                    self.drain(slot, Then::Release, now)
+                } else {
+                    self.stop(slot, Then::Release, now)
+                });
                 effects
             }
         }
@@ -111,9 +126,13 @@ impl Reconciler {
         world: &World<'_>,
         now: Now,
     ) -> Vec<Effect> {
+        if self.is_too_early(slot, service, now) {
+            return Vec::new();
+        }
         let Some(held) = self.claims.get_mut(slot) else {
             return Vec::new();
         };
+        let (revision, spec) = service.target(slot.slot);
         held.claim.leaving = false;
         self.changes.report = true;
         self.changes.durable = true;
@@ -128,18 +147,78 @@ impl Reconciler {
                 held.stage = Stage::Waiting { at: now.mono };
                 self.run_due(slot, world, now)
             }
-            Stage::Stopping { then, .. } => {
+            Stage::Stopping { then, .. } | Stage::Draining { then, .. } => {
                 *then = Then::Restart;
-                held.reserve_also(&service.spec);
+                held.reserve_also(spec);
                 Vec::new()
             }
             Stage::Starting { .. } | Stage::Running { .. } => {
-                held.reserve_also(&service.spec);
-                let text = format!("updating {slot} to {}", service.revision);
+                held.reserve_also(spec);
+                let text = format!("updating {slot} to {revision}");
                 let mut effects = vec![self.event(slot, false, text)];
-                effects.extend(self.stop(slot, Then::Restart, now));
+                effects.extend(self.drain(slot, Then::Restart, now));
                 effects
             }
+        }
+    }
+
+    /// Whether the pause before a change has not passed yet.
+    fn is_too_early(&mut self, slot: &SlotId, service: &Service, now: Now) -> bool {
+        let delay = service.update().delay_ms;
+        let Some(held) = self.claims.get_mut(slot).filter(|held| held.is_up()) else {
+            return false;
+        };
+        let since = *held.turn_since.get_or_insert(now.mono);
+        let at = since.saturating_add(delay);
+        if at <= now.mono {
+            held.turn_since = None;
+            return false;
+        }
+        self.revisits.set(&slot.service, Some(at));
+        true
+    }
+
+    /// Takes a replica out of the routes, and stops it when its connections had time to end.
+    pub(super) fn drain(&mut self, slot: &SlotId, then: Then, now: Now) -> Vec<Effect> {
+        let Some(held) = self.claims.get_mut(slot) else {
+            return Vec::new();
+        };
+        let wait = held.spec.as_ref().map_or(0, |spec| spec.drain_ms());
+        let Stage::Running { since, health } = &held.stage else {
+            return self.stop(slot, then, now);
+        };
+        if wait == 0 || !held.claim.ready {
+            return self.stop(slot, then, now);
+        }
+        held.stage = Stage::Draining {
+            since: *since,
+            health: health.clone(),
+            then,
+            until: now.mono.saturating_add(wait),
+        };
+        held.claim.phase = Phase::Stopping;
+        held.claim.ready = false;
+        held.say("its connections end");
+        self.changes.report = true;
+        self.set_timer(slot);
+        Vec::new()
+    }
+
+    /// It is wanted after all, and has not been told to stop.
+    fn undrain(&mut self, slot: &SlotId) {
+        let Some(held) = self.claims.get_mut(slot) else {
+            return;
+        };
+        if let Stage::Draining { since, health, .. } = &held.stage {
+            held.claim.phase = Phase::Running;
+            held.claim.ready = health.is_ready();
+            held.claim.message = None;
+            held.stage = Stage::Running {
+                since: *since,
+                health: health.clone(),
+            };
+            self.changes.report = true;
+            self.set_timer(slot);
         }
     }
 

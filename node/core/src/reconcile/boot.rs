@@ -25,8 +25,9 @@ impl Reconciler {
         for claim in claims {
             let slot = claim.slot.clone();
             let service = world.desired.services.get(&slot.service);
-            let same = service.filter(|s| s.revision == claim.revision);
-            let spec = same.map(|s| Arc::clone(&s.spec));
+            let spec = service
+                .and_then(|s| s.spec_of(&claim.revision))
+                .map(Arc::clone);
             self.changes.held.insert(slot.service.clone());
             self.claims.insert(slot, Held::recovered(claim, spec));
         }
@@ -120,8 +121,8 @@ impl Reconciler {
         if held.claim.revision != revision {
             held.claim.revision = revision;
             let service = world.desired.services.get(&slot.service);
-            let same = service.filter(|s| s.revision == held.claim.revision);
-            held.spec = same.map(|s| Arc::clone(&s.spec));
+            let known = service.and_then(|s| s.spec_of(&held.claim.revision));
+            held.spec = known.map(Arc::clone);
         }
         match exited {
             None => {
@@ -214,10 +215,10 @@ impl Reconciler {
             message: None,
             workload: None,
             started_at: None,
+            trial: dunlin_state::model::Trial::default(),
             history: Vec::new(),
         };
-        let same = service.filter(|s| s.revision == revision);
-        let spec = same.map(|s| Arc::clone(&s.spec));
+        let spec = service.and_then(|s| s.spec_of(revision)).map(Arc::clone);
         let mut held = Held::recovered(claim, spec);
         held.stage = Stage::Recovering;
         self.claims.insert(slot.clone(), held);

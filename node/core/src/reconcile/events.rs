@@ -3,7 +3,7 @@
 use dunlin_state::Now;
 use dunlin_state::model::{
     ExitReport, MAX_LAST_WORDS, MAX_LAST_WORDS_BYTES, Phase, RestartCondition, RestartPolicy,
-    SlotId,
+    SlotId, Trial,
 };
 
 use super::held::{Held, Stage, Then};
@@ -90,7 +90,7 @@ impl Reconciler {
             }
             // The order to stop may have come before there was anything to stop.
             Stage::Stopping { .. } => vec![Effect::Runtime(super::stop_command(held))],
-            Stage::Running { .. } => Vec::new(),
+            Stage::Running { .. } | Stage::Draining { .. } => Vec::new(),
             Stage::Recovering | Stage::Parked | Stage::Waiting { .. } | Stage::Ended => {
                 vec![stop_stray(running.id)]
             }
@@ -116,15 +116,22 @@ impl Reconciler {
             | Stage::Parked
             | Stage::Waiting { .. }
             | Stage::Running { .. }
+            | Stage::Draining { .. }
             | Stage::Ended => return Vec::new(),
         }
         held.set_dead();
         held.say(reason);
         held.failures = held.failures.saturating_add(1);
         held.hopeless = if hopeless { held.hopeless + 1 } else { 0 };
-        if held.hopeless >= HOPELESS_TRIES {
-            return self.give_up(&id.slot, reason, now);
+        let given_up = held.hopeless >= HOPELESS_TRIES;
+        let mut effects = self.note_failed_start(&id.slot, given_up);
+        if given_up && !self.stays_for_rollout(&id.slot, world) {
+            effects.extend(self.give_up(&id.slot, reason, now));
+            return effects;
         }
+        let Some(held) = self.current(id) else {
+            return effects;
+        };
         let first = if hopeless {
             HOPELESS_DELAY_MS
         } else {
@@ -136,7 +143,7 @@ impl Reconciler {
         self.changes.report = true;
         self.set_timer(&id.slot);
         let text = format!("{} did not start: {reason}", id.slot);
-        let mut effects = vec![self.event(&id.slot, true, text)];
+        effects.push(self.event(&id.slot, true, text));
         effects.extend(previous.map(remove));
         effects
     }
@@ -177,7 +184,7 @@ impl Reconciler {
                 then: Then::Recover,
                 ..
             } => self.on_died(id, exit, now),
-            Stage::Stopping { then, .. } => {
+            Stage::Stopping { then, .. } | Stage::Draining { then, .. } => {
                 held.set_dead();
                 held.claim.last_exit = exit.or(held.claim.last_exit.take());
                 let previous = held.residue.replace(id.clone());
@@ -229,6 +236,7 @@ impl Reconciler {
             | Stage::Waiting { .. }
             | Stage::Starting { .. }
             | Stage::Ended
+            | Stage::Draining { .. }
             | Stage::Stopping { .. } => None,
         };
         held.forgive(now.mono);
@@ -243,11 +251,16 @@ impl Reconciler {
         };
         held.claim.last_exit = exit;
         held.say(&how);
-        match sequel(&policy, clean, held.failures, random) {
+        let sequel = sequel(&policy, clean, held.failures, random);
+        let completed = sequel == Sequel::Complete;
+        match sequel {
             Sequel::Restart { delay_ms } => {
                 held.wait_for_restart(now.mono.saturating_add(delay_ms));
             }
-            Sequel::Complete => held.set_ended(Phase::Completed),
+            Sequel::Complete => {
+                held.set_ended(Phase::Completed);
+                held.claim.trial = Trial::Proven;
+            }
             Sequel::Fail => held.set_ended(Phase::Failed),
         }
         let previous = held.residue.replace(id.clone());
@@ -256,6 +269,9 @@ impl Reconciler {
         self.set_timer(&id.slot);
         let text = format!("{} {how}", id.slot);
         let mut effects = vec![self.event(&id.slot, !clean, text)];
+        if !completed {
+            effects.extend(self.fail_trial(&id.slot, "ended"));
+        }
         effects.extend(self.alarm(&id.slot, failures, ran, &policy, &how));
         effects.extend(previous.map(remove));
         effects

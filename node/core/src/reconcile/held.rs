@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use dunlin_state::desired::Service;
 use dunlin_state::model::{
-    Claim, MAX_HISTORY, Phase, PhaseChange, Protocol, Resources, ServiceSpec, SlotId,
+    Claim, MAX_HISTORY, Phase, PhaseChange, Protocol, Resources, ServiceSpec, SlotId, Trial,
 };
 
 use crate::health::{Monitor, Plan};
@@ -26,6 +26,14 @@ pub(super) struct Held {
     pub(super) failures: u32,
     /// Failed starts in a row that the runtime calls hopeless.
     pub(super) hopeless: u32,
+    /// Since when it is on trial with its revision.
+    pub(super) trial_since: Option<u64>,
+    /// The round of the rollout that its trial is part of.
+    pub(super) round: u32,
+    /// Whether it has taken the place of an earlier revision here.
+    pub(super) in_place: bool,
+    /// Since when its turn in a rollout has been there.
+    pub(super) turn_since: Option<u64>,
     /// Since when it has been ready without a break.
     pub(super) ready_since: Option<u64>,
     /// Why it was condemned by a health check.
@@ -47,6 +55,13 @@ pub(super) enum Stage {
     Starting { asked: u64 },
     /// It runs since this instant.
     Running { since: u64, health: Monitor },
+    /// It runs and is offered to nobody any more: connections end until this instant.
+    Draining {
+        since: u64,
+        health: Monitor,
+        then: Then,
+        until: u64,
+    },
     /// It ended for good.
     Ended,
     /// It was asked to stop at this instant.
@@ -67,12 +82,12 @@ pub(super) enum Then {
 impl Held {
     /// A slot that was just won.
     pub(super) fn new(slot: SlotId, epoch: u64, service: &Service, wall: u64, mono: u64) -> Self {
-        let spec = &service.spec;
+        let (revision, spec) = service.target(slot.slot);
         Self {
             claim: Claim {
                 slot,
                 epoch,
-                revision: service.revision.clone(),
+                revision: revision.to_owned(),
                 phase: Phase::Claimed,
                 ready: false,
                 leaving: false,
@@ -85,6 +100,7 @@ impl Held {
                 message: None,
                 workload: None,
                 started_at: None,
+                trial: Trial::Pending,
                 history: Vec::new(),
             },
             spec: Some(Arc::clone(spec)),
@@ -92,6 +108,10 @@ impl Held {
             attempt: 0,
             failures: 0,
             hopeless: 0,
+            trial_since: None,
+            round: 0,
+            in_place: false,
+            turn_since: None,
             ready_since: None,
             condemned: None,
             residue: None,
@@ -115,6 +135,10 @@ impl Held {
             attempt,
             failures: 0,
             hopeless: 0,
+            trial_since: None,
+            round: 0,
+            in_place: false,
+            turn_since: None,
             ready_since: None,
             condemned: None,
             residue: None,
@@ -141,9 +165,15 @@ impl Held {
             Stage::Recovering
             | Stage::Starting { .. }
             | Stage::Running { .. }
+            | Stage::Draining { .. }
             | Stage::Stopping { .. } => true,
             Stage::Parked | Stage::Waiting { .. } | Stage::Ended => false,
         }
+    }
+
+    /// Whether it runs and nobody has asked it to stop.
+    pub(super) fn is_up(&self) -> bool {
+        matches!(self.stage, Stage::Running { .. } | Stage::Draining { .. })
     }
 
     pub(super) fn say(&mut self, message: &str) {
@@ -152,10 +182,17 @@ impl Held {
 
     /// Takes over the specification as it is now; nothing of it runs.
     pub(super) fn adopt_spec(&mut self, service: &Service) {
-        self.spec = Some(Arc::clone(&service.spec));
-        self.claim.revision.clone_from(&service.revision);
-        self.claim.resources = service.spec.reservation;
-        self.claim.host_ports = service.spec.host_ports().collect();
+        let (revision, spec) = service.target(self.claim.slot.slot);
+        if self.claim.revision != revision {
+            self.in_place = true;
+            self.claim.trial = Trial::Pending;
+            self.trial_since = None;
+            self.round = service.rollout.round;
+        }
+        self.spec = Some(Arc::clone(spec));
+        revision.clone_into(&mut self.claim.revision);
+        self.claim.resources = spec.reservation;
+        self.claim.host_ports = spec.host_ports().collect();
         self.failures = 0;
         self.hopeless = 0;
     }

@@ -16,6 +16,7 @@ mod held;
 mod restart;
 #[cfg(test)]
 mod tests;
+mod trial;
 mod wish;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -24,7 +25,7 @@ use std::sync::Arc;
 use dunlin_state::Now;
 use dunlin_state::desired::Desired;
 use dunlin_state::model::{
-    Claim, Mode, NodeId, NodeReport, Phase, Resources, ServiceKey, Slot, SlotId,
+    Claim, Mode, NodeId, NodeReport, Phase, Resources, ServiceKey, Slot, SlotId, Trial,
 };
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
@@ -34,6 +35,7 @@ use crate::cluster::Cluster;
 use crate::io::{Event, RuntimeCommand, Workload};
 use crate::liveness::Standing;
 use crate::placement::{NodeView, Reason, Verdict, judge};
+use crate::rollout::Rollout;
 use crate::timers::Timers;
 use held::{Held, Stage};
 
@@ -209,7 +211,12 @@ impl Reconciler {
         self.changes.report = true;
         self.changes.durable = true;
         self.changes.held.insert(slot.service.clone());
-        let held = Held::new(slot.clone(), epoch, service, now.wall, now.mono);
+        let mut held = Held::new(slot.clone(), epoch, service, now.wall, now.mono);
+        held.round = service.rollout.round;
+        let rollout = Rollout::of(&slot.service, service, world.cluster);
+        if rollout.is_proven_revision(slot.slot, &held.claim.revision) {
+            held.claim.trial = Trial::Proven;
+        }
         self.claims.insert(slot.clone(), held);
         self.run_due(&slot, world, now)
     }
@@ -318,7 +325,10 @@ impl Reconciler {
                 let start = start_command(held, world);
                 effects.extend(start.map(Effect::Runtime));
             }
-            Stage::Running { .. } => return self.run_checks(slot, now),
+            Stage::Running { .. } => effects.extend(self.run_checks(slot, now)),
+            Stage::Draining { then, until, .. } if until <= now.mono => {
+                return self.stop(slot, then, now);
+            }
             Stage::Stopping { then, asked } if held.stop_again_at(asked) <= now.mono => {
                 effects.push(Effect::Runtime(stop_command(held)));
                 let asked = now.mono;
@@ -329,8 +339,10 @@ impl Reconciler {
             | Stage::Waiting { .. }
             | Stage::Starting { .. }
             | Stage::Ended
+            | Stage::Draining { .. }
             | Stage::Stopping { .. } => {}
         }
+        effects.extend(self.judge_trial(slot, now));
         self.set_timer(slot);
         effects
     }
@@ -376,13 +388,15 @@ impl Reconciler {
 impl Held {
     /// When this claim next does something by itself.
     fn due(&self) -> Option<u64> {
-        match self.stage {
+        let next = match self.stage {
             Stage::Waiting { at } => Some(at),
             Stage::Running { ref health, .. } => health.poll_timeout(),
             Stage::Stopping { asked, .. } => Some(self.stop_again_at(asked)),
             Stage::Starting { asked } => Some(asked.saturating_add(START_PATIENCE_MS)),
+            Stage::Draining { until, .. } => Some(until),
             Stage::Recovering | Stage::Parked | Stage::Ended => None,
-        }
+        };
+        next.into_iter().chain(self.trial_due()).min()
     }
 
     fn stop_again_at(&self, asked: u64) -> u64 {

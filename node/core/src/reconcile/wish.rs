@@ -1,11 +1,13 @@
 //! What should become of a claim, given what the cluster wants and who else holds the slot.
 
 use dunlin_state::desired::Service;
-use dunlin_state::model::{Availability, Claim, Mode, NodeId, Phase, Slot, beats};
+use dunlin_state::model::{Availability, Claim, Mode, NodeId, Phase, Slot, UpdateOrder, beats};
 
 use super::World;
 use super::held::{Held, Stage};
 use crate::liveness::Standing;
+
+use crate::rollout::Rollout;
 
 use crate::placement::{NodeView, Reason, Verdict, judge, matches_constraints};
 
@@ -43,7 +45,7 @@ pub(super) fn wish(held: &Held, world: &World<'_>, view: impl FnOnce() -> NodeVi
     if let Some(winner) = beaten_by(held, service, world) {
         return Wish::Stop(format!("{} holds the slot", winner.short()));
     }
-    let outdated = claim.revision != service.revision;
+    let outdated = !service.allows(claim.slot.slot, &claim.revision);
     if held.stage == Stage::Ended && !outdated {
         return Wish::Keep;
     }
@@ -64,10 +66,21 @@ pub(super) fn wish(held: &Held, world: &World<'_>, view: impl FnOnce() -> NodeVi
             Wish::Keep
         };
     }
-    if held.serves() && !claim.leaving && !is_my_turn(claim, service, world) {
+    let rollout = Rollout::of(&claim.slot.service, service, world.cluster);
+    if held.is_up() {
+        let turn = claim.leaving || rollout.may_change(claim.slot.slot);
+        if !turn || rollout.is_halted() {
+            return Wish::Keep;
+        }
+    } else if held.spec.is_some() && rollout.is_halted() {
+        // What cannot be trusted replaces nothing more, not even what is just starting again.
         return Wish::Keep;
     }
-    match judge(&service.spec, &claim.slot.service, &view()) {
+    let (_, spec) = service.target(claim.slot.slot);
+    match judge(spec, &claim.slot.service, &view()) {
+        Verdict::Fit { .. } if goes_elsewhere(held, service, world) => {
+            go("its successor is started first, on another node".to_owned())
+        }
         Verdict::Fit { .. } => Wish::Replace,
         Verdict::Refused(reasons) => match reasons.iter().find(|r| forbids_update(r)) {
             Some(reason) => go(format!("the new specification cannot run here: {reason}")),
@@ -75,6 +88,19 @@ pub(super) fn wish(held: &Held, world: &World<'_>, view: impl FnOnce() -> NodeVi
             None => Wish::Replace,
         },
     }
+}
+
+/// Whether the new replica is started before this one stops. That takes another node: one holds a
+/// slot only once. A node that is alone has to stop first.
+fn goes_elsewhere(held: &Held, service: &Service, world: &World<'_>) -> bool {
+    let moves = match held.claim.slot.slot {
+        Slot::Replica(_) => true,
+        Slot::Node(_) => false,
+    };
+    moves
+        && held.serves()
+        && service.update().order == UpdateOrder::StartFirst
+        && world.cluster.alive().len() > 1
 }
 
 fn unwanted(slot: Slot, service: &Service, me: NodeId) -> Option<&'static str> {
@@ -142,7 +168,8 @@ fn beaten_by(held: &Held, service: &Service, world: &World<'_>) -> Option<NodeId
 /// Whether the other replica may stop any moment for an update that this one has had already: to
 /// yield to it now could leave the slot empty.
 fn is_about_to_change(other: &Claim, mine: &Claim, service: &Service) -> bool {
-    other.revision != service.revision && mine.revision == service.revision
+    let slot = mine.slot.slot;
+    !service.allows(slot, &other.revision) && service.allows(slot, &mine.revision)
 }
 
 /// Whether the slot is filled for good by this claim.
@@ -158,41 +185,4 @@ fn is_settled(claim: &Claim) -> bool {
         | Phase::Failed
         | Phase::Stopping => false,
     }
-}
-
-/// Whether so few of the lower slots still have to change that this one may. Every holder counts
-/// the same registers, so the slots change in order without anybody directing them.
-fn is_my_turn(claim: &Claim, service: &Service, world: &World<'_>) -> bool {
-    let Some(watch) = world.cluster.watch(&claim.slot.service) else {
-        return false;
-    };
-    let is_updated = |slot: &Slot| {
-        world
-            .cluster
-            .claims_of(&claim.slot.service, *slot)
-            .any(|(node, other)| {
-                world.cluster.standing(node).holds_claims()
-                    && world.cluster.is_trusted(node)
-                    && other.revision == service.revision
-                    && is_settled(other)
-            })
-    };
-    let limit = service.spec.update.parallelism.max(1);
-    let limit = usize::try_from(limit).unwrap_or(usize::MAX);
-    let behind = match claim.slot.slot {
-        Slot::Replica(index) => (0..index)
-            .map(Slot::Replica)
-            .filter(|slot| !is_updated(slot))
-            .take(limit)
-            .count(),
-        // A dead node's place in a daemon service is not waited for.
-        Slot::Node(me) => watch
-            .slots()
-            .filter(|(slot, _)| matches!(slot, Slot::Node(node) if *node < me))
-            .filter(|(_, holder)| world.cluster.standing(*holder).holds_claims())
-            .filter(|(slot, _)| !is_updated(slot))
-            .take(limit)
-            .count(),
-    };
-    behind < limit
 }

@@ -7,6 +7,7 @@ mod deploy;
 mod idle;
 mod isolated;
 mod kill;
+mod load;
 mod moved;
 mod names;
 mod partition;
@@ -39,6 +40,8 @@ pub enum Scenario {
     Blackout,
     /// All hosts get other addresses, and one is new.
     Moved,
+    /// Steady load while a service is updated and a host drained.
+    Load,
     /// A write reaches everyone.
     Spread,
     /// Names follow changes, and come back after a host has lost its network.
@@ -55,6 +58,7 @@ impl Scenario {
     /// Those that check the rules, in the order of CI.
     pub const CI: [Self; 10] = [
         Self::Deploy,
+        Self::Load,
         Self::Kill,
         Self::Partition,
         Self::Isolated,
@@ -71,6 +75,7 @@ impl Scenario {
         match self {
             Self::Deploy => "deploy",
             Self::Kill => "kill",
+            Self::Load => "load",
             Self::Partition => "partition",
             Self::Isolated => "isolated",
             Self::Blackout => "blackout",
@@ -92,6 +97,7 @@ impl Scenario {
             | Self::Partition
             | Self::Isolated
             | Self::Blackout
+            | Self::Load
             | Self::Moved
             | Self::Spread
             | Self::Names
@@ -117,6 +123,7 @@ impl Scenario {
         match self {
             Self::Deploy => deploy::run(lab, times, figures).await,
             Self::Kill => kill::run(lab, times, figures).await,
+            Self::Load => load::run(lab, figures).await,
             Self::Partition => partition::run(lab, figures).await,
             Self::Isolated => isolated::run(lab, figures).await,
             Self::Blackout => blackout::run(lab, figures).await,
@@ -166,6 +173,7 @@ async fn deploy(
         service: key(name)?,
         spec,
         replicas: Some(replicas),
+        canary: None,
     };
     let request = DeployRequest {
         services: vec![service],

@@ -16,11 +16,13 @@ use super::world::{SECOND, World};
 
 mod placed;
 mod rest;
+mod rollouts;
 mod starts;
 mod times;
 
 pub(super) use placed::start_is_allowed;
 pub(super) use rest::at_rest;
+pub(super) use rollouts::rollouts;
 pub(super) use starts::{
     false_downs, forget_epoch, no_restart_storm, removal_is_harmless, start_is_needed,
 };
@@ -65,6 +67,10 @@ pub struct Watch {
     /// Whether a second replica of a service comes to a node only when all others have one: nothing
     /// dies, and every replica fits everywhere.
     pub(super) spreads: bool,
+    /// Services that were whole once, with their scale then.
+    whole: BTreeMap<dunlin_state::model::ServiceKey, u32>,
+    /// Whether updates are the only thing that happens.
+    pub(super) gentle: bool,
     /// Whether nothing dies either: no replica goes before another one answers.
     pub(super) no_gaps: bool,
 }
@@ -112,6 +118,33 @@ pub(super) fn capacity(world: &mut World, host: usize) {
         broken.push(format!("n{host} claims a slot twice"));
     }
     broken.into_iter().for_each(|b| world.violation(b));
+}
+
+/// A replica leaves the routes before it is stopped, and for the same reasons: the decision falls
+/// there.
+pub(super) fn withdrawals(world: &mut World, host: usize, before: Option<&Arc<NodeRegister>>) {
+    let Some(before) = before else { return };
+    let h = &world.hosts[host];
+    let Some(after) = h.engine.as_ref().and_then(|e| e.register(h.id)) else {
+        return;
+    };
+    let drains = |slot: &SlotId, epoch| {
+        let mut claims = after.report.claims.iter();
+        claims
+            .any(|c| c.slot == *slot && c.epoch == epoch && c.phase == Phase::Stopping && !c.ready)
+    };
+    let served = before.report.claims.iter();
+    let withdrawn: Vec<WorkloadId> = served
+        .filter(|c| c.ready && c.phase == Phase::Running && drains(&c.slot, c.epoch))
+        .map(|c| WorkloadId {
+            slot: c.slot.clone(),
+            epoch: c.epoch,
+            attempt: c.restarts,
+        })
+        .collect();
+    for id in withdrawn {
+        stop_is_justified(world, host, &id, Some(before));
+    }
 }
 
 /// I2: a running replica is stopped for a reason that the node can show.

@@ -10,7 +10,7 @@ use dunlin_state::model::{
 
 use super::times::answering;
 use crate::sim::node::Host;
-use crate::sim::workload::can_run;
+use crate::sim::workload::{Variety, can_run};
 use crate::sim::world::World;
 
 /// What is still wrong, in words.
@@ -82,7 +82,11 @@ fn nothing_lost(world: &World) -> Vec<String> {
         }
         for (service, writes) in &world.ops.images {
             let image = services.get(service).map(|s| s.spec.image.as_str());
-            if image.is_some_and(|image| !writes.may_be(image)) {
+            // A rollback brings back what was replaced.
+            let rolls_back = world.ops.variety == Variety::Rolling;
+            let may_be =
+                |image: &str| writes.may_be(image) || (rolls_back && writes.was_asked(image));
+            if image.is_some_and(|image| !may_be(image)) {
                 let newest = writes.newest();
                 wrong.push(format!(
                     "I7: n{} has {image:?} for {service}, and {newest:?} were accepted",

@@ -89,6 +89,7 @@ pub(in crate::sim) fn observe(world: &mut World) {
         world.outcome.replacement.extend(replaced);
     }
     overdue(world);
+    super::rollouts(world);
     if now % LOOK_AT_ROUTES < OBSERVE_EVERY {
         routes(world);
         dead_routes(world);

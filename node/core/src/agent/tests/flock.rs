@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use dunlin_gossip::membership::{MemberEvent, MemberId, Profile};
 use dunlin_state::Now;
-use dunlin_state::desired::{Desired, Service};
+use dunlin_state::desired::{Command, Desired, Service};
 use dunlin_state::model::{
     Claim, Facts, NodeId, NodeRegister, Phase, Resources, ServiceKey, ServiceSpec, Slot, Version,
 };
@@ -52,6 +52,8 @@ pub(crate) struct Flock {
     /// Nodes on which nothing can be started.
     pub(crate) broken_nodes: BTreeSet<NodeId>,
     pub(crate) calls: usize,
+    /// What agents proposed of their own accord.
+    pub(crate) proposed: Vec<Command>,
     /// Stops that left a slot without a replica.
     pub(crate) wrong_stops: Vec<String>,
     /// The least number of slots that were served at once, since it was last reset.
@@ -81,6 +83,7 @@ pub(crate) fn service(spec: ServiceSpec, replicas: u32) -> Service {
         spec: Arc::new(spec),
         replicas,
         running: true,
+        rollout: Default::default(),
     }
 }
 
@@ -99,6 +102,7 @@ impl Flock {
             broken: BTreeSet::new(),
             broken_nodes: BTreeSet::new(),
             calls: 0,
+            proposed: Vec::new(),
             wrong_stops: Vec::new(),
             lowest: usize::MAX,
         };
@@ -369,6 +373,7 @@ impl Flock {
                     }
                     self.lowest = self.lowest.min(self.served().len());
                 }
+                Output::Propose(command) => self.proposed.push(command),
                 Output::Persist(claims) => self.nodes.get_mut(&id).unwrap().saved = claims,
                 Output::Event(_) | Output::RoutesChanged | Output::Standing { .. } => {}
             }

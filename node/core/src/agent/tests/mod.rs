@@ -1,5 +1,5 @@
 mod chaos;
-mod flock;
+pub(crate) mod flock;
 mod healing;
 mod placing;
 mod updating;

@@ -87,7 +87,7 @@ fn capacity_is_never_exceeded_and_explained() {
     );
     // Smaller replicas fit.
     flock.deploy("big", reserving(1_000), 8);
-    assert!(flock.run_until(5_000, |f| f.is_exact("big")).is_some());
+    assert!(flock.run_until(40_000, |f| f.is_exact("big")).is_some());
 }
 
 #[test]
@@ -136,7 +136,7 @@ fn daemon_services_run_on_every_matching_node() {
         value: "a".to_owned(),
     }];
     flock.deploy("agent", spec, 1);
-    flock.run(2_000);
+    flock.run(20_000);
     let slots: Vec<Slot> = flock.served().into_iter().map(|(_, slot)| slot).collect();
     assert_eq!(slots, [Slot::Node(node_id(0)), Slot::Node(node_id(2))]);
     assert_eq!(flock.running().len(), 2);

@@ -17,13 +17,13 @@ fn a_new_specification_rolls_out_one_by_one() {
     let mut spec = process_spec();
     spec.environment.insert("V".to_owned(), "2".to_owned());
     flock.deploy("web", spec.clone(), 9);
-    assert!(flock.run_until(10_000, |f| f.is_exact("web")).is_some());
+    assert!(flock.run_until(40_000, |f| f.is_exact("web")).is_some());
     assert_eq!(flock.lowest, 8);
     flock.lowest = usize::MAX;
     spec.environment.insert("V".to_owned(), "3".to_owned());
     spec.update.parallelism = 3;
     flock.deploy("web", spec, 9);
-    assert!(flock.run_until(10_000, |f| f.is_exact("web")).is_some());
+    assert!(flock.run_until(40_000, |f| f.is_exact("web")).is_some());
     assert!((6..9).contains(&flock.lowest), "{}", flock.lowest);
 }
 
@@ -39,7 +39,7 @@ fn a_broken_specification_stops_at_the_first_slot_and_a_good_one_supersedes_it()
     assert_eq!(flock.served().len(), 8);
     spec.image = "sense".to_owned();
     flock.deploy("web", spec, 9);
-    assert!(flock.run_until(10_000, |f| f.is_exact("web")).is_some());
+    assert!(flock.run_until(40_000, |f| f.is_exact("web")).is_some());
     assert!(flock.lowest >= 7, "{}", flock.lowest);
 }
 
@@ -86,7 +86,7 @@ fn constraints_that_match_no_more_move_replicas_without_a_gap() {
         value: "n1".to_owned(),
     }];
     flock.deploy("web", spec, 6);
-    assert!(flock.run_until(10_000, |f| f.is_exact("web")).is_some());
+    assert!(flock.run_until(40_000, |f| f.is_exact("web")).is_some());
     assert!(flock.claims().all(|(node, _)| node != node_id(1)));
     // In-place updates have a gap of one; moves have none.
     assert_eq!(flock.lowest, 5);

@@ -57,6 +57,7 @@ fn desired(cpu_millis: u64, replicas: u32) -> Desired {
         revision: "r1".to_owned(),
         replicas,
         running: true,
+        rollout: Default::default(),
     };
     Desired {
         services: BTreeMap::from([(web(), service)]),
