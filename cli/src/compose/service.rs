@@ -169,7 +169,7 @@ impl<'n> Reader<'n> {
                 "disk" => {
                     self.spec.reservation.disk = report.parsed(&field, bytes).unwrap_or_default();
                 }
-                "drain" => self.spec.drain_ms = report.parsed(&field, grace_ms),
+                "stop_delay" => self.spec.drain_ms = report.parsed(&field, grace_ms),
                 "readiness" => {
                     self.spec.readiness = own_health(report, &field, &READINESS);
                 }

@@ -260,7 +260,7 @@ pub const SERVICE_DUNLIN: Section = Section {
             "a check that decides about restarts alone; goes before `healthcheck`",
         ),
         yes(
-            "drain",
+            "stop_delay",
             "how long connections may end between leaving the routes and the stop signal; 1.5 s when absent",
         ),
         yes("runtime", "`process`, `docker` or `auto` (the default)"),

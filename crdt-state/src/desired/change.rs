@@ -79,7 +79,7 @@ impl DesiredChange {
                 image_only,
             });
         }
-        if old.rollout != new.rollout {
+        if old.rollout != new.rollout && old.revision == new.revision {
             changes.push(Self::RolloutChanged(key.clone()));
         }
         if old.replicas != new.replicas {

@@ -431,7 +431,7 @@ fn updates_and_rollbacks_have_policies() {
     let spec = service(
         "deploy:\n  update_config: {parallelism: 0, delay: 2s, order: start-first, monitor: 3s, \
          max_failure_ratio: 0.25, failure_action: rollback}\n  rollback_config: {parallelism: 2}\n\
-         x-dunlin: {drain: 4s}",
+         x-dunlin: {stop_delay: 4s}",
     )
     .spec;
     assert!(spec.update.parallelism >= 1_000, "0 means all");
