@@ -210,7 +210,7 @@ fn roll(spec: &mut ServiceSpec, number: usize, version: u32) {
     spec.drain_ms = Some(500);
     spec.update = UpdatePolicy {
         parallelism: 1 + number as u32 % 2,
-        order: if number % 3 == 0 {
+        order: if number.is_multiple_of(3) {
             UpdateOrder::StartFirst
         } else {
             UpdateOrder::StopFirst
