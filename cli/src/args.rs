@@ -3,9 +3,9 @@
 use clap::{Args, Parser, Subcommand};
 
 use crate::commands::{
-    completions, context, cordon, deploy, diff, dns, doctor, drain, events, explain, history,
-    inspect, label, leave, logs, ls, nodes, ps, rm, rollout, run, scale, start, stop, ticket, up,
-    version,
+    audit, completions, context, cordon, deploy, diff, dns, doctor, drain, events, explain,
+    history, inspect, label, leave, logs, ls, nodes, ps, remove, rm, rollout, root, run, scale,
+    start, stop, ticket, up, version,
 };
 use crate::demo::DemoArgs;
 use crate::whoami::WhoamiArgs;
@@ -145,6 +145,12 @@ pub enum Command {
     Uncordon(cordon::UncordonArgs),
     /// Change the labels that the cluster gives a node
     Label(label::LabelArgs),
+    /// Remove a node from the cluster for good: its key is refused from then on
+    Remove(remove::RemoveArgs),
+    /// Show who changed what, with which key
+    Audit(audit::AuditArgs),
+    /// Move the cluster's root key to a safe place and back
+    Root(root::RootArgs),
     /// Take this node out of its cluster for good and end its daemon
     Leave(leave::LeaveArgs),
     /// Ask a node's DNS server, or have this host ask it

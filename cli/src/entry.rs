@@ -56,6 +56,7 @@ pub fn main() -> ExitCode {
 
 fn run(cli: Cli, output: &mut Output) -> Result<Exit, Failure> {
     match cli.command {
+        Command::Root(args) => commands::root::run(&args),
         Command::Up(args) => commands::up::run(*args, &cli.global),
         Command::Demo(args) => demo::run(&args, cli.global.json, output),
         Command::Context(args) => commands::context::run(args, &cli.global, output),

@@ -5,11 +5,12 @@
 
 use std::error::Error;
 use std::net::{SocketAddr, UdpSocket};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
-use dunlin_gossip::net::{ClusterSecret, Control, ControlEvent, Net, NetConfig, NodeSeed};
+use dunlin_gossip::net::{Control, ControlEvent, Net, NetConfig, NodeSeed};
 use dunlin_state::model::NodeId;
+use dunlin_trust::{ClusterId, Founding, Gatekeeper, SecretKey, Standing};
 use tokio::sync::mpsc;
 
 const ROUNDS: usize = 2_000;
@@ -172,11 +173,8 @@ fn start(n: u16) -> Result<(Net, SocketAddr), Box<dyn Error>> {
         let address = membership.local_addr()?;
         let config = NetConfig {
             seed: NodeSeed(seed),
-            cluster: ClusterSecret {
-                id: [1; 16],
-                key: [2; 32],
-                previous_key: None,
-            },
+            boot: 1,
+            gatekeeper: member(seed),
             membership,
             mdns: false,
         };
@@ -185,6 +183,21 @@ fn start(n: u16) -> Result<(Net, SocketAddr), Box<dyn Error>> {
             return Ok((net, address));
         }
     }
+}
+
+/// A member of the one cluster that this benchmark founds again for each of its nodes.
+fn member(seed: [u8; 32]) -> Gatekeeper {
+    let key = SecretKey::from_seed(seed);
+    let since = SystemTime::now().duration_since(UNIX_EPOCH);
+    let now = since.unwrap_or_default().as_secs();
+    let founding = Founding::new([1; 32], [2; 32], key.public(), now);
+    let root = founding.root.public();
+    let standing = Standing::Member {
+        root,
+        chain: founding.node,
+        keyring: founding.keyring,
+    };
+    Gatekeeper::new(key, ClusterId::of(&root), standing)
 }
 
 fn report(what: &str, mut times: Vec<Duration>) {

@@ -14,12 +14,11 @@ pub mod runtime;
 mod seal;
 mod store;
 pub mod supervisor;
-mod ticket;
 mod vips;
 
-pub use cluster::ClusterError;
+pub use cluster::{ClusterError, ROOT_FILE, cluster_of, read_root, write_root};
 pub use config::{DnsChoice, UpConfig};
 pub use daemon::{UpError, run};
 pub use dunlin_gossip::membership::Profile;
-pub use ticket::{BadTicket, Ticket};
+pub use identity::IdentityError;
 pub use vips::VipError;

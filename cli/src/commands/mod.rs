@@ -1,5 +1,6 @@
 //! The commands, one file each.
 
+pub mod audit;
 pub mod completions;
 pub mod context;
 pub mod cordon;
@@ -18,8 +19,10 @@ pub mod logs;
 pub mod ls;
 pub mod nodes;
 pub mod ps;
+pub mod remove;
 pub mod rm;
 pub mod rollout;
+pub mod root;
 pub mod run;
 pub mod scale;
 mod show;
@@ -62,11 +65,14 @@ pub async fn dispatch(command: Command, context: &mut Context) -> Result<Exit, F
         Command::Cordon(args) => cordon::cordon(&args, context).await,
         Command::Uncordon(args) => cordon::uncordon(&args, context).await,
         Command::Label(args) => label::run(&args, context).await,
+        Command::Remove(args) => remove::run(&args, context).await,
+        Command::Audit(args) => audit::run(&args, context).await,
         Command::Leave(args) => leave::run(&args, context).await,
         Command::Dns(args) => dns::run(&args, context).await,
         Command::Doctor(args) => doctor::run(&args, context).await,
         Command::Version(args) => version::run(&args, context).await,
         Command::Up(_)
+        | Command::Root(_)
         | Command::Demo(_)
         | Command::Whoami(_)
         | Command::Context(_)

@@ -28,6 +28,10 @@ pub async fn run(args: &NodesArgs, context: &mut Context) -> Result<Exit, Failur
     } else {
         let table = table(&nodes);
         context.out.table(&table)?;
+        if context.client.node().await.is_ok_and(|node| node.removed) {
+            let note = "This node was removed from its cluster by an admin: what is shown is what it last knew.";
+            context.out.note(note)?;
+        }
     }
     Ok(Exit::Ok)
 }

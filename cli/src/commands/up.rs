@@ -171,6 +171,7 @@ fn failure(error: UpError) -> Failure {
     match error {
         UpError::Ticket(_)
         | UpError::TicketFile { .. }
+        | UpError::NoTicketFile(_)
         | UpError::Name(_)
         | UpError::Suffix(_)
         | UpError::Vips(_) => Failure::usage(message),

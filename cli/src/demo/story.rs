@@ -89,10 +89,14 @@ impl<'a, 'o> Story<'a, 'o> {
             })
             .await?;
         self.flock.set_cluster(&status.cluster);
-        let ticket = client
-            .ticket(&TicketRequest::default())
-            .await
-            .map_err(asked("asking for a ticket"))?;
+        // Any of the flock is asked to change things.
+        let request = TicketRequest {
+            role: Some("operator".to_owned()),
+            uses: Some(0),
+            ..TicketRequest::default()
+        };
+        let ticket = client.ticket(&request).await;
+        let ticket = ticket.map_err(asked("asking for a ticket"))?;
         self.flock.save_ticket(&ticket.ticket)?;
         for member in (2..=nodes).map(Member) {
             self.flock.start(member, true)?;

@@ -193,11 +193,14 @@ impl Daemon {
     }
 
     pub(crate) fn ticket(&self) -> String {
-        let said = self.ask(&["ticket"]).expect(0, &["dunlin1-"]);
+        // Any of them is asked to change things.
+        let said = self
+            .ask(&["ticket", "--role", "operator"])
+            .expect(0, &["dunlin2-"]);
         let ticket = said
             .text
             .split_whitespace()
-            .find(|w| w.starts_with("dunlin1-"));
+            .find(|w| w.starts_with("dunlin2-"));
         ticket.expect("a ticket").to_owned()
     }
 

@@ -174,8 +174,8 @@ fn tickets_and_servers_that_do_not_fit_are_refused_with_the_reason() {
     let altered = invitation.replacen("dunlin2-", "dunlin2-a", 1);
     other.adds("prod", &host, &altered).expect(2, &["damaged"]);
     other
-        .adds("prod", &host, &ours.ticket())
-        .expect(2, &["ticket"]);
+        .adds("prod", &host, &ticket(&ours, "node"))
+        .expect(7, &["the ticket is for a host"]);
     // The certificate is good for its own cluster only.
     let lost = person.says(&["--context", "prod", "-H", &elsewhere, "nodes"]);
     lost.expect(7, &["is not trusted", "belongs to the cluster"]);
@@ -214,8 +214,6 @@ fn a_context_and_a_socket_contradict_each_other() {
 #[test]
 fn a_daemon_says_when_it_cannot_serve_other_hosts() {
     let node = Daemon::start("n1", &[]);
-    let said = node.ask(&["ticket", "--role", "viewer"]);
-    said.expect(6, &["--api-listen"]);
     node.ask(&["ticket", "--role", "king"])
         .expect(6, &["'king' is no role"]);
     let home = tempfile::tempdir().expect("a directory");

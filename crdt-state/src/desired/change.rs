@@ -55,6 +55,8 @@ pub enum DesiredChange {
         /// All of them now.
         labels: BTreeMap<String, String>,
     },
+    /// Who belongs to the cluster has changed.
+    TrustChanged,
 }
 
 impl DesiredChange {

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use super::trust::TrustCommand;
 use crate::model::{Availability, NodeId, ServiceKey, ServiceSpec};
 
 /// One intended change of desired state. Several commands given together become one change of the
@@ -69,6 +70,8 @@ pub enum Command {
         /// All of them.
         labels: BTreeMap<String, String>,
     },
+    /// Change who belongs to the cluster.
+    Trust(TrustCommand),
 }
 
 /// How to steer a rollout.

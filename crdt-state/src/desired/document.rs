@@ -34,16 +34,16 @@ use serde::{Deserialize, Serialize};
 use super::command::Command;
 use super::draft::{Writes, draft};
 use super::engine::{Engine, EngineFault};
-use super::keys::{Aspect, Key};
+use super::keys::{Key, TrustKey};
 use super::pending::{Pending, Quarantine};
 use super::refused::LoadError;
 use super::register::{Actor, Register, Stamp};
 use super::rejection::Rejection;
+use super::rules::Rules;
 use super::snapshot::Desired;
 use super::table::Table;
 use super::validate::MAX_REGISTER_BYTES;
 use crate::Now;
-use crate::model::ServiceKey;
 
 /// Bytes of one change: a gossip message carries at least one.
 pub const MAX_CHANGE_BYTES: usize = 1024 * 1024;
@@ -111,6 +111,8 @@ pub struct Document {
     pub(super) table: Table,
     pub(super) pending: Pending,
     pub(super) quarantine: Quarantine,
+    /// Whom it believes; everybody when there are none.
+    pub(super) rules: Option<Rules>,
 }
 
 impl fmt::Debug for Document {
@@ -124,7 +126,8 @@ impl fmt::Debug for Document {
 }
 
 impl Document {
-    /// The empty document that every new cluster starts from: the same on all nodes.
+    /// The empty document that every new cluster starts from: the same on all nodes. It believes
+    /// everybody and signs nothing until it is given rules ([`Self::set_rules`]).
     ///
     /// # Panics
     /// When automerge cannot write an empty document, which no input influences.
@@ -142,7 +145,13 @@ impl Document {
             actor,
             pending: Pending::default(),
             quarantine: Quarantine::default(),
+            rules: None,
         }
+    }
+
+    /// Sets whom to believe from now on, and in whose name to write.
+    pub fn set_rules(&mut self, rules: Rules) {
+        self.rules = Some(rules);
     }
 
     /// Loads a saved document and the changes written after it. `actor` must be one that has never
@@ -151,14 +160,14 @@ impl Document {
     /// # Errors
     /// When any byte is damaged; see [`Self::load_prefix`] for keeping what is whole.
     pub fn load(saved: &[u8], changes: &[Bytes], actor: Actor) -> Result<Self, LoadError> {
-        let recovered = Self::load_prefix(saved, changes, actor)?;
+        let recovered = Self::load_prefix(saved, changes, actor, None)?;
         match recovered.dropped {
             None => Ok(recovered.document),
             Some(error) => Err(error),
         }
     }
 
-    /// Loads as [`Self::load`] does, but stops at the first change that is damaged and reports it.
+    /// Loads as [`Self::load`] does, believing whom the rules say, but stops at the first change that is damaged and reports it.
     /// What was dropped comes back from peers; nothing else may be written to this disk before the
     /// whole document has been saved anew.
     ///
@@ -168,12 +177,18 @@ impl Document {
         saved: &[u8],
         changes: &[Bytes],
         actor: Actor,
+        rules: Option<Rules>,
     ) -> Result<Recovered, LoadError> {
-        let engine = Engine::load(saved, actor).map_err(|fault| LoadError::SavedCorrupt {
+        let corrupt = |reason| LoadError::SavedCorrupt {
             bytes: saved.len(),
-            reason: fault.to_string(),
-        })?;
+            reason,
+        };
+        let engine = Engine::load(saved, actor).map_err(|fault| corrupt(fault.to_string()))?;
         let mut document = Self::over(engine, actor);
+        document.rules = rules;
+        if let Some(rules) = &mut document.rules {
+            rules.check_all(&document.engine, None).map_err(corrupt)?;
+        }
         let dropped = document.replay(changes);
         Ok(Recovered { document, dropped })
     }
@@ -244,25 +259,29 @@ impl Document {
             .engine
             .write(&bytes, now.wall)
             .map_err(|fault: EngineFault| Rejection::Internal(fault.to_string()))?;
-        self.table.refresh(&self.engine, bytes.into_keys());
+        let _seen = self.table.refresh(&self.engine, bytes.into_keys());
         Ok(Some(change))
     }
 
-    /// Stamps the values and adds the history: each aspect's new register is also kept as a
-    /// revision, and revisions beyond the newest [`MAX_REVISIONS`] are deleted.
+    /// Stamps and signs the values and adds the history: each aspect's new register is also kept
+    /// as a revision. Revisions beyond the newest [`MAX_REVISIONS`] go with the next compaction.
     fn registers(
         &self,
         writes: Writes,
         author: &str,
         now: Now,
-    ) -> Result<BTreeMap<String, Option<Bytes>>, Rejection> {
+    ) -> Result<BTreeMap<String, Bytes>, Rejection> {
         let stamp = Stamp {
             counter: self.table.next_counter(),
             actor: self.actor,
         };
         let author = cut(author, MAX_AUTHOR_BYTES);
         let mut bytes = BTreeMap::new();
-        for (key, value) in writes {
+        for (key, mut value) in writes {
+            if let Key::Trust(TrustKey::Revoked(_)) = key {
+                // What the removed one has written up to here stays.
+                value["counter"] = self.table.max_counter().into();
+            }
             let register = Register {
                 stamp,
                 author: author.to_owned(),
@@ -270,7 +289,16 @@ impl Document {
                 base: self.base(&key),
                 value,
             };
-            let encoded = register.encode();
+            let encoded = match &self.rules {
+                Some(rules) => match rules.seal(&key, &register) {
+                    Ok(sealed) => sealed,
+                    // Virtual addresses are written down on the way, also those of services in
+                    // namespaces that the author has no business in: somebody else will do it.
+                    Err(Rejection::NotAllowed { .. }) if matches!(key, Key::Vip(_)) => continue,
+                    Err(refused) => return Err(refused),
+                },
+                None => register.encode(),
+            };
             if encoded.len() > MAX_REGISTER_BYTES {
                 return Err(Rejection::ValueTooLarge {
                     what: key.to_string(),
@@ -278,23 +306,14 @@ impl Document {
                     max: MAX_REGISTER_BYTES,
                 });
             }
-            // What is said of a rollout holds a whole specification already, and is no version of
-            // anything.
-            if let Key::Service(service, aspect) = &key
-                && *aspect != Aspect::Rollout
-            {
-                let revision = Key::Revision(service.clone(), *aspect, stamp);
-                bytes.insert(revision.to_string(), Some(encoded.clone()));
-                for old in self.superfluous(service, *aspect) {
-                    let old = Key::Revision(service.clone(), *aspect, old);
-                    bytes.insert(old.to_string(), None);
-                }
+            if let Some(revision) = key.revision(stamp) {
+                bytes.insert(revision.to_string(), encoded.clone());
             }
-            bytes.insert(key.to_string(), Some(encoded));
+            bytes.insert(key.to_string(), encoded);
         }
         let total: usize = bytes
             .iter()
-            .map(|(key, value)| OPERATION_BYTES + key.len() + value.as_ref().map_or(0, Bytes::len))
+            .map(|(key, value)| OPERATION_BYTES + key.len() + value.len())
             .sum();
         if total > MAX_PROPOSAL_BYTES {
             return Err(Rejection::ChangeTooLarge {
@@ -308,19 +327,17 @@ impl Document {
     fn base(&self, key: &Key) -> Option<Stamp> {
         match key {
             Key::Service(service, aspect) => self.table.service(service)?.stamp(*aspect),
-            Key::Node(..) | Key::Revision(..) | Key::Vip(..) => None,
+            Key::Node(..)
+            | Key::Revision(..)
+            | Key::NodeRevision(..)
+            | Key::Trust(_)
+            | Key::Vip(_) => None,
         }
-    }
-
-    /// The revisions that make room for one more.
-    fn superfluous(&self, service: &ServiceKey, aspect: Aspect) -> Vec<Stamp> {
-        let kept = self.table.revisions(service, aspect).rev();
-        kept.skip(MAX_REVISIONS - 1).collect()
     }
 }
 
 /// Cuts a text to so many bytes, at a character.
-fn cut(text: &str, max: usize) -> &str {
+pub(super) fn cut(text: &str, max: usize) -> &str {
     let mut end = text.len().min(max);
     while !text.is_char_boundary(end) {
         end -= 1;

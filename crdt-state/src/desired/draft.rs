@@ -7,12 +7,16 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::command::{Command, RolloutChange};
-use super::keys::{Aspect, Key, NodeAspect};
+use super::document::cut;
+use super::keys::{Aspect, Key, NodeAspect, TrustKey};
 use super::rejection::{Rejection, similar};
 use super::snapshot::{Desired, Previous, Rollout, Service};
+use super::trust::{MAX_BOXES, TrustCommand};
 use super::validate::{MAX_REGISTER_BYTES, MAX_REPLICAS, check_labels, check_spec};
 use super::value::{SpecValue, StoredRollout, Value as _};
 use super::vips::{MAX_SETTLED, free};
+use dunlin_trust::{KeyringOrder, PublicKey, Role};
+
 use crate::model::{Availability, Mode, NodeId, ServiceKey, ServiceSpec, VipIndex};
 
 /// Services in a cluster: ten times the design size of 1,000 nodes with one service each.
@@ -24,6 +28,8 @@ pub const MAX_COMMANDS: usize = 1_000;
 /// Bytes of a specification that is kept beside its successor: the rest of a register is for what
 /// else is said of the rollout.
 const MAX_PREVIOUS_BYTES: usize = MAX_REGISTER_BYTES - 4 * 1024;
+/// Bytes of the reason for a removal.
+const MAX_REASON_BYTES: usize = 300;
 
 /// The registers that a proposal writes; a null value is a tombstone.
 pub(super) type Writes = BTreeMap<Key, serde_json::Value>;
@@ -86,6 +92,7 @@ impl Draft {
                 Ok(())
             }
             Command::SetLabels { node, labels } => self.set_labels(*node, labels),
+            Command::Trust(command) => self.trust(command),
         }
     }
 
@@ -358,6 +365,79 @@ impl Draft {
         Ok(())
     }
 
+    fn trust(&mut self, command: &TrustCommand) -> Result<(), Rejection> {
+        let records = &self.desired.trust;
+        let (key, value) = match command {
+            TrustCommand::Invite {
+                invite,
+                role,
+                not_after,
+                uses,
+            } => {
+                let role: Role = role.parse().map_err(|_bad| bad_trust(role))?;
+                let key = TrustKey::Invite(role.to_string(), parse_key(invite)?);
+                (
+                    key,
+                    serde_json::json!({"not_after": not_after, "uses": uses}),
+                )
+            }
+            TrustCommand::Use { invite, node, role } => {
+                let (invite, node) = (parse_key(invite)?, parse_key(node)?);
+                if records.uses.get(&invite).is_some_and(|u| u.contains(&node)) {
+                    return Ok(());
+                }
+                (
+                    TrustKey::Use(invite, node),
+                    serde_json::json!({"role": role}),
+                )
+            }
+            TrustCommand::Revoke { key, reason } => {
+                let key = parse_key(key)?;
+                if records.revoked.contains_key(&key) {
+                    return Ok(());
+                }
+                // The counter is filled in where it is known.
+                let value =
+                    serde_json::json!({"counter": 0, "reason": cut(reason, MAX_REASON_BYTES)});
+                (TrustKey::Revoked(key), value)
+            }
+            TrustCommand::Keyring {
+                epoch,
+                admission,
+                boxes,
+                without,
+            } => {
+                let order = KeyringOrder {
+                    epoch: *epoch,
+                    admission: parse_key(admission)?,
+                };
+                return self.keyring(order, boxes, without);
+            }
+        };
+        self.writes.insert(Key::Trust(key), value);
+        Ok(())
+    }
+
+    fn keyring(
+        &mut self,
+        order: KeyringOrder,
+        boxes: &BTreeMap<String, String>,
+        without: &BTreeSet<String>,
+    ) -> Result<(), Rejection> {
+        let all: Vec<_> = boxes.iter().collect();
+        for (part, boxes) in all.chunks(MAX_BOXES).enumerate() {
+            let part = u16::try_from(part).map_err(|_many| bad_trust("keyring"))?;
+            let boxes: BTreeMap<_, _> = boxes.iter().copied().collect();
+            let mut value = serde_json::json!({ "boxes": boxes });
+            if part == 0 {
+                value["without"] = serde_json::json!(without);
+            }
+            let key = Key::Trust(TrustKey::Keyring(order, part));
+            self.writes.insert(key, value);
+        }
+        Ok(())
+    }
+
     fn existing(&mut self, key: &ServiceKey) -> Result<&mut Service, Rejection> {
         let Desired { services, .. } = &mut self.desired;
         // Looked up before it is borrowed for writing, which would bar the search for names.
@@ -390,6 +470,14 @@ impl Draft {
 pub fn revision_of(spec: &ServiceSpec) -> String {
     let value = SpecValue::read(spec_json(spec));
     value.map_or_else(|_| String::new(), |v| v.service(None, 1, true).revision)
+}
+
+fn bad_trust(text: &str) -> Rejection {
+    Rejection::BadTrust(text.chars().take(100).collect())
+}
+
+fn parse_key(text: &str) -> Result<PublicKey, Rejection> {
+    text.parse().map_err(|_malformed| bad_trust(text))
 }
 
 fn check_replicas(service: &ServiceKey, replicas: u32) -> Result<(), Rejection> {

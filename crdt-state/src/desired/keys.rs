@@ -6,9 +6,14 @@
 //! | `rev/<namespace>/<name>/<aspect>/<counter>-<actor>` | an older or newer version of it, never changed |
 //! | `vip/<namespace>/<name>` | the number of its virtual address |
 //! | `node/<id>/<aspect>` | the newest register of what people said about a node |
+//! | `noderev/<id>/<aspect>/<counter>-<actor>` | a version of it, never changed |
+//! | `trust/revoked/<key>` | an admin's order: this key was removed |
+//! | `trust/invite/<role>/<invite>` | a ticket for that role |
+//! | `trust/use/<invite>/<key>` | who was let in by it |
+//! | `trust/keyring/<epoch>-<admission key>/<part>` | what members share, sealed to each |
 //! | `meta/format` | written by genesis and by compaction, so that no document is empty |
 //!
-//! Every other key (`job/…`, `config/…`, `secret/…`, `trust/…`, or something that a newer version
+//! Every other key (`job/…`, `config/…`, `secret/…`, or something that a newer version
 //! invents) is kept and carried along untouched.
 
 use std::fmt;
@@ -17,6 +22,7 @@ use serde::{Deserialize, Serialize};
 
 use super::register::{Actor, Stamp};
 use crate::model::{NodeId, ServiceKey};
+use dunlin_trust::{KeyringOrder, PublicKey, Role};
 
 /// The longest key in bytes. The longest of our own, a revision, has fewer than 200.
 pub(super) const MAX_KEY_BYTES: usize = 512;
@@ -81,6 +87,19 @@ pub(super) enum NodeAspect {
     Labels,
 }
 
+/// A key about who belongs.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum TrustKey {
+    /// A key was removed.
+    Revoked(PublicKey),
+    /// A ticket, with the role it stands for.
+    Invite(String, PublicKey),
+    /// Who was let in by a ticket.
+    Use(PublicKey, PublicKey),
+    /// A part of a keyring.
+    Keyring(KeyringOrder, u16),
+}
+
 /// A key that this version understands.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Key {
@@ -92,6 +111,10 @@ pub(super) enum Key {
     Vip(ServiceKey),
     /// What people said about a node.
     Node(NodeId, NodeAspect),
+    /// One version of that.
+    NodeRevision(NodeId, NodeAspect, Stamp),
+    /// Who belongs.
+    Trust(TrustKey),
 }
 
 impl Key {
@@ -111,16 +134,105 @@ impl Key {
             "vip" => Self::Vip(ServiceKey::new(parts.next()?, parts.next()?).ok()?),
             "node" => {
                 let node = parts.next()?.parse().ok()?;
-                match parts.next()? {
-                    "availability" => Self::Node(node, NodeAspect::Availability),
-                    "labels" => Self::Node(node, NodeAspect::Labels),
-                    _ => return None,
-                }
+                Self::Node(node, NodeAspect::parse(parts.next()?)?)
             }
+            "noderev" => {
+                let node = parts.next()?.parse().ok()?;
+                let aspect = NodeAspect::parse(parts.next()?)?;
+                Self::NodeRevision(node, aspect, parse_stamp(parts.next()?)?)
+            }
+            "trust" => Self::Trust(TrustKey::parse(&mut parts)?),
             _ => return None,
         };
         // Only the canonical spelling counts, so that one aspect has one key.
         (parts.next().is_none() && key.to_string() == text).then_some(key)
+    }
+
+    /// The key under which the newest version stands: what a signature is about.
+    pub(super) fn current(&self) -> Self {
+        match self {
+            Self::Revision(service, aspect, _) => Self::Service(service.clone(), *aspect),
+            Self::NodeRevision(node, aspect, _) => Self::Node(*node, *aspect),
+            Self::Service(..) | Self::Node(..) | Self::Vip(_) | Self::Trust(_) => self.clone(),
+        }
+    }
+
+    /// The key under which one version is kept; `None` for what has no versions.
+    pub(super) fn revision(&self, stamp: Stamp) -> Option<Self> {
+        match self {
+            // What is said of a rollout holds a whole specification already, and is no version of
+            // anything.
+            Self::Service(_, Aspect::Rollout) | Self::Revision(_, Aspect::Rollout, _) => None,
+            Self::Service(service, aspect) | Self::Revision(service, aspect, _) => {
+                Some(Self::Revision(service.clone(), *aspect, stamp))
+            }
+            Self::Node(node, aspect) | Self::NodeRevision(node, aspect, _) => {
+                Some(Self::NodeRevision(*node, *aspect, stamp))
+            }
+            Self::Vip(_) | Self::Trust(_) => None,
+        }
+    }
+
+    /// The version that it names, if it names one.
+    pub(super) fn stamp(&self) -> Option<Stamp> {
+        match self {
+            Self::Revision(_, _, stamp) | Self::NodeRevision(_, _, stamp) => Some(*stamp),
+            Self::Service(..) | Self::Node(..) | Self::Vip(_) | Self::Trust(_) => None,
+        }
+    }
+}
+
+impl NodeAspect {
+    fn parse(text: &str) -> Option<Self> {
+        match text {
+            "availability" => Some(Self::Availability),
+            "labels" => Some(Self::Labels),
+            _ => None,
+        }
+    }
+
+    const fn as_str(self) -> &'static str {
+        match self {
+            Self::Availability => "availability",
+            Self::Labels => "labels",
+        }
+    }
+}
+
+impl TrustKey {
+    fn parse<'a>(parts: &mut impl Iterator<Item = &'a str>) -> Option<Self> {
+        let (kind, first) = (parts.next()?, parts.next()?);
+        Some(match kind {
+            "revoked" => Self::Revoked(first.parse().ok()?),
+            "invite" => {
+                let role: Role = first.parse().ok()?;
+                Self::Invite(role.to_string(), parts.next()?.parse().ok()?)
+            }
+            "use" => Self::Use(first.parse().ok()?, parts.next()?.parse().ok()?),
+            "keyring" => {
+                let (epoch, admission) = first.split_once('-')?;
+                let order = KeyringOrder {
+                    epoch: u64::from_str_radix(epoch, 16).ok()?,
+                    admission: admission.parse().ok()?,
+                };
+                Self::Keyring(order, parts.next()?.parse().ok()?)
+            }
+            _ => return None,
+        })
+    }
+}
+
+impl fmt::Display for TrustKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Revoked(key) => f.write_str(&dunlin_trust::rights::revocation_key(key)),
+            Self::Invite(role, invite) => write!(f, "trust/invite/{role}/{invite}"),
+            Self::Use(invite, node) => write!(f, "trust/use/{invite}/{node}"),
+            Self::Keyring(order, part) => {
+                let KeyringOrder { epoch, admission } = order;
+                write!(f, "trust/keyring/{epoch:016x}-{admission}/{part}")
+            }
+        }
     }
 }
 
@@ -141,8 +253,12 @@ impl fmt::Display for Key {
                 write!(f, "rev/{service}/{aspect}/{counter:016x}-{actor}")
             }
             Self::Vip(service) => write!(f, "vip/{service}"),
-            Self::Node(node, NodeAspect::Availability) => write!(f, "node/{node}/availability"),
-            Self::Node(node, NodeAspect::Labels) => write!(f, "node/{node}/labels"),
+            Self::Node(node, aspect) => write!(f, "node/{node}/{}", aspect.as_str()),
+            Self::NodeRevision(node, aspect, stamp) => {
+                let (aspect, Stamp { counter, actor }) = (aspect.as_str(), stamp);
+                write!(f, "noderev/{node}/{aspect}/{counter:016x}-{actor}")
+            }
+            Self::Trust(key) => key.fmt(f),
         }
     }
 }

@@ -4,6 +4,7 @@
 //! snapshot ([`Desired`]) comes out, and with each change a list of what is different
 //! ([`DesiredChange`]). What the document promises is told in [`document`].
 
+mod audit;
 mod change;
 mod command;
 pub mod document;
@@ -17,12 +18,15 @@ mod refused;
 mod register;
 mod rejection;
 mod remote;
+mod rules;
 mod snapshot;
 mod table;
+mod trust;
 mod validate;
 mod value;
 mod vips;
 
+pub use audit::AuditRecord;
 pub use change::DesiredChange;
 pub use command::{Command, RolloutChange};
 pub use document::{
@@ -36,7 +40,9 @@ pub use refused::{LoadError, Refused};
 pub use register::{Actor, Stamp};
 pub use rejection::Rejection;
 pub use remote::{Applied, MAX_BATCH_BYTES, MAX_STEP_BYTES, SyncSession};
+pub use rules::Rules;
 pub use snapshot::{Desired, NodeIntent, Previous, Rollout, Service};
+pub use trust::{InviteRecord, KeyringRecord, PERSON, Revocation, TrustCommand, TrustRecords};
 pub use validate::{
     MAX_ENVIRONMENT_BYTES, MAX_REGISTER_BYTES, MAX_REPLICAS, SpecFault, check_spec,
 };

@@ -11,13 +11,14 @@ use bytes::Bytes;
 use super::change::DesiredChange;
 use super::document::{COMPACT_AT, Document, DocumentId, MAX_CHANGE_BYTES, MAX_REVISIONS};
 use super::engine::Engine;
-use super::keys::{Aspect, FORMAT_KEY, Key};
+use super::keys::{Aspect, FORMAT_KEY, Key, NodeAspect, TrustKey};
 use super::refused::Refused;
 use super::register::{Register, Stamp, newest};
 use super::remote::MAX_COUNTER_LEAP;
+use super::rules::Voids;
 use super::snapshot::Desired;
 use super::table::Table;
-use crate::model::ServiceKey;
+use crate::model::{NodeId, ServiceKey};
 
 /// Bytes of a whole document from a peer. The design size (1,000 services with full history)
 /// takes a tenth of it.
@@ -61,7 +62,7 @@ impl Document {
     /// When automerge fails; then the document is as before.
     pub fn compact(&mut self) -> Result<Bytes, Refused> {
         let epoch = self.id().epoch.saturating_add(1);
-        let kept = without_old(registers(&self.engine));
+        let kept = without_old(registers(&self.engine, &Voids::read(&self.engine)));
         let bytes = kept.into_iter().map(|(key, r)| (key, r.bytes)).collect();
         let engine = Engine::rebase(epoch, &bytes, self.actor)
             .map_err(|fault| Refused::Internal(fault.to_string()))?;
@@ -83,6 +84,14 @@ impl Document {
         };
         let mut engine =
             Engine::load(other_saved, self.actor).map_err(|fault| malformed(fault.to_string()))?;
+        if let Some(rules) = &mut self.rules {
+            if !rules.is_ready() {
+                return Err(Refused::NotJoined);
+            }
+            rules
+                .check_all(&engine, Some(&self.engine))
+                .map_err(malformed)?;
+        }
         if engine.id() != other_id {
             return Err(Refused::WrongDocument {
                 claimed: other_id,
@@ -147,16 +156,32 @@ impl Chosen {
     }
 }
 
-/// The newest register of every key.
-fn registers(engine: &Engine) -> BTreeMap<String, Chosen> {
-    let keys = engine.keys().into_iter();
-    keys.filter(|key| key != FORMAT_KEY)
-        .filter_map(|key| {
-            let (bytes, register) = newest(engine.values(&key))?;
-            let register = register.ok();
-            Some((key, Chosen { bytes, register }))
-        })
-        .collect()
+/// The newest register of every key that counts for something: of what stands there, and of the
+/// versions kept beside it.
+fn registers(engine: &Engine, voids: &Voids) -> BTreeMap<String, Chosen> {
+    let keys = engine.keys();
+    let mut versions: BTreeMap<String, Vec<Bytes>> = BTreeMap::new();
+    for text in keys.iter().filter(|text| *text != FORMAT_KEY) {
+        let values = match Key::parse(text) {
+            Some(Key::Trust(TrustKey::Revoked(_))) => engine.values(text),
+            Some(key) if key.stamp().is_some() => {
+                let values = voids.sift(engine.values(text));
+                let current = key.current().to_string();
+                versions.entry(current).or_default().extend(values.clone());
+                values
+            }
+            Some(_) | None => voids.sift(engine.values(text)),
+        };
+        versions.entry(text.clone()).or_default().extend(values);
+    }
+    // What is not there must not come back from its versions.
+    versions.retain(|text, _| keys.binary_search(text).is_ok());
+    let chosen = versions.into_iter().filter_map(|(key, values)| {
+        let (bytes, register) = newest(values)?;
+        let register = register.ok();
+        Some((key, Chosen { bytes, register }))
+    });
+    chosen.collect()
 }
 
 /// Drops old tombstones, all that is left of services whose specification is gone with them, and
@@ -177,6 +202,8 @@ fn without_old(mut registers: BTreeMap<String, Chosen>) -> BTreeMap<String, Chos
     });
     let parsed: Vec<Key> = registers.keys().filter_map(|k| Key::parse(k)).collect();
     let mut existing = BTreeSet::new();
+    let mut nodes = BTreeSet::new();
+    let mut node_revisions: BTreeMap<(NodeId, NodeAspect), Vec<Stamp>> = BTreeMap::new();
     let mut revisions: BTreeMap<(&ServiceKey, Aspect), Vec<Stamp>> = BTreeMap::new();
     for key in &parsed {
         match key {
@@ -187,7 +214,14 @@ fn without_old(mut registers: BTreeMap<String, Chosen>) -> BTreeMap<String, Chos
                     .or_default()
                     .push(*stamp);
             }
-            Key::Service(..) | Key::Node(..) | Key::Vip(..) => {}
+            Key::Node(node, aspect) => drop(nodes.insert((*node, *aspect))),
+            Key::NodeRevision(node, aspect, stamp) => {
+                node_revisions
+                    .entry((*node, *aspect))
+                    .or_default()
+                    .push(*stamp);
+            }
+            Key::Service(..) | Key::Trust(_) | Key::Vip(..) => {}
         }
     }
     for key in &parsed {
@@ -199,7 +233,12 @@ fn without_old(mut registers: BTreeMap<String, Chosen>) -> BTreeMap<String, Chos
                 let newer = stamps.map_or(0, |s| s.iter().filter(|other| *other > stamp).count());
                 existing.contains(service) && newer < MAX_REVISIONS
             }
-            Key::Node(..) => true,
+            Key::NodeRevision(node, aspect, stamp) => {
+                let stamps = node_revisions.get(&(*node, *aspect));
+                let newer = stamps.map_or(0, |s| s.iter().filter(|other| *other > stamp).count());
+                nodes.contains(&(*node, *aspect)) && newer < MAX_REVISIONS
+            }
+            Key::Node(..) | Key::Trust(_) => true,
         };
         if !keep {
             registers.remove(&key.to_string());
@@ -209,11 +248,13 @@ fn without_old(mut registers: BTreeMap<String, Chosen>) -> BTreeMap<String, Chos
 }
 
 /// What `ours` has beyond `theirs`, in changes that peers take.
-fn carry_over(ours: &Engine, theirs: &Engine) -> Vec<BTreeMap<String, Option<Bytes>>> {
+fn carry_over(ours: &Engine, theirs: &Engine) -> Vec<BTreeMap<String, Bytes>> {
+    // What counts for nothing by either side's orders is not carried.
+    let voids = Voids::read(ours);
     let mut batches = Vec::new();
     let mut batch = BTreeMap::new();
     let mut bytes = 0;
-    for (key, chosen) in without_old(registers(ours)) {
+    for (key, chosen) in without_old(registers(ours, &voids)) {
         let known = newest(theirs.values(&key));
         let beyond =
             known.is_none_or(|(_, register)| chosen.stamp() > register.ok().map(|r| r.stamp));
@@ -221,7 +262,7 @@ fn carry_over(ours: &Engine, theirs: &Engine) -> Vec<BTreeMap<String, Option<Byt
             continue;
         }
         bytes += key.len() + chosen.bytes.len();
-        batch.insert(key, Some(chosen.bytes));
+        batch.insert(key, chosen.bytes);
         if bytes > CARRY_BYTES {
             batches.push(std::mem::take(&mut batch));
             bytes = 0;
@@ -234,7 +275,7 @@ fn carry_over(ours: &Engine, theirs: &Engine) -> Vec<BTreeMap<String, Option<Byt
 }
 
 /// The changes that lead from one snapshot to another.
-fn differences(old: &Desired, new: &Desired) -> Vec<DesiredChange> {
+pub(super) fn differences(old: &Desired, new: &Desired) -> Vec<DesiredChange> {
     let mut changes = Vec::new();
     let services: BTreeSet<_> = old.services.keys().chain(new.services.keys()).collect();
     for key in services {
@@ -247,5 +288,8 @@ fn differences(old: &Desired, new: &Desired) -> Vec<DesiredChange> {
         DesiredChange::of_node(*node, old, new, &mut changes);
     }
     DesiredChange::of_vips(&old.vips, &new.vips, &mut changes);
+    if old.trust != new.trust {
+        changes.push(DesiredChange::TrustChanged);
+    }
     changes
 }

@@ -61,6 +61,9 @@ pub enum Refused {
         /// Theirs.
         theirs: DocumentId,
     },
+    /// This node does not know yet whom to believe.
+    #[error("this node has not been let in yet and cannot tell whom to believe")]
+    NotJoined,
     /// Our own part failed.
     #[error("the state document failed ({0}) and is as before")]
     Internal(String),

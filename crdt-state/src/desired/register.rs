@@ -97,9 +97,11 @@ pub(super) struct Register {
 }
 
 impl Register {
-    /// Reads a stored register, whatever its value is.
+    /// Reads a stored register, whatever its value is. A signed one is read without its
+    /// signature, which was checked when it came in.
     pub(super) fn decode(bytes: &[u8]) -> Result<Self, serde_json::Error> {
-        serde_json::from_slice(bytes)
+        let signed = dunlin_trust::Signed::decode(bytes);
+        serde_json::from_slice(signed.map_or(bytes, |signed| signed.text))
     }
 
     /// Whether it says that the aspect is gone.

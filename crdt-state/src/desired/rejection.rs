@@ -115,9 +115,35 @@ pub enum Rejection {
         /// How many.
         waiting: usize,
     },
+    /// Nobody has let this node in yet.
+    #[error("this node has not joined its cluster yet; nothing can be changed from here")]
+    NotJoined,
+    /// Nothing that this node holds allows it.
+    #[error(
+        "this node's certificate ({}) may not write '{what}'; do it on a node of an operator or admin, or join with a ticket of `dunlin ticket --role operator`", roles_or_none(.roles)
+    )]
+    NotAllowed {
+        /// The key of desired state.
+        what: String,
+        /// The roles that this node has.
+        roles: String,
+    },
+    /// The certificate that would allow it is not valid now.
+    #[error("the certificate that would allow this is not valid: {0}")]
+    Certificate(String),
+    /// A text of a trust command is not what it should be.
+    #[error("'{0}' is no key or role")]
+    BadTrust(String),
     /// The document failed; it is as it was before.
     #[error("the state document could not be written ({0}); nothing has changed, try again")]
     Internal(String),
+}
+
+fn roles_or_none(roles: &str) -> &str {
+    match roles {
+        "" => "none",
+        roles => roles,
+    }
 }
 
 fn hint(similar: &[ServiceKey]) -> String {

@@ -111,6 +111,10 @@ impl Document {
         for (index, bytes) in changes.iter().enumerate() {
             let checked = Incoming::inspect(bytes.clone())
                 .map_err(|e| e.to_string())
+                .and_then(|change| match &mut self.rules {
+                    Some(rules) => rules.check(&change).map(|()| change),
+                    None => Ok(change),
+                })
                 .and_then(|change| match position.has(&change.hash) {
                     true => Ok(None),
                     false if !position.is_ready(&change) => {
@@ -160,13 +164,23 @@ impl Document {
             if let Some(name) = self.quarantine.find(bytes) {
                 return Err(Refused::Quarantined(name));
             }
-            match Incoming::inspect(bytes.clone()) {
+            let inspected = Incoming::inspect(bytes.clone()).map_err(|error| error.to_string());
+            let rules = &mut self.rules;
+            let believed = inspected.and_then(|change| match rules {
+                Some(rules) => rules.check(&change).map(|()| change),
+                None => Ok(change),
+            });
+            match believed {
                 Ok(change) => incoming.push(change),
+                // Nobody can be believed yet: it may come again.
+                Err(_) if self.rules.as_ref().is_some_and(|r| !r.is_ready()) => {
+                    return Err(Refused::NotJoined);
+                }
                 Err(error) => {
                     self.quarantine.insert(bytes);
                     return Err(Refused::Malformed {
                         what: "a change",
-                        reason: error.to_string(),
+                        reason: error,
                     });
                 }
             }

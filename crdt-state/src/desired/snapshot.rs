@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use super::trust::TrustRecords;
 use super::vips::Assigned;
 use crate::model::{
     Availability, NodeId, PortSpec, PublishMode, ServiceKey, ServiceSpec, Slot, UpdatePolicy,
@@ -18,6 +19,8 @@ pub struct Desired {
     pub nodes: BTreeMap<NodeId, NodeIntent>,
     /// The number of each service among the virtual addresses; no two have the same.
     pub vips: Arc<BTreeMap<ServiceKey, Assigned>>,
+    /// Who belongs to the cluster.
+    pub trust: Arc<TrustRecords>,
 }
 
 impl Desired {

@@ -9,10 +9,14 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::change::DesiredChange;
+use super::document::MAX_REVISIONS;
 use super::engine::Engine;
 use super::keys::{Aspect, FORMAT_KEY, Key, NodeAspect};
+use super::rebase::differences;
 use super::register::{Register, Stamp, newest};
+use super::rules::Voids;
 use super::snapshot::{Desired, NodeIntent, Service};
+use super::trust::TrustRecords;
 use super::value::{Cell, ImageValue, RolloutValue, ScaleValue, SpecValue, Value};
 use super::vips::settle;
 use crate::model::{Availability, NodeId, ServiceKey, VipIndex};
@@ -75,8 +79,10 @@ pub(super) struct Table {
     services: BTreeMap<ServiceKey, ServiceCells>,
     nodes: BTreeMap<NodeId, NodeCells>,
     vips: BTreeMap<ServiceKey, Cell<VipIndex>>,
-    /// The kept versions of every aspect.
-    revisions: BTreeMap<(ServiceKey, Aspect), BTreeSet<Stamp>>,
+    /// The kept versions of every aspect, by the key of its newest register.
+    revisions: BTreeMap<Key, BTreeSet<Stamp>>,
+    /// Authors that were removed.
+    voids: Voids,
     /// Registers that are not used, with the reason.
     invalid: BTreeMap<String, String>,
     /// The greatest stamp counter anywhere in the document, losers and revisions included.
@@ -87,8 +93,13 @@ pub(super) struct Table {
 impl Table {
     /// Reads a whole document.
     pub(super) fn read(engine: &Engine) -> Self {
-        let mut table = Self::default();
-        table.refresh(engine, engine.keys());
+        let mut table = Self {
+            voids: Voids::read(engine),
+            ..Self::default()
+        };
+        table.refresh_keys(engine, engine.keys());
+        let trust = TrustRecords::read(engine, &table.voids);
+        Arc::make_mut(&mut table.desired).trust = Arc::new(trust);
         table
     }
 
@@ -112,9 +123,19 @@ impl Table {
         &self,
         service: &ServiceKey,
         aspect: Aspect,
-    ) -> impl DoubleEndedIterator<Item = Stamp> + '_ {
-        let stamps = self.revisions.get(&(service.clone(), aspect));
-        stamps.into_iter().flatten().copied()
+    ) -> impl DoubleEndedIterator<Item = Stamp> + use<> {
+        self.versions(&Key::Service(service.clone(), aspect))
+    }
+
+    /// The kept versions of a register, oldest first.
+    fn versions(&self, key: &Key) -> impl DoubleEndedIterator<Item = Stamp> + use<> {
+        let stamps = self.revisions.get(key);
+        let stamps = stamps.into_iter().flatten().copied().rev();
+        stamps
+            .take(MAX_REVISIONS)
+            .collect::<Vec<_>>()
+            .into_iter()
+            .rev()
     }
 
     /// The stamp counter for a new write.
@@ -138,31 +159,51 @@ impl Table {
         engine: &Engine,
         keys: impl IntoIterator<Item = String>,
     ) -> Vec<DesiredChange> {
+        let keys: Vec<String> = keys.into_iter().collect();
+        let trust = keys.iter().any(|key| key.starts_with("trust/"));
+        if trust && Voids::read(engine) != self.voids {
+            // Somebody was removed, whose registers may be anywhere.
+            let before = Arc::clone(&self.desired);
+            *self = Self::read(engine);
+            return differences(&before, &self.desired);
+        }
+        let mut changes = self.refresh_keys(engine, keys);
+        if trust {
+            let records = TrustRecords::read(engine, &self.voids);
+            if records != *self.desired.trust {
+                Arc::make_mut(&mut self.desired).trust = Arc::new(records);
+                changes.push(DesiredChange::TrustChanged);
+            }
+        }
+        changes
+    }
+
+    fn refresh_keys(&mut self, engine: &Engine, keys: Vec<String>) -> Vec<DesiredChange> {
         let mut services = BTreeSet::new();
         let mut nodes = BTreeSet::new();
         let mut aspects = BTreeMap::new();
         let mut renumber = false;
         for text in keys {
             match Key::parse(&text) {
-                Some(Key::Revision(service, aspect, stamp)) => {
-                    self.refresh_revision(engine, &text, (service.clone(), aspect), stamp);
-                    // A revision may stand in for a register that cannot be used.
-                    let key = Key::Service(service.clone(), aspect);
-                    if self.invalid.contains_key(&key.to_string()) {
-                        aspects.insert(key.to_string(), key);
-                        services.insert(service);
-                    }
-                }
+                Some(Key::Trust(_)) | None => self.refresh_foreign(engine, text),
                 Some(key) => {
-                    match &key {
-                        Key::Service(service, _) => drop(services.insert(service.clone())),
-                        Key::Node(node, _) => drop(nodes.insert(*node)),
-                        Key::Vip(_) => renumber = true,
-                        Key::Revision(..) => {}
+                    // A version may be newer than what stands there, or stand in for it.
+                    if let Some(stamp) = key.stamp() {
+                        self.refresh_revision(engine, &text, key.current(), stamp);
                     }
-                    aspects.insert(text, key);
+                    match &key {
+                        Key::Service(service, _) | Key::Revision(service, ..) => {
+                            services.insert(service.clone());
+                        }
+                        Key::Node(node, _) | Key::NodeRevision(node, ..) => {
+                            nodes.insert(*node);
+                        }
+                        Key::Vip(_) => renumber = true,
+                        Key::Trust(_) => {}
+                    }
+                    let current = key.current();
+                    aspects.insert(current.to_string(), current);
                 }
-                None => self.refresh_foreign(engine, text),
             }
         }
         for (text, key) in aspects {
@@ -199,13 +240,7 @@ impl Table {
         }
     }
 
-    fn refresh_revision(
-        &mut self,
-        engine: &Engine,
-        text: &str,
-        aspect: (ServiceKey, Aspect),
-        stamp: Stamp,
-    ) {
+    fn refresh_revision(&mut self, engine: &Engine, text: &str, aspect: Key, stamp: Stamp) {
         if engine.values(text).is_empty() {
             if let Some(stamps) = self.revisions.get_mut(&aspect) {
                 stamps.remove(&stamp);
@@ -226,6 +261,7 @@ impl Table {
                 self.max_counter = self.max_counter.max(register.stamp.counter);
             }
         }
+        let values = self.candidates(engine, &key, values);
         self.invalid.remove(text);
         match key {
             Key::Service(service, aspect) => {
@@ -263,8 +299,27 @@ impl Table {
                     None => self.vips.remove(&service),
                 };
             }
-            Key::Revision(..) => {}
+            Key::Revision(..) | Key::NodeRevision(..) | Key::Trust(_) => {}
         }
+    }
+
+    /// The registers of which the newest counts: what stands there, and the newest version kept
+    /// beside it, in case somebody has put an older one back.
+    fn candidates(&self, engine: &Engine, key: &Key, mut values: Vec<Bytes>) -> Vec<Bytes> {
+        if values.is_empty() {
+            return values;
+        }
+        values = self.voids.sift(values);
+        for stamp in self.versions(key).rev() {
+            let revision = key.revision(stamp).map(|key| key.to_string());
+            let kept = revision.map_or_else(Vec::new, |text| engine.values(&text));
+            let kept = self.voids.sift(kept);
+            if !kept.is_empty() {
+                values.extend(kept);
+                break;
+            }
+        }
+        values
     }
 
     /// The newest register, if it is valid; otherwise it is put aside with the reason.
@@ -297,7 +352,7 @@ impl Table {
         }
         self.revisions(service, aspect).rev().find_map(|stamp| {
             let key = Key::Revision(service.clone(), aspect, stamp).to_string();
-            let (bytes, register) = newest(engine.values(&key))?;
+            let (bytes, register) = newest(self.voids.sift(engine.values(&key)))?;
             Cell::read(&bytes, register.ok()?).ok()
         })
     }

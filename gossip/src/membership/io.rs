@@ -61,6 +61,12 @@ pub enum Input {
     },
     /// Tell everybody goodbye.
     Leave,
+    /// This node was removed from the cluster: believe that it has left, and take nothing from it
+    /// and nothing about it any more.
+    Expel {
+        /// Who.
+        node: NodeId,
+    },
     /// Any authenticated sign of life of `node` outside membership (a message, an answered probe).
     Heard {
         /// Who was heard.
@@ -75,7 +81,7 @@ pub enum Effect {
     Send {
         /// Where.
         to: SocketAddr,
-        /// Plain text, at most 1,150 bytes.
+        /// Plain text, at most 1,030 bytes.
         bytes: Bytes,
     },
     /// Send over an authenticated connection, because the datagram path seems to lose packets.

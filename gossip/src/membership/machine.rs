@@ -6,7 +6,8 @@ use std::time::Duration;
 use dunlin_state::Now;
 use dunlin_state::model::NodeId;
 use foca::{
-    AccumulatingRuntime, Foca, Incarnation, NoCustomBroadcast, OwnedNotification, Timer, TimerToken,
+    AccumulatingRuntime, Foca, Incarnation, Member, NoCustomBroadcast, OwnedNotification, State,
+    Timer, TimerToken,
 };
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
@@ -57,6 +58,8 @@ pub struct Membership {
     /// When the list of members was last sent.
     pub(super) listed_at: u64,
     pub(super) left: bool,
+    /// Removed from the cluster.
+    pub(super) expelled: BTreeSet<NodeId>,
     pub(super) superseded: Option<u64>,
 }
 
@@ -123,6 +126,7 @@ impl Membership {
             last_urgent: 0,
             listed_at: 0,
             left: false,
+            expelled: BTreeSet::new(),
             superseded: None,
         }
     }
@@ -144,6 +148,7 @@ impl Membership {
             Input::Join { address } => self.join(address, &mut turn),
             Input::Call { address } => self.call(WireId::anyone_at(plain(address)), &mut turn),
             Input::Leave => self.leave(&mut turn),
+            Input::Expel { node } => self.expel(node, &mut turn),
             Input::Heard { node } => self.vouched_for(node, &mut turn),
         }
         self.settle(&mut turn);
@@ -222,6 +227,25 @@ impl Membership {
         for peer in self.peers.by_node.values_mut() {
             peer.last_heard = peer.last_heard.saturating_add(late).min(now);
         }
+    }
+
+    /// Gives `node` the last of its identities, which says goodbye.
+    fn expel(&mut self, node: NodeId, turn: &mut Turn) {
+        self.expelled.insert(node);
+        let Some(peer) = self.peers.get(&node) else {
+            return;
+        };
+        let last = WireId {
+            bump: u32::MAX,
+            left: true,
+            ..peer.id
+        };
+        let gone = Member::new(last, peer.incarnation, State::Down);
+        note(
+            self.foca
+                .apply_many(std::iter::once(gone), true, &mut turn.rt),
+        );
+        turn.touched.insert(node);
     }
 
     /// Brings out what foca wants, and takes over what it now believes.

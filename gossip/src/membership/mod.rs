@@ -48,5 +48,6 @@ mod tests;
 mod views;
 mod watch;
 
+pub use codec::sender;
 pub use io::{Effect, Input, MemberEvent, MemberId, MemberState, MemberView, Profile};
 pub use machine::Membership;

@@ -25,6 +25,13 @@ impl Membership {
         };
         let src = packet.header.src;
         let claimed = src.member.node;
+        if self.expelled.contains(&claimed) {
+            return;
+        }
+        let expelled = &self.expelled;
+        packet
+            .updates
+            .retain(|update| !expelled.contains(&update.id().member.node));
         if src.is_anyone() || turn.reliable.is_some_and(|from| from != claimed) {
             return;
         }

@@ -8,13 +8,16 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use dunlin_state::model::NodeId;
 use tokio::net::UdpSocket;
-use tokio::sync::mpsc;
 use tokio::sync::mpsc::error::TrySendError;
+use tokio::sync::{mpsc, watch};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::counters::Counters;
-use super::seal::{NONCE_LEN, Sealer};
+use super::seal::{OpenError, Opener, Sealer};
+use super::trust::DatagramKeys;
 
 /// Datagrams waiting in each direction. A node of a 1,000-node cluster sees some ten a second; this
 /// is room for a burst of joins, and at 1,200 bytes each little over a megabyte.
@@ -33,7 +36,9 @@ const MAX_FAILURES: u32 = 10_000;
 pub struct Datagram {
     /// Source address; anybody can write one.
     pub from: SocketAddr,
-    /// Plain text, sealed by a member.
+    /// The member that signed it.
+    pub sender: NodeId,
+    /// Plain text.
     pub bytes: Bytes,
 }
 
@@ -58,6 +63,8 @@ impl DatagramSender {
 pub(super) struct DatagramTask {
     socket: UdpSocket,
     sealer: Sealer,
+    opener: Opener,
+    keys: watch::Receiver<DatagramKeys>,
     outgoing: mpsc::Receiver<(SocketAddr, Bytes)>,
     incoming: mpsc::Sender<Datagram>,
     counters: Arc<Counters>,
@@ -67,6 +74,7 @@ impl DatagramTask {
     pub(super) fn new(
         socket: UdpSocket,
         sealer: Sealer,
+        keys: watch::Receiver<DatagramKeys>,
         counters: Arc<Counters>,
     ) -> (Self, DatagramSender, mpsc::Receiver<Datagram>) {
         let (queue, outgoing) = mpsc::channel(QUEUE);
@@ -78,6 +86,8 @@ impl DatagramTask {
         let task = Self {
             socket,
             sealer,
+            opener: Opener::default(),
+            keys,
             outgoing,
             incoming,
             counters,
@@ -117,7 +127,7 @@ impl DatagramTask {
         }
     }
 
-    fn send(&self, to: SocketAddr, plain: &[u8]) {
+    fn send(&mut self, to: SocketAddr, plain: &[u8]) {
         let sent = self.try_send(to, plain);
         match sent {
             Ok(()) => self.counters.datagrams_sent.add_one(),
@@ -128,12 +138,14 @@ impl DatagramTask {
         }
     }
 
-    fn try_send(&self, to: SocketAddr, plain: &[u8]) -> io::Result<()> {
-        let mut nonce = [0; NONCE_LEN];
-        getrandom::fill(&mut nonce).map_err(io::Error::other)?;
+    fn try_send(&mut self, to: SocketAddr, plain: &[u8]) -> io::Result<()> {
+        let keys = self.keys.borrow();
+        let Some(key) = &keys.current else {
+            return Err(io::Error::other("this node has not been let in yet"));
+        };
         let sealed = self
             .sealer
-            .seal(plain, nonce)
+            .seal(key, plain)
             .map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error))?;
         let sent = self.socket.try_send_to(&sealed, to);
         // Linux reports an earlier datagram's ICMP error on the next call, whomever that is for.
@@ -144,15 +156,37 @@ impl DatagramTask {
     }
 
     /// Opens and hands over a datagram. False when nobody listens any more.
-    fn receive(&self, from: SocketAddr, sealed: &[u8]) -> bool {
-        match self.sealer.open(sealed) {
-            Ok(bytes) => self.hand_over(Datagram { from, bytes }),
+    fn receive(&mut self, from: SocketAddr, sealed: &[u8]) -> bool {
+        match self.open(sealed) {
+            Ok(Some((sender, bytes))) => self.hand_over(Datagram {
+                from,
+                sender,
+                bytes,
+            }),
+            // What a removed member says is worth nothing, however well it is sealed.
+            Ok(None) => {
+                self.counters.datagrams_refused.add_one();
+                true
+            }
             Err(error) => {
                 self.counters.datagrams_refused.add_one();
                 tracing::trace!(%from, %error, "datagram dropped");
                 true
             }
         }
+    }
+
+    fn open(&mut self, sealed: &[u8]) -> Result<Option<(NodeId, Bytes)>, OpenError> {
+        let keys = self.keys.borrow();
+        let previous = keys.previous.as_ref();
+        let previous = previous.filter(|(_, until)| Instant::now() < *until);
+        let mut known = keys.current.iter().chain(previous.map(|(key, _)| key));
+        let key = known
+            .find(|key| key.is_of(sealed))
+            .ok_or(OpenError::UnknownKey)?;
+        let (sender, bytes) = self.opener.open(key, sealed)?;
+        let removed = keys.revoked.contains(&sender);
+        Ok((!removed).then(|| (NodeId::from_bytes(sender.0), bytes)))
     }
 
     fn hand_over(&self, datagram: Datagram) -> bool {

@@ -3,7 +3,8 @@
 //!
 //! It decides nothing. It seals and opens, connects and accepts, bounds and counts. Whoever is not
 //! a member of the cluster meets closed doors: an unsealed datagram is dropped, an unproven
-//! connection is closed before any protocol sees it.
+//! connection is closed before any protocol sees it. What belonging means is decided in
+//! `dunlin-trust`.
 //!
 //! [`Net::start`] is given the bound membership socket and binds the port after it for the control
 //! plane, UDP and TCP. It spawns tasks only into [`NetTasks`], which whoever starts it supervises
@@ -15,6 +16,7 @@ mod datagram;
 pub mod seal;
 #[cfg(test)]
 mod tests;
+mod trust;
 
 use std::fmt;
 use std::io;
@@ -23,6 +25,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use dunlin_state::model::NodeId;
+use dunlin_trust::{Gatekeeper, SecretKey};
 use thiserror::Error;
 use tokio::sync::mpsc;
 use tokio::task::{JoinError, JoinSet};
@@ -35,6 +38,7 @@ pub use self::control::{
 };
 pub use self::counters::{CounterValues, Counters};
 pub use self::datagram::{Datagram, DatagramSender};
+pub use self::trust::{Trust, TrustEvent};
 
 use self::control::{ControlTask, Listen};
 use self::datagram::DatagramTask;
@@ -42,30 +46,14 @@ use self::datagram::DatagramTask;
 /// Time for all tasks of the shell to end; beyond, they are cut off.
 const SHUTDOWN: Duration = Duration::from_secs(4);
 
-/// What makes a node a member. Not to be printed.
-#[derive(Clone, PartialEq, Eq)]
-pub struct ClusterSecret {
-    /// The cluster's id.
-    pub id: [u8; 16],
-    /// Its symmetric key. The keys in use are derived from it.
-    pub key: [u8; 32],
-    /// The key before the last change, accepted until every member has the new one.
-    pub previous_key: Option<[u8; 32]>,
-}
-
-impl fmt::Debug for ClusterSecret {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("ClusterSecret").finish_non_exhaustive()
-    }
-}
-
 /// What the shell needs to start.
-#[derive(Debug)]
 pub struct NetConfig {
     /// Seed of the node's ed25519 key (RFC 8032).
     pub seed: NodeSeed,
-    /// What makes it a member.
-    pub cluster: ClusterSecret,
+    /// Which life of the node this is: greater than all before it.
+    pub boot: u64,
+    /// What makes it a member, or will.
+    pub gatekeeper: Gatekeeper,
     /// The membership socket, bound. The control plane listens on the same address and the next
     /// port.
     pub membership: UdpSocket,
@@ -114,6 +102,10 @@ pub struct Net {
     pub control: Control,
     /// What it has to tell.
     pub events: mpsc::Receiver<ControlEvent>,
+    /// Who is let in.
+    pub trust: Trust,
+    /// What happened at the gate.
+    pub gate: mpsc::Receiver<TrustEvent>,
     /// What was dropped or refused.
     pub counters: Arc<Counters>,
     /// To be supervised and shut down.
@@ -132,23 +124,27 @@ impl Net {
         socket.set_nonblocking(true).map_err(NetError::Socket)?;
         let socket = tokio::net::UdpSocket::from_std(socket).map_err(NetError::Socket)?;
         let counters = Arc::new(Counters::default());
+        let key = SecretKey::from_seed(config.seed.0);
+        let (trust, gate) = Trust::new(config.gatekeeper);
         let (control_task, node, control, events) = ControlTask::new(
             config.seed.0,
-            &config.cluster,
+            trust.clone(),
             address,
             listen,
             config.mdns,
             Arc::clone(&counters),
         )?;
-        let sealer = seal::Sealer::new(&config.cluster);
+        let sealer = seal::Sealer::new(key, config.boot);
         let (datagram_task, datagrams, received) =
-            DatagramTask::new(socket, sealer, Arc::clone(&counters));
+            DatagramTask::new(socket, sealer, trust.keys(), Arc::clone(&counters));
         Ok(Self {
             node,
             datagrams,
             received,
             control,
             events,
+            trust,
+            gate,
             counters,
             tasks: NetTasks::spawn(control_task, datagram_task),
         })

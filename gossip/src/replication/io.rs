@@ -1,7 +1,7 @@
 //! What goes into the replication machine and what comes out.
 
 use bytes::Bytes;
-use dunlin_state::desired::Command;
+use dunlin_state::desired::{Command, Rules};
 use dunlin_state::model::{NodeId, NodeReport, Version};
 use serde::{Deserialize, Serialize};
 
@@ -51,6 +51,10 @@ pub enum Input {
     },
     /// Forget what a departed node reported.
     Forget(NodeId),
+    /// A node was removed from the cluster: forget it and take nothing from it any more.
+    Expel(NodeId),
+    /// Whom to believe from now on, and in whose name to write.
+    Rules(Box<Rules>),
 }
 
 /// What the machine wants done.

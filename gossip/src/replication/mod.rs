@@ -23,12 +23,12 @@ mod table;
 #[cfg(test)]
 mod tests;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use dunlin_state::Now;
 use dunlin_state::desired::{
-    COMPACT_AT, Conflict, Desired, Document, DocumentId, HistoryEntry, InvalidRegister,
+    AuditRecord, COMPACT_AT, Conflict, Desired, Document, DocumentId, HistoryEntry, InvalidRegister,
 };
 use dunlin_state::model::{NodeId, ServiceKey};
 use dunlin_state::observed::{ObservedTable, Seal};
@@ -111,6 +111,8 @@ pub struct Replication {
     next_round: u64,
     /// The greater document that was asked for last, and when in mono milliseconds.
     document_asked: Option<(DocumentId, u64)>,
+    /// Removed from the cluster: nothing is taken from them.
+    expelled: BTreeSet<NodeId>,
     /// Since when a compaction is due, in mono milliseconds.
     compaction_due: Option<u64>,
     effects: Vec<Effect>,
@@ -145,6 +147,7 @@ impl Replication {
             next_sync: boot << 32,
             next_round: 0,
             document_asked: None,
+            expelled: BTreeSet::new(),
             compaction_due: None,
             effects: Vec::new(),
             metrics: Metrics::default(),
@@ -175,6 +178,12 @@ impl Replication {
             Input::Persisted(id) => self.persisted(id),
             Input::PersistFailed { id, reason } => self.persist_failed(id, &reason, now.mono),
             Input::Forget(node) => self.forget(node, now.mono),
+            Input::Rules(rules) => self.document.set_rules(*rules),
+            Input::Expel(node) => {
+                self.expelled.insert(node);
+                self.peers.remove(&node);
+                self.forget(node, now.mono);
+            }
         }
         self.finish(now)
     }
@@ -225,6 +234,11 @@ impl Replication {
         self.document.conflicts()
     }
 
+    /// Who changed what, newest first.
+    pub fn audit(&self) -> Vec<AuditRecord> {
+        self.document.audit()
+    }
+
     /// Registers of desired state that are kept but not used.
     pub fn invalid(&self) -> Vec<InvalidRegister> {
         self.document.invalid()
@@ -260,7 +274,7 @@ impl Replication {
     }
 
     fn connected(&mut self, peer: NodeId) {
-        if peer != self.me {
+        if peer != self.me && !self.expelled.contains(&peer) {
             let many = self.peers.len() >= MANY_PEERS;
             self.peers.insert(peer, Peer::default());
             match many {

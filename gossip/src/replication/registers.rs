@@ -125,6 +125,9 @@ impl Replication {
         let mut wanted = Vec::new();
         for pushed in pushes.into_iter().take(MAX_NODES) {
             let (node, version) = pushed.head().unwrap_or((self.me, Version::default()));
+            if self.expelled.contains(&node) {
+                continue;
+            }
             match self.registers.take(&pushed, mono) {
                 Taken::Newer(before) => {
                     self.metrics.registers_taken += 1;

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 
 use dunlin_state::model::{Availability, Facts, NodeId, Resources};
 use serde::{Deserialize, Serialize};
-use utoipa::ToSchema;
+use utoipa::{IntoParams, ToSchema};
 
 /// What software answers.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
@@ -66,6 +66,9 @@ pub struct NodeStatus {
     pub document: DocumentStatus,
     /// How much of everything there is.
     pub counts: Counts,
+    /// Whether an admin has removed this node from its cluster.
+    #[serde(default)]
+    pub removed: bool,
 }
 
 /// A node's DNS server.
@@ -195,10 +198,11 @@ pub struct LabelsRequest {
 pub struct TicketRequest {
     /// For how many milliseconds it shall be good; the node's own rule when absent.
     pub ttl_ms: Option<u64>,
-    /// What its bearer becomes: `node` when absent, or for a person `viewer`, `operator`,
-    /// `operator:NAMESPACE[,NAMESPACE…]` or `admin`.
+    /// What its bearer becomes: `node` when absent, `operator`, `operator:NAMESPACE[,…]`, `viewer`
+    /// or `admin`. All but `node` need an admin's node, now and when the ticket is used.
     pub role: Option<String>,
-    /// How many may use it.
+    /// How many may use it, 0 for any number. When absent, any number of hosts, and one for other
+    /// roles than `node`.
     pub uses: Option<u32>,
 }
 
@@ -209,6 +213,44 @@ pub struct Ticket {
     pub ticket: String,
     /// When it lapses.
     pub expires_at: Option<u64>,
+    /// What its bearer becomes.
+    pub role: String,
+}
+
+/// How to remove a node.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, IntoParams)]
+#[serde(default)]
+pub struct RemoveQuery {
+    /// Also when it is the node that is asked, or is known by nothing but its id.
+    pub force: bool,
+    /// Why, for those who ask later.
+    pub reason: Option<String>,
+}
+
+/// One signed change of desired state.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct AuditEntry {
+    /// Milliseconds since the Unix epoch, by the clock of the node that took it.
+    pub at: u64,
+    /// What was written: a key of desired state.
+    pub what: String,
+    /// Whether it was removed by this.
+    pub removed: bool,
+    /// The person or program, as the node that took it knew it.
+    pub author: String,
+    /// The key that signed it.
+    pub key: Option<String>,
+    /// What that key may do.
+    pub role: Option<String>,
+    /// Whether it counts for nothing, because its signer had been removed.
+    pub void: bool,
+}
+
+/// Who changed what, newest first.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, ToSchema)]
+pub struct AuditList {
+    /// The changes that are still kept.
+    pub entries: Vec<AuditEntry>,
 }
 
 /// Asks for the role that a ticket stands for, with the key of the TLS connection.

@@ -29,8 +29,9 @@ mod tests;
 pub mod tls;
 
 pub use cluster::{
-    AvailabilityRequest, Counts, DnsStatus, DocumentStatus, LabelsRequest, Membership, Node,
-    NodeList, NodeState, NodeStatus, RedeemRequest, Ticket, TicketRequest, VersionInfo,
+    AuditEntry, AuditList, AvailabilityRequest, Counts, DnsStatus, DocumentStatus, LabelsRequest,
+    Membership, Node, NodeList, NodeState, NodeStatus, RedeemRequest, RemoveQuery, Ticket,
+    TicketRequest, VersionInfo,
 };
 pub use error::{ErrorBody, ErrorCode, Exit};
 pub use insight::{

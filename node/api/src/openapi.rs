@@ -34,6 +34,8 @@ pub fn openapi_json() -> String {
         nodes,
         availability,
         labels,
+        remove_node,
+        audit,
         deploy,
         services,
         inspect,
@@ -124,6 +126,19 @@ operation! {
     params(("node" = String, Path, description = "The node's id, a unique beginning of it, or its name")),
     takes LabelsRequest
     => ChangeResponse
+}
+
+operation! {
+    /// Removes a node's key from the cluster for good.
+    remove_node: delete NODE_MEMBER in "nodes",
+    params(("node" = String, Path, description = "The node's id, a unique beginning of it, or its name"), RemoveQuery)
+    => ChangeResponse
+}
+
+operation! {
+    /// Who changed what, with which key.
+    audit: get AUDIT in "nodes"
+    => AuditList
 }
 
 operation! {

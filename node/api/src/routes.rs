@@ -19,6 +19,10 @@ pub const NODES: &str = "/v1/nodes";
 pub const NODE_AVAILABILITY: &str = "/v1/nodes/{node}/availability";
 /// `POST` [`crate::LabelsRequest`] → [`crate::ChangeResponse`].
 pub const NODE_LABELS: &str = "/v1/nodes/{node}/labels";
+/// `DELETE` [`crate::RemoveQuery`] → [`crate::ChangeResponse`]: the node is removed for good.
+pub const NODE_MEMBER: &str = "/v1/nodes/{node}";
+/// `GET` → [`crate::AuditList`].
+pub const AUDIT: &str = "/v1/audit";
 /// `POST` [`crate::DeployRequest`] → [`crate::DeployResponse`].
 pub const DEPLOY: &str = "/v1/deploy";
 /// `GET` [`crate::ServiceQuery`] → [`crate::ServiceList`].
@@ -55,7 +59,7 @@ pub const DOCTOR: &str = "/v1/doctor";
 pub const EVENTS: &str = "/v1/events";
 
 /// Every operation, as method and template: the generated description and the tests go by it.
-pub const ALL: [(&str, &str); 26] = [
+pub const ALL: [(&str, &str); 28] = [
     ("POST", REDEEM),
     ("GET", VERSION),
     ("GET", OPENAPI),
@@ -63,6 +67,8 @@ pub const ALL: [(&str, &str); 26] = [
     ("GET", NODES),
     ("POST", NODE_AVAILABILITY),
     ("POST", NODE_LABELS),
+    ("DELETE", NODE_MEMBER),
+    ("GET", AUDIT),
     ("POST", DEPLOY),
     ("GET", SERVICES),
     ("GET", SERVICE),

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use dunlin_gossip::membership::{MemberId, Profile};
 use dunlin_gossip::replication::{PersistId, ProposalId};
-use dunlin_state::desired::{Command, Rejection};
+use dunlin_state::desired::{Command, Rejection, Rules};
 use dunlin_state::model::{
     Claim, Endpoint, Facts, HealthCheck, HttpTest, NodeId, Resources, ServiceSpec, SlotId, VipRange,
 };
@@ -48,6 +48,9 @@ pub struct Recovered {
     pub claims: Vec<Claim>,
     /// Membership addresses it knew.
     pub peers: Vec<SocketAddr>,
+    /// Whom it believes, and in whose name it writes. A daemon always has some; a machine without
+    /// them believes everybody.
+    pub rules: Option<Rules>,
 }
 
 /// What the engine may be told.
@@ -110,6 +113,11 @@ pub enum Input {
     /// A stranger was seen at this membership address. It is called once and not remembered: it may
     /// belong to another cluster.
     Seen(SocketAddr),
+    /// Whom to believe from now on, and in whose name to write.
+    Rules(Box<Rules>),
+    /// This node was removed from its cluster, and whoever said so has proven it: its replicas
+    /// end, and it falls silent.
+    Removed,
     /// Say goodbye and end all replicas: the daemon stops for good on this cluster.
     Leave,
     /// The runtimes on offer or the disk's health have changed.

@@ -1,7 +1,7 @@
 //! What the API must know of the cluster's trust to judge who speaks from afar.
 
 use dunlin_api::tls::{Presented, Proof};
-use dunlin_trust::{Chain, ClusterId, PublicKey, Role, Seconds, SecretKey, Signature, Ticket};
+use dunlin_trust::{Chain, ClusterId, PublicKey, Seconds, SecretKey, Signature};
 
 use super::access::Caller;
 
@@ -13,13 +13,6 @@ pub(crate) trait Authority: Send + Sync {
     fn proof(&self, now: Seconds) -> Option<Proof>;
     /// Whether an admin has removed this key.
     fn is_revoked(&self, key: &PublicKey) -> bool;
-    /// Makes a ticket for a person; `secret` must be random. Or says why not.
-    fn invite(
-        &self,
-        wish: &Wish,
-        secret: [u8; 16],
-        now: Seconds,
-    ) -> Result<(Ticket, Seconds), String>;
     /// Gives `newcomer`, who has proven a ticket, the role that it stands for; or says why not.
     fn redeem(
         &self,
@@ -28,17 +21,6 @@ pub(crate) trait Authority: Send + Sync {
         proof: &Signature,
         now: Seconds,
     ) -> Result<Chain, String>;
-}
-
-/// What a ticket for a person shall be.
-#[derive(Debug, Clone)]
-pub(crate) struct Wish {
-    /// What its bearer becomes.
-    pub(crate) role: Role,
-    /// For how many seconds it is good.
-    pub(crate) ttl: Option<Seconds>,
-    /// How many may use it.
-    pub(crate) uses: Option<u32>,
 }
 
 /// Who it is that presents this, and what they may do.

@@ -7,9 +7,9 @@
 
 mod access;
 mod authority;
-mod desk;
 mod events;
 mod failure;
+mod gate;
 mod local;
 mod logs;
 mod node;
@@ -19,12 +19,13 @@ mod remote;
 mod rollouts;
 mod server;
 mod services;
+mod trust;
 mod views;
 
 pub(crate) use access::Caller;
 pub(crate) use authority::Authority;
-pub(crate) use desk::Desk;
 pub(crate) use events::EventLog;
+pub(crate) use gate::GateAuthority;
 pub(crate) use logs::{LogSource, answer_log_request};
 pub(crate) use node::{NodeInfo, alone};
 pub(crate) use remote::TlsError;
@@ -48,6 +49,8 @@ pub(crate) struct Context {
     pub(crate) events: EventLog,
     /// Cancelled when the node has left its cluster and shall end.
     pub(crate) left: CancellationToken,
+    /// Cancelled when an admin has removed the node.
+    pub(crate) removed: CancellationToken,
 }
 
 /// Who judges people from afar; nobody when the API is not served to other hosts.
@@ -84,7 +87,9 @@ fn router(context: Context, people: People) -> Router {
         .route(routes::SERVICE_LOGS, get(logs::stream))
         .route(routes::REPLICAS, get(services::replicas))
         .route(routes::CONVERGENCE, get(services::convergence))
-        .route(routes::TICKET, post(node::ticket))
+        .route(routes::TICKET, post(trust::ticket))
+        .route(routes::NODE_MEMBER, delete(trust::remove))
+        .route(routes::AUDIT, get(trust::audit))
         .route(routes::LEAVE, post(node::leave))
         .route(routes::DOCTOR, get(node::doctor))
         .route(routes::EVENTS, get(events::stream))

@@ -4,24 +4,21 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use axum::Json;
 use axum::extract::State;
-use axum::{Extension, Json};
 use dunlin_api::{
-    ChangeResponse, Check, CheckStatus, Counts, DnsStatus, DoctorReport, DocumentStatus, ErrorCode,
-    NodeState, NodeStatus, Ticket as TicketAnswer, TicketRequest, VersionInfo,
+    ChangeResponse, Check, CheckStatus, Counts, DnsStatus, DoctorReport, DocumentStatus, NodeState,
+    NodeStatus, VersionInfo,
 };
 use dunlin_core::engine::Engine;
 use dunlin_gossip::membership::MemberState;
+use dunlin_trust::ClusterId;
 
-use super::failure::{Answer, Body, Failure};
-use super::{Context, People, redeem, views};
-use crate::cluster::Cluster;
+use super::failure::Answer;
+use super::{Context, views};
 use crate::host;
 use crate::runtime::RuntimesHandle;
-use crate::ticket::{MAX_ADDRESSES, Ticket};
 
-/// The role of who joins as a node.
-const NODE_ROLE: &str = "node";
 /// How long replicas may take to end when their node leaves; what is left is killed by nobody.
 const LEAVE_DEADLINE: Duration = Duration::from_secs(20);
 const LEAVE_POLL: Duration = Duration::from_millis(50);
@@ -31,7 +28,7 @@ const LOW_SPACE: u64 = 64 << 20;
 /// What does not change while the daemon runs.
 pub(crate) struct NodeInfo {
     pub(crate) version: String,
-    pub(crate) cluster: Cluster,
+    pub(crate) cluster: ClusterId,
     pub(crate) address: SocketAddr,
     pub(crate) api: PathBuf,
     pub(crate) profile: String,
@@ -70,7 +67,7 @@ pub(super) async fn status(State(context): State<Context>) -> Answer<NodeStatus>
     let info = &context.info;
     Ok(Json(NodeStatus {
         node,
-        cluster: info.cluster.name(),
+        cluster: info.cluster.to_string(),
         api: format!("unix://{}", info.api.display()),
         profile: info.profile.clone(),
         data_dir: info.data_dir.display().to_string(),
@@ -80,6 +77,7 @@ pub(super) async fn status(State(context): State<Context>) -> Answer<NodeStatus>
         dns: info.dns.clone(),
         document,
         counts,
+        removed: context.removed.is_cancelled(),
     }))
 }
 
@@ -108,51 +106,6 @@ fn counts(engine: &Engine) -> Counts {
         replicas_here: count(engine.register(me).map_or(0, |r| r.report.claims.len())),
         connections: count(engine.connected().len()),
     }
-}
-
-pub(super) async fn ticket(
-    State(context): State<Context>,
-    Extension(people): Extension<People>,
-    Body(request): Body<TicketRequest>,
-) -> Answer<TicketAnswer> {
-    if let Some(role) = request.role.as_deref().filter(|role| *role != NODE_ROLE) {
-        return redeem::ticket(&people, role, &request);
-    }
-    if request.uses.is_some() {
-        return Err(Failure::new(
-            ErrorCode::BadRequest,
-            "tickets for nodes are not counted yet: leave out the number of uses",
-        ));
-    }
-    if request.ttl_ms.is_some() {
-        return Err(Failure::new(
-            ErrorCode::BadRequest,
-            "tickets with an end are not built yet: a ticket is good for as long as the cluster's key",
-        ));
-    }
-    let own = context.info.address;
-    let mut addresses = context
-        .engine
-        .ask(move |engine| {
-            let others = engine
-                .members()
-                .into_iter()
-                .filter(|m| views::node_state(m.state) == NodeState::Alive && m.id.address != own);
-            others
-                .map(|m| m.id.address)
-                .take(MAX_ADDRESSES - 1)
-                .collect::<Vec<_>>()
-        })
-        .await?;
-    addresses.insert(0, own);
-    let ticket = Ticket {
-        cluster: context.info.cluster,
-        addresses,
-    };
-    Ok(Json(TicketAnswer {
-        ticket: ticket.to_string(),
-        expires_at: None,
-    }))
 }
 
 pub(super) async fn leave(State(context): State<Context>) -> Answer<ChangeResponse> {

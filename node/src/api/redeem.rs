@@ -1,41 +1,12 @@
-//! Tickets for people, and the certificates that they are turned into.
+//! Tickets of people, and the certificates that they are turned into.
 
 use axum::{Extension, Json};
-use dunlin_api::{ErrorCode, Membership, RedeemRequest, Ticket as TicketAnswer, TicketRequest};
-use dunlin_trust::{BadRole, PublicKey, Signature};
+use dunlin_api::{ErrorCode, Membership, RedeemRequest};
+use dunlin_trust::{PublicKey, Signature};
 
-use super::authority::Wish;
 use super::failure::{Answer, Body, Failure};
 use super::{Authority, Caller, People};
 use crate::daemon::clock::wall_millis;
-
-/// Makes a ticket for a person.
-pub(super) fn ticket(people: &People, role: &str, request: &TicketRequest) -> Answer<TicketAnswer> {
-    let invalid = |reason: String| Failure::new(ErrorCode::Invalid, reason);
-    let role = role
-        .parse()
-        .map_err(|bad: BadRole| invalid(bad.to_string()))?;
-    let Some(authority) = &people.0 else {
-        return Err(Failure::new(
-            ErrorCode::Refused,
-            "this node serves no API to other hosts, so nobody can use such a ticket: start it with --api-listen ADDR:PORT",
-        ));
-    };
-    let mut secret = [0; 16];
-    getrandom::fill(&mut secret)
-        .map_err(|error| Failure::new(ErrorCode::Internal, error.to_string()))?;
-    let now = wall_millis() / 1_000;
-    let wish = Wish {
-        role,
-        ttl: request.ttl_ms.map(|ttl| ttl.div_ceil(1_000)),
-        uses: request.uses,
-    };
-    let (ticket, not_after) = authority.invite(&wish, secret, now).map_err(invalid)?;
-    Ok(Json(TicketAnswer {
-        ticket: ticket.to_string(),
-        expires_at: Some(not_after.saturating_mul(1_000)),
-    }))
-}
 
 /// The key is the one that TLS has proven; the ticket is proven by a signature that is good for
 /// this key at this node only, so that nothing of it can be used by who sees it.

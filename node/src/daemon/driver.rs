@@ -3,7 +3,8 @@
 //! It never waits for anything slow. Disk, runtimes, peers and probes have tasks of their own
 //! behind bounded queues; their answers come back as inputs.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,7 +12,8 @@ use dunlin_api::EventRecord;
 use dunlin_core::engine::Engine;
 use dunlin_core::io::{Effect, Event, Input, RuntimeCommand, RuntimeEvent, Write};
 use dunlin_core::wire::encode;
-use dunlin_gossip::net::{Control, ControlEvent, Datagram, DatagramSender};
+use dunlin_gossip::membership;
+use dunlin_gossip::net::{Control, ControlEvent, Datagram, DatagramSender, TrustEvent};
 use dunlin_gossip::replication::{PersistId, ProposalId};
 use dunlin_state::desired::Rejection;
 use dunlin_state::model::NodeId;
@@ -25,6 +27,7 @@ use tokio_util::sync::CancellationToken;
 use super::clock::{Clock, wall_millis};
 use super::handle::Request;
 use super::strangers::Strangers;
+use super::trust::{Duty, Trustee};
 use crate::api::EventLog;
 use crate::runtime::Offer;
 use crate::store::{Store, Written};
@@ -33,6 +36,12 @@ use crate::store::{Store, Written};
 const DISK_RETRY: Duration = Duration::from_secs(5);
 /// The engine sleeps at most so long, so that a lost timer cannot stop a node.
 const LONGEST_SLEEP: Duration = Duration::from_secs(1);
+/// How often certificates and keyrings are looked at without a reason.
+const TRUST_TICK: Duration = Duration::from_secs(1);
+/// Members that are asked for a keyring at a time.
+const DOORS: usize = 4;
+/// Addresses of the local network that a newcomer remembers until it is let in.
+const MAX_DISCOVERED: usize = 32;
 /// The id of a write that only asks whether the disk works. The engine never gives it out.
 const DISK_CHECK: PersistId = PersistId(u64::MAX);
 
@@ -58,6 +67,7 @@ pub(crate) struct Inbox {
     pub(crate) requests: mpsc::Receiver<Request>,
     pub(crate) datagrams: mpsc::Receiver<Datagram>,
     pub(crate) control: mpsc::Receiver<ControlEvent>,
+    pub(crate) gate: mpsc::Receiver<TrustEvent>,
     pub(crate) runtime: mpsc::Receiver<RuntimeEvent>,
     pub(crate) written: mpsc::Receiver<Written>,
     pub(crate) offer: watch::Receiver<Offer>,
@@ -93,10 +103,21 @@ pub(crate) struct Driver {
     probes: JoinSet<(NodeId, bool)>,
     disk_ok: bool,
     strangers: Strangers,
+    trustee: Trustee,
+    /// Seen on the local network before this node was let in.
+    discovered: BTreeSet<SocketAddr>,
+    /// Desired state has changed since the trustee looked at it.
+    look: bool,
 }
 
 impl Driver {
-    pub(crate) fn new(engine: Engine, clock: Clock, inbox: Inbox, outbox: Outbox) -> Self {
+    pub(super) fn new(
+        engine: Engine,
+        clock: Clock,
+        inbox: Inbox,
+        outbox: Outbox,
+        trustee: Trustee,
+    ) -> Self {
         Self {
             engine,
             clock,
@@ -107,6 +128,9 @@ impl Driver {
             probes: JoinSet::new(),
             disk_ok: true,
             strangers: Strangers::default(),
+            trustee,
+            discovered: BTreeSet::new(),
+            look: true,
         }
     }
 
@@ -138,7 +162,10 @@ impl Driver {
         self.perform(first)?;
         let mut disk_retry = interval(DISK_RETRY);
         disk_retry.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut trust_tick = interval(TRUST_TICK);
+        trust_tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
+            self.look_at_desired()?;
             let due = self.due();
             tokio::select! {
                 () = stop.cancelled() => return Ok(()),
@@ -146,12 +173,25 @@ impl Driver {
                     self.request(request.ok_or(DriverError::Ended("the API"))?)?;
                 }
                 datagram = self.inbox.datagrams.recv() => {
-                    let Datagram { from, bytes } =
+                    let Datagram { from, sender, bytes } =
                         datagram.ok_or(DriverError::Ended("the membership socket"))?;
-                    self.input(Input::Datagram { from, bytes })?;
+                    // A member speaks in its own name only.
+                    if membership::sender(&bytes) == Some(sender) {
+                        self.input(Input::Datagram { from, bytes })?;
+                    }
                 }
                 event = self.inbox.control.recv() => {
                     self.control(event.ok_or(DriverError::Ended("the control plane"))?)?;
+                }
+                event = self.inbox.gate.recv() => {
+                    let event = event.ok_or(DriverError::Ended("the gate"))?;
+                    let duties = self.trustee.at_the_gate(event, wall_millis() / 1_000);
+                    self.fulfil(duties)?;
+                }
+                _ = trust_tick.tick() => {
+                    let desired = self.engine.desired();
+                    let duties = self.trustee.tick(desired, wall_millis() / 1_000);
+                    self.fulfil(duties)?;
                 }
                 event = self.inbox.runtime.recv() => {
                     self.input(Input::Runtime(event.ok_or(DriverError::Ended("the runtimes"))?))?;
@@ -206,6 +246,61 @@ impl Driver {
         }
     }
 
+    /// Who belongs may have changed with desired state.
+    fn look_at_desired(&mut self) -> Result<(), DriverError> {
+        while std::mem::take(&mut self.look) {
+            let desired = self.engine.desired();
+            let duties = self.trustee.desired(desired, wall_millis() / 1_000);
+            self.fulfil(duties)?;
+        }
+        Ok(())
+    }
+
+    fn fulfil(&mut self, duties: Vec<Duty>) -> Result<(), DriverError> {
+        for duty in duties {
+            match duty {
+                Duty::Rules(rules) => self.input(Input::Rules(rules))?,
+                Duty::Propose(command) => {
+                    let id = ProposalId(self.next_proposal);
+                    self.next_proposal += 1;
+                    self.input(Input::Propose {
+                        id,
+                        commands: vec![command],
+                        author: "dunlin".to_owned(),
+                    })?;
+                }
+                Duty::Expel(node) => self.outbox.control.expel(node),
+                Duty::Joined => {
+                    for address in self.trustee.invited() {
+                        self.input(Input::Join(address))?;
+                    }
+                    for address in std::mem::take(&mut self.discovered) {
+                        self.input(Input::Seen(address))?;
+                    }
+                }
+                Duty::AskForKeyring => {
+                    let members = self.engine.members();
+                    for member in members.iter().take(DOORS) {
+                        self.outbox.control.knock(member.id.address);
+                    }
+                }
+                Duty::Removed => {
+                    self.input(Input::Removed)?;
+                }
+                Duty::Tell { warning, text } => {
+                    let event = Event {
+                        warning,
+                        text,
+                        slot: None,
+                        node: None,
+                    };
+                    tell(&self.outbox.events, event);
+                }
+            }
+        }
+        Ok(())
+    }
+
     fn control(&mut self, event: ControlEvent) -> Result<(), DriverError> {
         match event {
             ControlEvent::Connected(node) => self.input(Input::Connected(node)),
@@ -237,6 +332,13 @@ impl Driver {
                     {
                         let mut membership = control;
                         membership.set_port(port);
+                        if self.trustee.is_invited() {
+                            self.outbox.control.knock(membership);
+                            // Datagrams are of no use before it was let in.
+                            if self.discovered.len() < MAX_DISCOVERED {
+                                self.discovered.insert(membership);
+                            }
+                        }
                         self.input(Input::Seen(membership))
                     }
                     Some(_) | None => Ok(()),
@@ -340,7 +442,8 @@ impl Driver {
                     .try_send(command)
                     .map_err(|_full| DriverError::Stuck(stuck))?;
             }
-            Effect::Changed(_) => {
+            Effect::Changed(changed) => {
+                self.look |= changed.desired;
                 let table = self.engine.route_table();
                 out.routes.send_if_modified(|old| {
                     let differs = **old != table;

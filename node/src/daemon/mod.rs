@@ -13,6 +13,7 @@ mod peers;
 mod publishing;
 mod setup;
 mod strangers;
+mod trust;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -25,19 +26,19 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::api::{ApiServer, BindError, Context, TlsError};
-use crate::cluster::{Cluster, ClusterError};
+use crate::cluster::{Belonging, ClusterError};
 use crate::config::UpConfig;
 use crate::host;
 use crate::identity::{Identity, IdentityError};
 use crate::runtime::{OpenError, RuntimesError};
 use crate::store::{Store, StoreError};
-use crate::ticket::BadTicket;
 use crate::vips::Vips;
 pub use driver::DriverError;
 use dunlin_gossip::net::{NetError, NetTasks};
 use dunlin_lb::Publisher;
 use dunlin_lb::proxy::hop::HopTask;
 use dunlin_state::route::RouteTable;
+use dunlin_trust::BadTicket;
 use setup::Parts;
 
 /// How long the parts may take to stop. Workloads are not stopped: they are adopted again.
@@ -57,6 +58,14 @@ pub enum UpError {
         /// What the system said.
         source: std::io::Error,
     },
+    /// Nothing says which cluster the node is of.
+    #[error("this node neither belongs to a cluster nor has a ticket: join with a new ticket")]
+    Nobody,
+    /// The word after `--join` is neither a ticket nor a file.
+    #[error(
+        "--join: there is no file {0}, and it is no ticket either: a ticket starts with 'dunlin2-'; `dunlin ticket` on a member prints one"
+    )]
+    NoTicketFile(PathBuf),
     /// The ticket is none.
     #[error("--join: {0}")]
     Ticket(#[from] BadTicket),
@@ -159,7 +168,7 @@ pub async fn run(config: UpConfig) -> Result<(), UpError> {
     if left.is_cancelled() {
         // Nothing of this cluster may leak into the next one that this node joins.
         Store::forget(&data_dir)?;
-        Cluster::forget(&data_dir)?;
+        Belonging::forget(&data_dir)?;
     }
     result.map(|_reason| ())
 }
@@ -208,6 +217,7 @@ impl Node {
             events,
             peers,
             joining,
+            keeper,
             net,
             routes,
             dns,
@@ -249,8 +259,8 @@ impl Node {
         });
         let stop = stop_rest.clone();
         tasks.spawn(async move {
-            joining.run(stop).await;
-            Ok("the watch for members")
+            tokio::join!(joining.run(stop.clone()), keeper.run(stop));
+            Ok("the watch for members, or the keeper of certificates")
         });
         let (stop, served) = (stop_api.clone(), context.clone());
         tasks.spawn(async move {

@@ -12,24 +12,26 @@ use dunlin_core::engine::{Engine, StartError};
 use dunlin_core::io::{Effect, NodeConfig, Recovered, RuntimeCommand, RuntimeEvent};
 use dunlin_dns::{DnsServer, Suffix};
 use dunlin_gossip::membership::{MemberId, Profile};
-use dunlin_gossip::net::{ClusterSecret, Net, NetConfig, NetTasks, NodeSeed};
+use dunlin_gossip::net::{Control, Net, NetConfig, NetTasks, NodeSeed};
 use dunlin_lb::Publisher;
 use dunlin_lb::proxy::hop::{Hop, HopConfig, HopTask, PORT_OFFSET};
 use dunlin_state::model::{Facts, NodeId, VipRange};
 use dunlin_state::route::RouteTable;
+use dunlin_trust::{SecretKey, Ticket};
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
 use super::UpError;
 use super::clock::{Clock, wall_millis};
-use super::driver::{Driver, Inbox, Outbox};
+use super::driver::{Driver, Inbox, Outbox, PeerRequest};
 use super::handle::{EngineHandle, Request};
 use super::joining::Joining;
 use super::naming::{self, Naming};
 use super::peers::{self, PeerDesk};
 use super::publishing;
-use crate::api::{ApiServer, Authority, Context, Desk, EventLog, LogSource, NodeInfo};
-use crate::cluster::Cluster;
+use super::trust::{Keeper, Trustee};
+use crate::api::{ApiServer, Context, EventLog, GateAuthority, LogSource, NodeInfo};
+use crate::cluster::Belonging;
 use crate::config::UpConfig;
 use crate::host;
 use crate::identity::{Identity, IdentityError};
@@ -37,7 +39,6 @@ use crate::runtime::{Runtimes, RuntimesConfig, RuntimesHandle};
 use crate::seal::NodeSeal;
 use crate::store::{Store, StoreError, Written};
 use crate::supervisor;
-use crate::ticket::Ticket;
 use crate::vips::{Owner, Vips};
 
 /// Commands that may wait for the runtimes: a node with thousands of replicas starts them all.
@@ -60,6 +61,7 @@ pub(super) struct Parts {
     pub(super) events: mpsc::Sender<RuntimeEvent>,
     pub(super) peers: PeerDesk,
     pub(super) joining: Joining,
+    pub(super) keeper: Keeper,
     pub(super) net: NetTasks,
     pub(super) routes: watch::Receiver<Arc<RouteTable>>,
     pub(super) dns: Option<(DnsServer, Suffix)>,
@@ -73,7 +75,7 @@ pub(super) struct Parts {
 struct Own {
     member: MemberId,
     name: String,
-    cluster: Cluster,
+    belonging: Belonging,
     seed: [u8; 32],
     /// Where published ports answer.
     publish_ip: IpAddr,
@@ -98,8 +100,9 @@ pub(super) async fn build(mut config: UpConfig, started: Instant) -> Result<Part
         .clone()
         .unwrap_or_else(|| config.data_dir.join("api.sock"));
     let api = ApiServer::bind(&api_path, config.api_group.as_deref())?;
+    let authority = Arc::new(GateAuthority::new(SecretKey::from_seed(me.seed)));
     let api = match config.api_listen {
-        Some(address) => api.and_remote(address, desk(&me)).await?,
+        Some(address) => api.and_remote(address, authority.clone()).await?,
         None => api,
     };
     let vips = settle_vips(&config, &me).await?;
@@ -119,16 +122,15 @@ pub(super) async fn build(mut config: UpConfig, started: Instant) -> Result<Part
         written_tx,
         clock,
     )?;
+    let gatekeeper = me.belonging.gatekeeper();
     let net = Net::start(NetConfig {
         seed: NodeSeed(me.seed),
-        cluster: ClusterSecret {
-            id: me.cluster.id,
-            key: me.cluster.key,
-            previous_key: None,
-        },
+        boot: me.member.boot,
+        gatekeeper: gatekeeper.ok_or(UpError::Nobody)?,
         membership,
         mdns: config.mdns && !of_this_host_only(&config, me.member.address),
     })?;
+    authority.open(net.trust.clone());
     announce(&me, &api_path, invitation.is_some());
     notes.extend(mended);
     let info = NodeInfo {
@@ -170,6 +172,43 @@ struct Built {
     vips: Vips,
 }
 
+fn context(
+    engine: EngineHandle,
+    info: NodeInfo,
+    logs: LogSource,
+    events: EventLog,
+    removed: CancellationToken,
+) -> Context {
+    Context {
+        engine,
+        info: Arc::new(info),
+        logs,
+        events,
+        left: CancellationToken::new(),
+        removed,
+    }
+}
+
+fn logs(node: NodeId, runtimes: &RuntimesHandle, control: Control) -> LogSource {
+    LogSource {
+        node,
+        runtimes: runtimes.clone(),
+        control,
+    }
+}
+
+fn peer_desk(
+    requests: mpsc::Receiver<PeerRequest>,
+    runtimes: RuntimesHandle,
+    node: NodeId,
+) -> PeerDesk {
+    PeerDesk {
+        requests,
+        runtimes,
+        node,
+    }
+}
+
 /// Connects the parts by bounded queues.
 fn assemble(built: Built, info: NodeInfo, invitation: Option<&Ticket>) -> Result<Parts, UpError> {
     let Built {
@@ -187,6 +226,8 @@ fn assemble(built: Built, info: NodeInfo, invitation: Option<&Ticket>) -> Result
         vips,
     } = built;
     let node = me.member.node;
+    let (removed, dir) = (CancellationToken::new(), info.data_dir.clone());
+    let (trustee, belonging) = Trustee::new(me.belonging, net.trust.clone(), removed.clone());
     let (handle, requests) = handle_that_joins(invitation, me.member.address);
     let (commands_tx, commands) = mpsc::channel(COMMANDS);
     let (events_tx, events) = mpsc::channel(NEWS);
@@ -199,6 +240,7 @@ fn assemble(built: Built, info: NodeInfo, invitation: Option<&Ticket>) -> Result
         requests,
         datagrams: net.received,
         control: net.events,
+        gate: net.gate,
         runtime: events,
         written,
         offer: runtimes_handle.watch(),
@@ -212,28 +254,22 @@ fn assemble(built: Built, info: NodeInfo, invitation: Option<&Ticket>) -> Result
         routes: routes_tx,
         events: event_log.clone(),
     };
-    let joining = Joining::new(&handle, &event_log, &info.asked);
-    let logs = LogSource {
-        node,
-        runtimes: runtimes_handle.clone(),
-        control: net.control,
-    };
-    let context = context(handle, info, logs, event_log);
+    let (own, asked) = (me.member.address, info.asked.clone());
+    let joining = Joining::new((&handle, &event_log), &net.control, net.trust, own, asked);
+    let logs = logs(node, &runtimes_handle, net.control);
+    let context = context(handle, info, logs, event_log, removed);
     Ok(Parts {
         context,
         api,
-        driver: Driver::new(engine, clock, inbox, outbox),
+        driver: Driver::new(engine, clock, inbox, outbox, trustee),
         first,
         runtimes,
         commands,
         events: events_tx,
         dns: naming.map(|n| n.serving(routes.clone(), runtimes_handle.clone())),
-        peers: PeerDesk {
-            requests: peer_requests,
-            runtimes: runtimes_handle,
-            node,
-        },
+        peers: peer_desk(peer_requests, runtimes_handle, node),
         joining,
+        keeper: Keeper { belonging, dir },
         net: net.tasks,
         routes,
         publisher,
@@ -241,16 +277,6 @@ fn assemble(built: Built, info: NodeInfo, invitation: Option<&Ticket>) -> Result
         vips,
         identity: me.identity,
     })
-}
-
-fn context(engine: EngineHandle, info: NodeInfo, logs: LogSource, events: EventLog) -> Context {
-    Context {
-        engine,
-        info: Arc::new(info),
-        logs,
-        events,
-        left: CancellationToken::new(),
-    }
 }
 
 /// What people are told of the DNS server.
@@ -261,11 +287,6 @@ fn told(naming: &Naming) -> DnsStatus {
         suffix: naming.suffix().to_string(),
         for_replicas: naming.resolver().map(|r| r.address.to_string()),
     }
-}
-
-/// Who judges people from afar.
-fn desk(me: &Own) -> Arc<dyn Authority> {
-    Arc::new(Desk::new(me.seed, &me.cluster.key))
 }
 
 /// The proxies of this node, and the way to those of others.
@@ -286,7 +307,10 @@ fn proxies(
 fn settle(config: &UpConfig, invitation: Option<&Ticket>) -> Result<(Own, UdpSocket), UpError> {
     let name = name(config)?;
     let identity = Identity::open(&config.data_dir, wall_millis() / 1_000)?;
-    let cluster = Cluster::settle(&config.data_dir, invitation.map(|t| t.cluster))?;
+    let seed = identity.key.to_bytes();
+    let key = SecretKey::from_seed(seed);
+    let now = wall_millis() / 1_000;
+    let belonging = Belonging::settle(&config.data_dir, invitation, &key, now)?;
     let (membership, address) = bind_membership(config)?;
     let member = MemberId {
         node: identity.node(),
@@ -296,12 +320,11 @@ fn settle(config: &UpConfig, invitation: Option<&Ticket>) -> Result<(Own, UdpSoc
     let publish_ip = publishing::bind_ip(config.advertise, &membership)
         .map_err(|source| UpError::Bind { address, source })?;
     let data_plane = bind_data_plane(&membership)?;
-    let seed = identity.key.to_bytes();
     Ok((
         Own {
             member,
             name,
-            cluster,
+            belonging,
             seed,
             publish_ip,
             data_plane,
@@ -347,7 +370,7 @@ fn announce(me: &Own, api: &Path, joining: bool) {
         node = %me.member.node.short(),
         name = me.name,
         address = %me.member.address,
-        cluster = me.cluster.name(),
+        cluster = me.belonging.name(),
         api = %api.display(),
         "{}",
         if joining { "up, joining" } else { "up" }
@@ -363,7 +386,7 @@ fn info(
 ) -> NodeInfo {
     NodeInfo {
         version: env!("CARGO_PKG_VERSION").to_owned(),
-        cluster: me.cluster,
+        cluster: me.belonging.cluster,
         address: me.member.address,
         api,
         profile: format!("{:?}", config.profile).to_lowercase(),
@@ -382,7 +405,10 @@ fn invitation(join: Option<&str>) -> Result<Option<Ticket>, UpError> {
         return Ok(None);
     };
     let path = Path::new(text);
-    if !text.starts_with("dunlin") && path.exists() {
+    if !text.starts_with("dunlin") || text.contains('/') {
+        if !path.exists() {
+            return Err(UpError::NoTicketFile(path.to_owned()));
+        }
         let content = fs::read_to_string(path).map_err(|source| UpError::TicketFile {
             path: path.to_owned(),
             source,
@@ -436,7 +462,7 @@ fn bind_data_plane(membership: &UdpSocket) -> Result<UdpSocket, UpError> {
 async fn settle_vips(config: &UpConfig, me: &Own) -> Result<Vips, UpError> {
     let owner = Owner {
         node: me.member.node,
-        cluster: me.cluster.id,
+        cluster: me.belonging.cluster.0,
         loopback: of_this_host_only(config, me.member.address),
     };
     let vips = Vips::settle(config.vip_cidr, owner).await?;
@@ -451,7 +477,7 @@ fn runtimes_config(config: &UpConfig, me: &Own) -> RuntimesConfig {
     let own = std::env::current_exe().unwrap_or_else(|_gone| PathBuf::from("/proc/self/exe"));
     RuntimesConfig {
         node: me.member.node,
-        cluster: me.cluster.name(),
+        cluster: me.belonging.name(),
         data_dir: config.data_dir.clone(),
         advertise: me.member.address.ip(),
         supervisor_command: vec![own.into_os_string(), supervisor::SUBCOMMAND.into()],
@@ -473,7 +499,8 @@ fn recover(
     clock: Clock,
 ) -> Result<(Store, Engine, Vec<Effect>, Vec<String>), UpError> {
     let attempt = || -> Result<(Store, Engine, Vec<Effect>), UpError> {
-        let (store, recovered) = Store::open(&config.data_dir, written.clone())?;
+        let (store, mut recovered) = Store::open(&config.data_dir, written.clone())?;
+        recovered.rules = Some(me.belonging.rules());
         let (engine, first) = engine(config, me, runtimes, vips, recovered, clock)?;
         Ok((store, engine, first))
     };

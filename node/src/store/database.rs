@@ -107,6 +107,7 @@ impl Database {
             document,
             claims: self.unseal_json::<Vec<Claim>>(CLAIMS, claims)?,
             peers: self.unseal_json::<Vec<SocketAddr>>(PEERS, peers)?,
+            rules: None,
         })
     }
 

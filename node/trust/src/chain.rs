@@ -70,6 +70,8 @@ pub struct Verified {
     pub power: Power,
     /// The keys on the way, from the one that the root key vouched for; without the subject.
     pub issuers: Vec<PublicKey>,
+    /// The epoch of the admission key on the way, if there is one.
+    pub epoch: Option<u64>,
     /// From when all of its certificates are valid.
     pub not_before: Seconds,
     /// Until when.
@@ -81,7 +83,7 @@ impl Verified {
     pub fn role(&self) -> Option<&Role> {
         match &self.power {
             Power::Role(role) => Some(role),
-            Power::Admission => None,
+            Power::Admission(_) => None,
         }
     }
 
@@ -126,6 +128,16 @@ impl Chain {
         self.0.last().map(|certificate| certificate.subject)
     }
 
+    /// What it says that key may do; not to be believed before it is verified.
+    pub fn power(&self) -> Option<&Power> {
+        self.0.last().map(|certificate| &certificate.power)
+    }
+
+    /// All keys on the way, the last one's included; not verified.
+    pub fn subjects(&self) -> impl Iterator<Item = PublicKey> + '_ {
+        self.0.iter().map(|certificate| certificate.subject)
+    }
+
     /// Verifies signatures and powers against the root key, but no time:
     /// [`Verified::check_time`] does.
     pub fn verify(&self, root: &PublicKey) -> Result<Verified, ChainError> {
@@ -135,6 +147,7 @@ impl Chain {
         let cluster = ClusterId::of(root);
         let (mut issuer, mut power): (PublicKey, Option<&Power>) = (*root, None);
         let (mut not_before, mut not_after) = (0, Seconds::MAX);
+        let mut epoch = None;
         for certificate in &self.0 {
             if let Some(power) = power.filter(|power| !power.may_issue(&certificate.power)) {
                 return Err(ChainError::Overreach {
@@ -147,6 +160,9 @@ impl Chain {
             }
             not_before = not_before.max(certificate.not_before);
             not_after = not_after.min(certificate.not_after);
+            if let Power::Admission(number) = certificate.power {
+                epoch = Some(number);
+            }
             (issuer, power) = (certificate.subject, Some(&certificate.power));
         }
         let before = &self.0[..self.0.len() - 1];
@@ -154,6 +170,7 @@ impl Chain {
             subject: leaf.subject,
             power: leaf.power.clone(),
             issuers: before.iter().map(|c| c.subject).collect(),
+            epoch,
             not_before,
             not_after,
         })

@@ -44,7 +44,7 @@ impl Founding {
             cluster,
             &root,
             secret.admission_key().public(),
-            Power::Admission,
+            Power::Admission(1),
             (now, now.saturating_add(ADMISSION_SECONDS)),
         ));
         let keyring = Keyring {
@@ -123,7 +123,7 @@ pub fn issue_admission(
         cluster,
         admin.key(),
         secret.admission_key().public(),
-        Power::Admission,
+        Power::Admission(epoch),
         (now, now.saturating_add(ADMISSION_SECONDS)),
     ));
     Keyring {

@@ -65,7 +65,7 @@ impl Keyring {
     pub fn verify_at(&self, root: &PublicKey, at: Seconds) -> Result<Verified, ChainError> {
         let verified = self.admission.verify_at(root, at)?;
         let ours = self.secret.admission_key().public();
-        if verified.power != Power::Admission || verified.subject != ours {
+        if verified.power != Power::Admission(self.epoch) || verified.subject != ours {
             return Err(ChainError::Forged(ours.short()));
         }
         Ok(verified)

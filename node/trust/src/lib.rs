@@ -18,6 +18,7 @@ mod chain;
 mod credential;
 mod encode;
 mod founding;
+mod gatekeeper;
 mod keyring;
 mod keys;
 mod power;
@@ -35,6 +36,10 @@ pub use encode::Malformed;
 pub use founding::{
     ADMIN_SECONDS, ADMISSION_SECONDS, Founding, NODE_SECONDS, OPERATOR_SECONDS, issue_admin,
     issue_admission, issue_node, issue_role,
+};
+pub use gatekeeper::{
+    Answered, GateError, Gatekeeper, Heard, Invite, Knowledge, MAX_GATE_MESSAGE, Refusal, Standing,
+    Welcome,
 };
 pub use keyring::{Keyring, KeyringOrder, KeyringSecret};
 pub use keys::{ClusterId, PublicKey, SecretKey, Signature};

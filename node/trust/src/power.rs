@@ -40,8 +40,9 @@ pub enum Role {
 pub enum Power {
     /// A role.
     Role(Role),
-    /// The key that all members share for the one purpose of admitting nodes.
-    Admission,
+    /// The key that all members share for the one purpose of admitting nodes. The number is the
+    /// epoch of the keyring that it belongs to.
+    Admission(u64),
 }
 
 /// A text that names no role.
@@ -63,7 +64,7 @@ impl Power {
         match self {
             Self::Role(Role::Admin) => true,
             // Admits nodes and nothing else: this key is on every host.
-            Self::Admission => matches!(granted, Self::Role(Role::Node)),
+            Self::Admission(_) => matches!(granted, Self::Role(Role::Node)),
             Self::Role(Role::Node | Role::Viewer | Role::Operator(_)) => false,
         }
     }
@@ -82,7 +83,10 @@ impl Power {
                 }
             }
             Self::Role(Role::Admin) => to.push(ADMIN),
-            Self::Admission => to.push(ADMISSION),
+            Self::Admission(epoch) => {
+                to.push(ADMISSION);
+                to.extend_from_slice(&epoch.to_be_bytes());
+            }
         }
     }
 
@@ -93,7 +97,7 @@ impl Power {
             OPERATOR_ALL => Self::Role(Role::Operator(Namespaces::All)),
             OPERATOR_ONLY => Self::Role(Role::Operator(Namespaces::Only(read_names(from)?))),
             ADMIN => Self::Role(Role::Admin),
-            ADMISSION => Self::Admission,
+            ADMISSION => Self::Admission(from.u64()?),
             _ => {
                 return Err(Malformed(
                     "it grants something that this version does not know",
@@ -184,7 +188,7 @@ impl fmt::Display for Power {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Role(role) => role.fmt(f),
-            Self::Admission => f.write_str("admission"),
+            Self::Admission(_) => f.write_str("admission"),
         }
     }
 }

@@ -3,7 +3,7 @@
 //!
 //! | key | who |
 //! |---|---|
-//! | `svc/`, `job/`, `config/`, `secret/`, `rev/` + `<namespace>/…` | operators of that namespace, admins |
+//! | `svc/`, `vip/`, `job/`, `config/`, `secret/`, `rev/` + `<namespace>/…` | operators of that namespace, admins |
 //! | `node/…`, `noderev/…` | operators of all namespaces, admins |
 //! | `trust/invite/node/…`, `trust/use/…` | nodes, admins |
 //! | `trust/…` otherwise | admins |
@@ -13,6 +13,7 @@
 
 use thiserror::Error;
 
+use crate::keys::PublicKey;
 use crate::power::{Namespaces, Power, Role};
 
 /// Why a key must not be written by somebody.
@@ -23,6 +24,11 @@ pub struct Forbidden {
     pub power: String,
     /// What it wanted to write.
     pub key: String,
+}
+
+/// The key of desired state under which an admin says that a key was removed.
+pub fn revocation_key(removed: &PublicKey) -> String {
+    format!("trust/revoked/{removed}")
 }
 
 /// What a key is about, as far as rights go.
@@ -53,7 +59,7 @@ pub fn check(power: &Power, key: &str) -> Result<(), Forbidden> {
 fn scope(key: &str) -> Scope<'_> {
     let mut parts = key.split('/');
     match (parts.next(), parts.next(), parts.next()) {
-        (Some("svc" | "job" | "config" | "secret" | "rev"), Some(namespace), Some(_)) => {
+        (Some("svc" | "vip" | "job" | "config" | "secret" | "rev"), Some(namespace), Some(_)) => {
             Scope::Namespace(namespace)
         }
         (Some("node" | "noderev"), Some(_), Some(_)) => Scope::Nodes,

@@ -15,6 +15,9 @@ use crate::credential::Credential;
 use crate::encode::{Malformed, Reader};
 use crate::keys::{ClusterId, PublicKey, Signature};
 
+/// Bytes of an order that travels in a refusal.
+pub(crate) const MAX_ORDER: usize = 8 * 1024;
+
 const VERSION: u8 = 1;
 const DOMAIN: &[u8] = b"dunlin statement 1\0";
 
@@ -71,7 +74,7 @@ impl<'a> Signed<'a> {
         let mut reader = Reader::new(bytes);
         if reader.u8()? != VERSION {
             return Err(Malformed(
-                "it is of a version that this daemon does not know",
+                "it is not signed, or not in a way that this daemon knows",
             ));
         }
         let len = usize::from(reader.u16()?);

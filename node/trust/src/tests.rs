@@ -140,7 +140,7 @@ fn rights_follow_the_key() {
         let verdict = rights::check(&Power::Role(role.clone()), key);
         assert_eq!(verdict.is_ok(), allowed, "{role} {key}");
     }
-    assert!(rights::check(&Power::Admission, "trust/use/a/b").is_err());
+    assert!(rights::check(&Power::Admission(1), "trust/use/a/b").is_err());
 }
 
 #[test]

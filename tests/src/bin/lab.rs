@@ -11,7 +11,7 @@ use dunlin_tests::lab::{Figures, Lab, LabError, Workloads};
 #[derive(Debug, Parser)]
 #[command(name = "lab")]
 struct Args {
-    /// Scenarios: deploy, kill, partition, isolated, blackout, moved, spread, names, docker-deploy,
+    /// Scenarios: deploy, kill, partition, isolated, blackout, removed, moved, spread, names, docker-deploy,
     /// docker-kill, idle; `ci` for all but idle.
     #[arg(required = true)]
     scenarios: Vec<String>,

@@ -74,7 +74,12 @@ impl Lab {
     /// What a newcomer is given by the first host.
     pub async fn ticket(&self) -> Result<String, LabError> {
         let client = self.hosts[0].client();
-        let request = dunlin_api::TicketRequest::default();
+        // Labs ask whichever node they like to deploy, to drain and to remove.
+        let request = dunlin_api::TicketRequest {
+            role: Some("admin".to_owned()),
+            uses: Some(0),
+            ..dunlin_api::TicketRequest::default()
+        };
         eventually("the first daemon answers", 10, async || {
             Ok(client.version().await.is_ok())
         })

@@ -74,6 +74,7 @@ impl Disk {
             document,
             claims: self.claims.clone(),
             peers: self.peers.clone(),
+            rules: None,
         }
     }
 

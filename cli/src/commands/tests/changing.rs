@@ -286,6 +286,7 @@ async fn cordon_label_and_ticket() {
     let ticket = Ticket {
         ticket: "dunlin1abc".into(),
         expires_at: None,
+        role: "node".to_owned(),
     };
     let ran = answered(&ticket, &["ticket"]).await;
     assert_eq!((ran.out.as_str(), ran.err.as_str()), ("dunlin1abc\n", ""));
@@ -326,6 +327,7 @@ async fn leave_is_refused_while_replicas_are_held() {
         dns: None,
         document: DocumentStatus::default(),
         counts: Counts::default(),
+        removed: false,
     };
     let daemon = fake(move |line| match line.starts_with("POST") {
         true => Answer::json(&ChangeResponse { changed: true }),

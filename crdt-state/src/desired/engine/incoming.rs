@@ -42,7 +42,7 @@ pub(in super::super) struct Incoming {
     pub(in super::super) start_op: u64,
     /// The keys it writes.
     pub(in super::super) keys: Vec<String>,
-    /// The values it writes.
+    /// The values it writes, in the order of the keys.
     pub(in super::super) values: Vec<Bytes>,
     /// As encoded.
     pub(in super::super) bytes: Bytes,
@@ -61,6 +61,11 @@ impl Incoming {
             Ok(read) => read,
             Err(fault) => Err(InspectError::Unreadable(fault.to_string())),
         }
+    }
+
+    /// What it writes where.
+    pub(in super::super) fn writes(&self) -> impl Iterator<Item = (&str, &Bytes)> {
+        self.keys.iter().map(String::as_str).zip(&self.values)
     }
 
     /// The same for a change that our own document has just made.
@@ -103,7 +108,8 @@ impl Incoming {
                 OpType::Put(ScalarValue::Bytes(_)) => {
                     return Err(InspectError::Shape("it writes a value that is too large"));
                 }
-                OpType::Delete => {}
+                // Whoever could delete without a signature could undo what others signed.
+                OpType::Delete => return Err(InspectError::Shape("it deletes a key")),
                 OpType::Put(_)
                 | OpType::Make(_)
                 | OpType::Increment(_)

@@ -89,9 +89,9 @@ impl Engine {
         let am = contained(|| {
             let mut am = Automerge::new().with_actor(epoch_actor(epoch));
             let mut tx = am.transaction();
-            put(&mut tx, FORMAT_KEY, Some(FORMAT))?;
+            put(&mut tx, FORMAT_KEY, FORMAT)?;
             for (key, value) in registers {
-                put(&mut tx, key, Some(value))?;
+                put(&mut tx, key, value)?;
             }
             tx.commit_with(CommitOptions::default().with_time(0));
             Ok(am)
@@ -199,10 +199,10 @@ impl Engine {
             .collect()
     }
 
-    /// Writes (`Some`) and deletes (`None`) keys as one change, and returns it encoded.
+    /// Writes keys as one change, and returns it encoded.
     pub(super) fn write(
         &mut self,
-        writes: &BTreeMap<String, Option<Bytes>>,
+        writes: &BTreeMap<String, Bytes>,
         wall_ms: u64,
     ) -> Result<Bytes, EngineFault> {
         let seconds = i64::try_from(wall_ms / 1000).unwrap_or(i64::MAX);
@@ -210,7 +210,7 @@ impl Engine {
         let written = contained(|| {
             let mut tx = am.transaction();
             for (key, value) in writes {
-                put(&mut tx, key, value.as_deref())?;
+                put(&mut tx, key, value)?;
             }
             tx.commit_with(CommitOptions::default().with_time(seconds));
             let change = am
@@ -356,12 +356,9 @@ fn check_reproduced(
     Ok(())
 }
 
-fn put(tx: &mut impl Transactable, key: &str, value: Option<&[u8]>) -> Result<(), EngineFault> {
-    match value {
-        Some(bytes) => tx.put(ROOT, key, ScalarValue::Bytes(bytes.to_vec())),
-        None => tx.delete(ROOT, key),
-    }
-    .map_err(refused)
+fn put(tx: &mut impl Transactable, key: &str, value: &[u8]) -> Result<(), EngineFault> {
+    let value = ScalarValue::Bytes(value.to_vec());
+    tx.put(ROOT, key, value).map_err(refused)
 }
 
 fn epoch_actor(epoch: u64) -> ActorId {

@@ -70,7 +70,7 @@ fn a_damaged_change_is_named_and_the_part_before_it_can_be_kept() {
             matches!(&error, LoadError::ChangeCorrupt { index: i, count: 8, .. } if *i == index),
             "{error}"
         );
-        let recovered = Document::load_prefix(&saved, &damaged, actor(2)).unwrap();
+        let recovered = Document::load_prefix(&saved, &damaged, actor(2), None).unwrap();
         assert_eq!(recovered.dropped, Some(error));
         let scale = service(&recovered.document, "web").unwrap().replicas;
         assert_eq!(scale as usize, 1 + index);
@@ -92,7 +92,7 @@ fn a_lost_change_in_the_middle_is_noticed() {
 #[test]
 fn a_prefix_is_completed_by_peers() {
     let (saved, changes, mut document) = written();
-    let cut = Document::load_prefix(&saved, &changes[..4], actor(2)).unwrap();
+    let cut = Document::load_prefix(&saved, &changes[..4], actor(2), None).unwrap();
     assert_eq!(cut.dropped, None);
     let mut restored = cut.document;
     sync(&mut restored, &mut document);

@@ -5,6 +5,7 @@ mod converge;
 mod disk;
 mod hostile;
 mod rebasing;
+mod signed;
 mod vips;
 mod visible;
 

@@ -77,7 +77,7 @@ fn a_number_that_no_service_may_have_is_not_used() {
     let json = serde_json::json!({ "stamp": stamp, "value": 3 });
     let bytes = Bytes::from(json.to_string());
     let mut engine = document.engine.clone();
-    let writes = [("vip/default/web".to_owned(), Some(bytes))].into();
+    let writes = [("vip/default/web".to_owned(), bytes)].into();
     engine.write(&writes, 1).unwrap();
     let document = Document::over(engine, actor(1));
     assert_eq!(vip(&document, &key("web")), given);

@@ -4,12 +4,10 @@
 //! to this cluster. So the first substream of every connection carries one message each way, and
 //! only then does the connection reach the swarm. A stranger thus never meets a protocol handler.
 //!
-//! Each message holds a MAC under a key derived from the cluster's, over the cluster's id, both
-//! node ids and the sender's role. No nonce is needed: the transport has already proven that each
-//! side holds its node's private key, so a recorded MAC is of use only to the node it names. The
-//! role keeps one from being sent back as an answer.
-//!
-//! The dialer speaks first, and the listener answers a stranger with a refusal and no MAC.
+//! What is said and how it is judged is [`Gatekeeper`](dunlin_trust::Gatekeeper)'s business; here
+//! the messages travel, each with its length before it, bounded in size and in time. The dialer
+//! speaks first. A listener that refuses says why and keeps the connection until the dialer has
+//! read that.
 
 use std::io;
 use std::sync::{Arc, Mutex};
@@ -17,6 +15,7 @@ use std::task::Poll;
 use std::time::Duration;
 
 use dunlin_state::model::NodeId;
+use dunlin_trust::{Answered, GateError as Verdict, MAX_GATE_MESSAGE};
 use futures::future::{self, Either};
 use futures::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use libp2p::PeerId;
@@ -26,42 +25,28 @@ use thiserror::Error;
 use tokio::time::Instant;
 
 use super::identity;
-use crate::net::ClusterSecret;
 use crate::net::counters::Counters;
+use crate::net::trust::{Trust, TrustEvent, public, wall_seconds};
 
 /// Time for the whole exchange: one round trip, at most some 600 ms on a bad path.
 const DEADLINE: Duration = Duration::from_secs(3);
 
-/// Time between warnings about refused connections; those between are counted and in the debug log.
+/// Warnings about refused connections in each [`WARN_EVERY`]; further ones are counted and in the
+/// debug log.
+const WARNINGS: u32 = 10;
 const WARN_EVERY: Duration = Duration::from_secs(10);
-
-const MAGIC: [u8; 7] = *b"dunlin1";
-const HELLO: u8 = 1;
-const REFUSED: u8 = 0;
-const MAC_LEN: usize = blake3::OUT_LEN;
-const MAC_AT: usize = MAGIC.len() + 1;
-
-/// Magic, kind, MAC under the current key, MAC under the previous key.
-const MESSAGE_LEN: usize = MAC_AT + 2 * MAC_LEN;
-
-const KEY_CONTEXT: &str = "dunlin 2026 control connection gate v1";
 
 /// Why a connection was closed before anyone saw it.
 #[derive(Debug, Error)]
 pub(crate) enum GateError {
-    /// It may be a Dunlin node, but of another cluster.
-    #[error(
-        "{0} is not a member of this cluster: its ticket is for another cluster, or its key was changed while it was away"
-    )]
-    Stranger(NodeId),
-    /// The other side thinks that of this node.
-    #[error(
-        "{0} does not accept this node as a member: it belongs to another cluster, or this node's ticket does"
-    )]
-    RefusedUs(NodeId),
-    /// Something else listens there.
-    #[error("{0} speaks another protocol: it is no Dunlin node, or of an incompatible version")]
-    NotDunlin(NodeId),
+    /// One of the two sides refused.
+    #[error("{node}: {verdict}")]
+    Refused {
+        /// The other side.
+        node: NodeId,
+        /// Who refused, and why.
+        verdict: Verdict,
+    },
     /// A key type that node ids cannot name.
     #[error("peer {0} has no ed25519 key, and every node has one")]
     KeyType(PeerId),
@@ -81,23 +66,17 @@ pub(crate) enum GateError {
 /// Proves this node's membership and checks the other side's.
 #[derive(Clone)]
 pub(crate) struct Gate {
-    local: NodeId,
-    cluster: [u8; 16],
-    /// Current key first; the previous one, or the current again.
-    keys: [[u8; 32]; 2],
+    trust: Trust,
     counters: Arc<Counters>,
-    last_warning: Arc<Mutex<Option<Instant>>>,
+    warned: Arc<Mutex<(Option<Instant>, u32)>>,
 }
 
 impl Gate {
-    pub(crate) fn new(local: NodeId, secret: &ClusterSecret, counters: Arc<Counters>) -> Self {
-        let previous = secret.previous_key.as_ref().unwrap_or(&secret.key);
+    pub(crate) fn new(trust: Trust, counters: Arc<Counters>) -> Self {
         Self {
-            local,
-            cluster: secret.id,
-            keys: [&secret.key, previous].map(|key| blake3::derive_key(KEY_CONTEXT, key)),
+            trust,
             counters,
-            last_warning: Arc::default(),
+            warned: Arc::default(),
         }
     }
 
@@ -118,10 +97,17 @@ impl Gate {
     fn report(&self, error: &GateError, point: &ConnectedPoint) {
         let address = point.get_remote_address();
         match error {
-            GateError::Stranger(_) | GateError::NotDunlin(_) | GateError::KeyType(_) => {
-                self.counters.strangers_refused.add_one();
-            }
-            GateError::RefusedUs(_) => {}
+            GateError::Refused { node, verdict } => match verdict {
+                Verdict::RefusedUs(reason) => self.trust.tell(TrustEvent::Refused {
+                    by: *node,
+                    reason: reason.clone(),
+                }),
+                Verdict::WasRemoved => self.trust.tell(TrustEvent::Removed),
+                Verdict::Refused(_) | Verdict::Foreign | Verdict::Malformed(_) => {
+                    self.counters.strangers_refused.add_one();
+                }
+            },
+            GateError::KeyType(_) => self.counters.strangers_refused.add_one(),
             GateError::TimedOut(_) | GateError::Io { .. } => {
                 tracing::debug!(%address, "{error}");
                 return;
@@ -134,14 +120,15 @@ impl Gate {
         }
     }
 
-    /// Once in a while: strangers must not be able to fill the log.
+    /// Some in a while: strangers must not be able to fill the log.
     fn may_warn(&self) -> bool {
-        let mut last = self.last_warning.lock().unwrap_or_else(|e| e.into_inner());
-        let due = last.is_none_or(|at| at.elapsed() >= WARN_EVERY);
-        if due {
-            *last = Some(Instant::now());
+        let mut warned = self.warned.lock().unwrap_or_else(|e| e.into_inner());
+        let (since, count) = &mut *warned;
+        if since.is_none_or(|at| at.elapsed() >= WARN_EVERY) {
+            (*since, *count) = (Some(Instant::now()), 0);
         }
-        due
+        *count = count.saturating_add(1);
+        *count <= WARNINGS
     }
 
     async fn exchange(
@@ -187,70 +174,72 @@ impl Gate {
         S: AsyncRead + AsyncWrite + Unpin,
     {
         let broke = |source| GateError::Io { node, source };
-        let (ours, theirs) = if dialer {
-            (Role::Dialer, Role::Listener)
-        } else {
-            (Role::Listener, Role::Dialer)
-        };
-        let hello = self.hello(self.local, node, ours);
         if dialer {
-            stream.write_all(&hello).await.map_err(broke)?;
-            stream.flush().await.map_err(broke)?;
+            let hello = self.trust.lock().hello(&public(&node));
+            write(stream, &hello).await.map_err(broke)?;
+            let answer = read(stream).await.map_err(broke)?;
+            self.judge(node, answer.as_deref())?;
+        } else {
+            let hello = read(stream).await.map_err(broke)?;
+            let hello = hello.unwrap_or_default();
+            let heard = self
+                .trust
+                .lock()
+                .hear(&hello, &public(&node), wall_seconds());
+            write(stream, &heard.answer).await.map_err(broke)?;
+            let used = heard
+                .verdict
+                .map_err(|verdict| GateError::Refused { node, verdict })?;
+            if let Some((invite, role)) = used {
+                self.trust.tell(TrustEvent::Admitted { node, invite, role });
+            }
         }
-        let mut heard = [0; MESSAGE_LEN];
-        stream.read_exact(&mut heard).await.map_err(broke)?;
-        let verdict = self.check(&heard, node, theirs);
-        if !dialer {
-            let answer = if verdict.is_ok() { hello } else { refusal() };
-            stream.write_all(&answer).await.map_err(broke)?;
-            stream.flush().await.map_err(broke)?;
-        }
-        verdict?;
         stream.close().await.map_err(broke)
     }
 
-    fn check(&self, heard: &[u8; MESSAGE_LEN], node: NodeId, role: Role) -> Result<(), GateError> {
-        if heard[..MAGIC.len()] != MAGIC {
-            return Err(GateError::NotDunlin(node));
+    /// Acts on the listener's answer. A welcome counts at once, so that the next connection is
+    /// already a member's; should this node crash before it is on disk, the ticket lets the same
+    /// node in again.
+    fn judge(&self, node: NodeId, answer: Option<&[u8]>) -> Result<(), GateError> {
+        let answer = answer.unwrap_or_default();
+        let now = wall_seconds();
+        let judged = self.trust.lock().judge(answer, &public(&node), now);
+        match judged.map_err(|verdict| GateError::Refused { node, verdict })? {
+            Answered::Accepted => {}
+            Answered::NewKeyring(keyring) => self.trust.tell(TrustEvent::NewKeyring(keyring)),
+            Answered::Welcomed(welcome) => {
+                self.trust.update(|gatekeeper| {
+                    gatekeeper.set_standing(dunlin_trust::Standing::Member {
+                        root: welcome.root,
+                        chain: welcome.node.clone(),
+                        keyring: welcome.keyring.clone(),
+                    });
+                });
+                self.trust.tell(TrustEvent::Welcomed(welcome));
+            }
         }
-        if heard[MAGIC.len()] == REFUSED {
-            return Err(GateError::RefusedUs(node));
-        }
-        let known = self.macs(node, self.local, role);
-        let known_mac = |offered: &[u8]| {
-            let offered = offered.try_into().map(blake3::Hash::from_bytes);
-            // `blake3::Hash` compares in constant time.
-            offered.is_ok_and(|offered| known.contains(&offered))
-        };
-        if heard[MAC_AT..].chunks_exact(MAC_LEN).any(known_mac) {
-            Ok(())
-        } else {
-            Err(GateError::Stranger(node))
-        }
+        Ok(())
     }
+}
 
-    fn hello(&self, from: NodeId, to: NodeId, role: Role) -> [u8; MESSAGE_LEN] {
-        let mut message = [0; MESSAGE_LEN];
-        message[..MAGIC.len()].copy_from_slice(&MAGIC);
-        message[MAGIC.len()] = HELLO;
-        let macs = self.macs(from, to, role);
-        for (slot, mac) in message[MAC_AT..].chunks_exact_mut(MAC_LEN).zip(macs) {
-            slot.copy_from_slice(mac.as_bytes());
-        }
-        message
-    }
+async fn write<S: AsyncWrite + Unpin>(stream: &mut S, message: &[u8]) -> io::Result<()> {
+    let len = u32::try_from(message.len()).unwrap_or(u32::MAX);
+    stream.write_all(&len.to_be_bytes()).await?;
+    stream.write_all(message).await?;
+    stream.flush().await
+}
 
-    /// What `from` must send to `to` when it speaks in this role.
-    fn macs(&self, from: NodeId, to: NodeId, role: Role) -> [blake3::Hash; 2] {
-        self.keys.map(|key| {
-            let mut mac = blake3::Hasher::new_keyed(&key);
-            mac.update(&self.cluster);
-            mac.update(from.as_bytes());
-            mac.update(to.as_bytes());
-            mac.update(&[role as u8]);
-            mac.finalize()
-        })
+/// Reads a message; `None` when it is too long to be one, of which nothing is read then.
+async fn read<S: AsyncRead + Unpin>(stream: &mut S) -> io::Result<Option<Vec<u8>>> {
+    let mut len = [0; 4];
+    stream.read_exact(&mut len).await?;
+    let len = usize::try_from(u32::from_be_bytes(len)).unwrap_or(usize::MAX);
+    if len > MAX_GATE_MESSAGE {
+        return Ok(None);
     }
+    let mut message = vec![0; len];
+    stream.read_exact(&mut message).await?;
+    Ok(Some(message))
 }
 
 /// Moves a connection's bytes until it breaks: yamux does so only while it is polled as a whole,
@@ -265,77 +254,4 @@ fn drive(connection: &mut StreamMuxerBox) -> impl Future<Output = io::Error> + U
             }
         }
     })
-}
-
-#[derive(Debug, Clone, Copy)]
-enum Role {
-    Dialer = 1,
-    Listener = 2,
-}
-
-fn refusal() -> [u8; MESSAGE_LEN] {
-    let mut message = [0; MESSAGE_LEN];
-    message[..MAGIC.len()].copy_from_slice(&MAGIC);
-    message[MAGIC.len()] = REFUSED;
-    message
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn gate(local: u8, cluster: u8, key: u8, previous: Option<u8>) -> Gate {
-        let secret = ClusterSecret {
-            id: [cluster; 16],
-            key: [key; 32],
-            previous_key: previous.map(|key| [key; 32]),
-        };
-        Gate::new(NodeId::from_bytes([local; 32]), &secret, Arc::default())
-    }
-
-    fn accepts(listener: &Gate, dialer: &Gate) -> bool {
-        let hello = dialer.hello(dialer.local, listener.local, Role::Dialer);
-        listener.check(&hello, dialer.local, Role::Dialer).is_ok()
-    }
-
-    #[test]
-    fn members_are_accepted_and_strangers_are_not() {
-        let listener = gate(1, 1, 1, None);
-        assert!(accepts(&listener, &gate(2, 1, 1, None)));
-        assert!(!accepts(&listener, &gate(2, 1, 9, None)), "another key");
-        assert!(!accepts(&listener, &gate(2, 9, 1, None)), "another cluster");
-    }
-
-    #[test]
-    fn a_key_change_splits_nobody() {
-        let old = gate(1, 1, 1, None);
-        let new = gate(2, 1, 2, Some(1));
-        assert!(accepts(&old, &new) && accepts(&new, &old));
-        assert!(!accepts(&gate(3, 1, 2, None), &old));
-    }
-
-    #[test]
-    fn a_hello_is_of_no_use_to_others_nor_as_an_answer() {
-        let (a, b, c) = (
-            gate(1, 1, 1, None),
-            gate(2, 1, 1, None),
-            gate(3, 1, 1, None),
-        );
-        let hello = a.hello(a.local, b.local, Role::Dialer);
-        assert!(b.check(&hello, a.local, Role::Dialer).is_ok());
-        assert!(b.check(&hello, c.local, Role::Dialer).is_err());
-        assert!(c.check(&hello, a.local, Role::Dialer).is_err());
-        assert!(b.check(&hello, a.local, Role::Listener).is_err());
-        assert!(a.check(&hello, b.local, Role::Listener).is_err());
-    }
-
-    #[test]
-    fn a_refusal_and_another_protocol_are_told_apart() {
-        let gate = gate(1, 1, 1, None);
-        let node = NodeId::from_bytes([2; 32]);
-        let refused = gate.check(&refusal(), node, Role::Listener);
-        assert!(matches!(refused, Err(GateError::RefusedUs(_))));
-        let noise = gate.check(&[b'x'; MESSAGE_LEN], node, Role::Listener);
-        assert!(matches!(noise, Err(GateError::NotDunlin(_))));
-    }
 }

@@ -149,6 +149,8 @@ enum Command {
         address: SocketAddr,
     },
     Disconnect(NodeId),
+    Knock(SocketAddr),
+    Expel(NodeId),
     Probe {
         node: NodeId,
         address: SocketAddr,
@@ -198,6 +200,19 @@ impl Control {
     /// the peer has dialed is for the peer to close.
     pub fn disconnect(&self, node: NodeId) {
         self.command(Command::Disconnect(node));
+    }
+
+    /// Dials whoever lives at a membership address, of whom no more is known: for who holds a
+    /// ticket, and for who has lost sight of everybody. What comes of it are the events of any
+    /// connection, and those of the gate.
+    pub fn knock(&self, address: SocketAddr) {
+        self.command(Command::Knock(address));
+    }
+
+    /// Closes all connections with a node, also those that it has dialed. Whether it may come
+    /// again is decided at the gate.
+    pub fn expel(&self, node: NodeId) {
+        self.command(Command::Expel(node));
     }
 
     /// Whether `node` answers within [`PROBE_TIME`], over the connection there is or a new one.

@@ -24,8 +24,8 @@ use super::messages::MessagesEvent;
 use super::peers::{Opener, Peers, Route, Waiting};
 use super::transport::{self, Behaviour, BehaviourEvent, Listen};
 use super::{COMMANDS, Command, Control, ControlEvent, EVENTS, RpcError, StartError, identity};
-use crate::net::ClusterSecret;
 use crate::net::counters::Counters;
+use crate::net::trust::Trust;
 
 pub(super) use self::requests::Request;
 
@@ -61,7 +61,7 @@ impl ControlTask {
     /// Binds the ports after `membership` and is ready to run.
     pub(in crate::net) fn new(
         seed: [u8; 32],
-        cluster: &ClusterSecret,
+        trust: Trust,
         membership: SocketAddr,
         transports: Listen,
         mdns: bool,
@@ -71,7 +71,7 @@ impl ControlTask {
             identity::control_address(membership).ok_or(StartError::NoPort(membership.port()))?;
         let keypair = identity::keypair(seed);
         let node = super::node_of(seed);
-        let gate = Gate::new(node, cluster, Arc::clone(&counters));
+        let gate = Gate::new(trust, Arc::clone(&counters));
         let tasks = TaskTracker::new();
         let behaviour = Behaviour::new(node, mdns, Arc::clone(&counters));
         let mut swarm = transport::swarm(&keypair, gate, behaviour, tasks.clone())?;
@@ -133,6 +133,11 @@ impl ControlTask {
                 if self.peers.want(node, Instant::now()) {
                     self.dial(node, address);
                 }
+            }
+            Command::Knock(address) => self.knock(address),
+            Command::Expel(node) => {
+                // Fails when there is no connection, which is as well.
+                let _ = self.swarm.disconnect_peer_id(identity::peer_id(&node));
             }
             Command::Disconnect(node) => {
                 for id in self.peers.unwant(node) {
@@ -210,6 +215,22 @@ impl ControlTask {
         self.peers.dialing(node, id, now);
         if let Err(error) = self.swarm.dial(dial) {
             self.on_dial_failed(node, id, &dial_reason(&error));
+        }
+    }
+
+    /// Dials whoever lives there: over QUIC, and over TCP in case that does not pass.
+    fn knock(&mut self, membership: SocketAddr) {
+        let Some(control) = identity::control_address(membership) else {
+            return;
+        };
+        for address in [
+            identity::quic_address(control),
+            identity::tcp_address(control),
+        ] {
+            let dial = DialOpts::unknown_peer_id().address(address).build();
+            if let Err(error) = self.swarm.dial(dial) {
+                tracing::debug!(%membership, "cannot knock: {}", dial_reason(&error));
+            }
         }
     }
 

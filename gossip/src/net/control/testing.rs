@@ -11,14 +11,14 @@ use libp2p::core::{ConnectedPoint, Endpoint, Transport};
 
 use super::gate::Gate;
 use super::{identity, transport};
-use crate::net::ClusterSecret;
+use crate::net::trust::Trust;
+use dunlin_trust::Gatekeeper;
 
 /// A QUIC connection without a swarm.
 pub(in crate::net) struct Bare {
     peer: PeerId,
     connection: StreamMuxerBox,
     point: ConnectedPoint,
-    local: PeerId,
     /// Owns the socket.
     _transport: Boxed<(PeerId, StreamMuxerBox)>,
 }
@@ -41,15 +41,13 @@ impl Bare {
             peer,
             connection,
             point,
-            local: PeerId::from(keypair.public()),
             _transport: transport,
         }
     }
 
     /// Passes the gate.
-    pub(in crate::net) async fn prove(self, secret: &ClusterSecret) -> Self {
-        let local = identity::node_id(&self.local).unwrap();
-        let gate = Gate::new(local, secret, Arc::default());
+    pub(in crate::net) async fn prove(self, gatekeeper: Gatekeeper) -> Self {
+        let gate = Gate::new(Trust::new(gatekeeper).0, Arc::default());
         let admitted = gate.admit(self.peer, self.connection, self.point.clone());
         let (peer, connection) = admitted.await.unwrap();
         Self {

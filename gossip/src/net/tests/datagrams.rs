@@ -19,6 +19,7 @@ async fn datagrams_arrive_and_strangers_datagrams_do_not() {
     let received = timeout(PATIENCE, b.net.received.recv()).await.unwrap();
     let expected = Datagram {
         from: a.address,
+        sender: a.net.node,
         bytes: "hello".into(),
     };
     assert_eq!(received, Some(expected));

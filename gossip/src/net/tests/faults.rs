@@ -23,7 +23,7 @@ async fn rebind(address: SocketAddr, seed: u8) -> Node {
     loop {
         let net = UdpSocket::bind(address)
             .map_err(NetError::Socket)
-            .and_then(|socket| Net::start(config(seed, 1, socket)));
+            .and_then(|socket| Net::start(config(seed, gatekeeper(seed, 1), socket)));
         match net {
             Ok(net) => return Node { net, address },
             Err(error) => assert!(started.elapsed() < PATIENCE, "{error}"),

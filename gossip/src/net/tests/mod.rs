@@ -2,6 +2,7 @@
 
 mod datagrams;
 mod faults;
+mod joining;
 mod strangers;
 
 use std::net::{SocketAddr, TcpListener};
@@ -9,6 +10,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::time::{Instant, timeout};
+
+use dunlin_trust::{ClusterId, Founding, Standing};
 
 use super::control::Listen;
 use super::*;
@@ -21,18 +24,25 @@ struct Node {
     address: SocketAddr,
 }
 
-fn secret(key: u8) -> ClusterSecret {
-    ClusterSecret {
-        id: [1; 16],
-        key: [key; 32],
-        previous_key: None,
-    }
+/// The gatekeeper of the node with this seed in the cluster with this number.
+fn gatekeeper(seed: u8, cluster: u8) -> Gatekeeper {
+    let key = SecretKey::from_seed([seed; 32]);
+    let now = trust::wall_seconds();
+    let founding = Founding::new([cluster; 32], [cluster; 32], key.public(), now);
+    let root = founding.root.public();
+    let standing = Standing::Member {
+        root,
+        chain: founding.node,
+        keyring: founding.keyring,
+    };
+    Gatekeeper::new(key, ClusterId::of(&root), standing)
 }
 
-fn config(seed: u8, key: u8, membership: UdpSocket) -> NetConfig {
+fn config(seed: u8, gatekeeper: Gatekeeper, membership: UdpSocket) -> NetConfig {
     NetConfig {
         seed: NodeSeed([seed; 32]),
-        cluster: secret(key),
+        boot: 1,
+        gatekeeper,
         membership,
         mdns: false,
     }
@@ -43,11 +53,15 @@ fn start(seed: u8, key: u8) -> Node {
 }
 
 /// Starts a node on a free port whose next is free too.
-fn start_with(seed: u8, key: u8, listen: Listen) -> Node {
+fn start_with(seed: u8, cluster: u8, listen: Listen) -> Node {
+    start_as(seed, listen, || gatekeeper(seed, cluster))
+}
+
+fn start_as(seed: u8, listen: Listen, gatekeeper: impl Fn() -> Gatekeeper) -> Node {
     for _ in 0..50 {
         let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
         let address = socket.local_addr().unwrap();
-        if let Ok(net) = Net::start_on(config(seed, key, socket), listen) {
+        if let Ok(net) = Net::start_on(config(seed, gatekeeper(), socket), listen) {
             return Node { net, address };
         }
     }
@@ -274,7 +288,9 @@ async fn a_control_port_in_use_is_an_error_that_names_it() {
         let udp = (!hold_tcp).then(|| UdpSocket::bind(taken).unwrap());
         let tcp = hold_tcp.then(|| TcpListener::bind(taken).unwrap());
         let socket = UdpSocket::bind(address).unwrap();
-        let error = Net::start(config(1, 1, socket)).unwrap_err().to_string();
+        let error = Net::start(config(1, gatekeeper(1, 1), socket))
+            .unwrap_err()
+            .to_string();
         assert!(error.contains(&taken.port().to_string()), "{error}");
         drop((udp, tcp));
         let freed = Instant::now();

@@ -6,7 +6,7 @@ use super::*;
 async fn assert_stranger_is_refused(mut member: Node, mut stranger: Node) {
     stranger.connect(&member);
     let reason = stranger.unreachable().await;
-    assert!(reason.contains("does not accept this node"), "{reason}");
+    assert!(reason.contains("refused by the other side"), "{reason}");
     assert!(member.net.counters.read().strangers_refused >= 1);
 
     member.connect(&stranger);
@@ -94,7 +94,7 @@ fn control_of(node: &Node) -> SocketAddr {
 async fn a_member_that_announces_too_large_a_message_is_cut_off() {
     let mut node = start(1, 1);
     let bare = Bare::dial([2; 32], node.address).await;
-    let mut member = bare.prove(&secret(1)).await;
+    let mut member = bare.prove(gatekeeper(2, 1)).await;
     let from = node.connected().await;
     let hello = [&5u32.to_be_bytes(), b"hello".as_slice()].concat();
     let _first = member.write_messages(&hello).await;
@@ -108,7 +108,7 @@ async fn a_member_that_announces_too_large_a_message_is_cut_off() {
 async fn a_member_that_opens_too_many_streams_harms_nobody() {
     let (mut node, friend) = (start(1, 1), start(3, 1));
     let bare = Bare::dial([2; 32], node.address).await;
-    let mut member = bare.prove(&secret(1)).await;
+    let mut member = bare.prove(gatekeeper(2, 1)).await;
     let from = node.connected().await;
     // Each stays in the middle of a message.
     let half = [&100u32.to_be_bytes(), b"half".as_slice()].concat();

@@ -160,9 +160,9 @@ proptest! {
     #[test]
     fn any_sequence_is_survived(steps in prop::collection::vec((steps(), 0..1_500u64), 1..60)) {
         let mut machine = machine();
-        let mut connected: std::collections::BTreeSet<NodeId> = (1..=3).map(node).collect();
+        let mut connected: BTreeSet<NodeId> = (1..=3).map(node).collect();
         let mut with_disk: Option<PersistId> = None;
-        let mut answered = std::collections::BTreeSet::new();
+        let mut answered = BTreeSet::new();
         let (mut now, mut proposals) = (0, 0);
         for (step, wait) in steps {
             now += wait;

@@ -223,6 +223,21 @@ impl Client {
         self.post(routes::TICKET, request).await
     }
 
+    /// Removes a node's key from the cluster for good.
+    pub async fn remove_node(
+        &self,
+        node: &str,
+        query: &RemoveQuery,
+    ) -> Result<ChangeResponse, ClientError> {
+        let path = with_query(&routes::node(routes::NODE_MEMBER, node), query);
+        self.call("DELETE", &path, None).await
+    }
+
+    /// Who changed what, with which key.
+    pub async fn audit(&self) -> Result<AuditList, ClientError> {
+        self.get(routes::AUDIT).await
+    }
+
     /// The node says goodbye for good and its daemon ends.
     pub async fn leave(&self) -> Result<ChangeResponse, ClientError> {
         self.post(routes::LEAVE, &Empty {}).await

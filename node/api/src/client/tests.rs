@@ -54,6 +54,8 @@ async fn every_call_goes_to_a_route_of_the_contract() {
     let _ = client.replicas(&ReplicaQuery::default()).await;
     let _ = client.convergence(&ConvergenceQuery::default()).await;
     let _ = client.ticket(&TicketRequest::default()).await;
+    let _ = client.remove_node("n1", &RemoveQuery::default()).await;
+    let _ = client.audit().await;
     let _ = client.leave().await;
     let _ = client.doctor().await;
     let _ = client.events(&EventQuery::default()).await;

@@ -1,5 +1,6 @@
 //! What comes in.
 
+use dunlin_gossip::membership::MemberEvent;
 use dunlin_gossip::{membership, overlay, replication};
 use dunlin_state::Now;
 use dunlin_state::desired::Command;
@@ -28,9 +29,35 @@ impl Engine {
             let outputs = self.agent.stalled(now);
             self.carry_out(outputs, &mut out);
         }
-        self.dispatch(input, &mut out);
+        match self.removed_sender(&input) {
+            Some(node) => out.push(Effect::Disconnect(node)),
+            None => self.dispatch(input, &mut out),
+        }
         self.finish(&mut out);
         out
+    }
+
+    /// Who sent this over a connection, if that node was removed from the cluster.
+    fn removed_sender(&self, input: &Input) -> Option<NodeId> {
+        match input {
+            Input::Connected(node)
+            | Input::Message { from: node, .. }
+            | Input::Told { from: node, .. } => Some(*node).filter(|n| self.removed.contains(n)),
+            Input::Datagram { .. }
+            | Input::Disconnected(_)
+            | Input::ProbeDone { .. }
+            | Input::Propose { .. }
+            | Input::Persisted(_)
+            | Input::PersistFailed { .. }
+            | Input::Runtime(_)
+            | Input::Join(_)
+            | Input::Seen(_)
+            | Input::Rules(_)
+            | Input::Removed
+            | Input::Leave
+            | Input::Host { .. }
+            | Input::Timeout => None,
+        }
     }
 
     fn dispatch(&mut self, input: Input, out: &mut Vec<Effect>) {
@@ -88,7 +115,8 @@ impl Engine {
             }
             Input::Join(address) => self.tell_membership(membership::Input::Join { address }, out),
             Input::Seen(address) => self.tell_membership(membership::Input::Call { address }, out),
-            Input::Leave => {
+            Input::Rules(rules) => self.tell_replication(replication::Input::Rules(rules), out),
+            Input::Leave | Input::Removed => {
                 let outputs = self.agent.leave(now);
                 self.carry_out(outputs, out);
                 self.tell_membership(membership::Input::Leave, out);
@@ -188,9 +216,49 @@ impl Engine {
 
     /// An authenticated sign of life outside membership's datagrams.
     fn heard(&mut self, node: NodeId, out: &mut Vec<Effect>) {
+        if self.removed.contains(&node) {
+            return;
+        }
         self.tell_membership(membership::Input::Heard { node }, out);
         let outputs = self.agent.heard(node, self.now);
         self.carry_out(outputs, out);
+    }
+
+    /// Cuts off whoever desired state says was removed, and that was not cut off yet.
+    pub(super) fn expel_removed(&mut self, out: &mut Vec<Effect>) {
+        let desired = self.replication.desired();
+        let removed = desired.trust.revoked.keys();
+        let removed: Vec<NodeId> = removed
+            .map(|key| NodeId::from_bytes(key.0))
+            .filter(|node| !self.removed.contains(node))
+            .collect();
+        for node in removed {
+            self.removed.insert(node);
+            if node == self.config.member.node {
+                // What follows from that waits until the daemon has told the others.
+                continue;
+            }
+            self.expel(node, out);
+        }
+    }
+
+    fn expel(&mut self, node: NodeId, out: &mut Vec<Effect>) {
+        let known = self.membership.members().find(|m| m.id.node == node);
+        self.tell_membership(membership::Input::Expel { node }, out);
+        self.tell_overlay(overlay::Input::Disconnected(node), out);
+        self.tell_replication(replication::Input::Expel(node), out);
+        out.push(Effect::Disconnect(node));
+        if let Some(known) = known {
+            // Its replicas are placed elsewhere at once: nobody waits for it to come back.
+            let outputs = self
+                .agent
+                .member(MemberEvent::Left(known.id), &|_| None, self.now);
+            self.carry_out(outputs, out);
+        }
+        let text = "it was removed from the cluster; its replicas are placed elsewhere".to_owned();
+        out.push(note(node, true, format!("node {}: {text}", node.short())));
+        self.changed.members = true;
+        self.changed.observed = true;
     }
 
     /// Remembers when to forget a node that has departed, and not to when it is back.

@@ -20,7 +20,7 @@ use dunlin_gossip::membership::{self, Membership};
 use dunlin_gossip::overlay::Overlay;
 use dunlin_gossip::replication::{PersistId, Replication, Tuning};
 use dunlin_state::Now;
-use dunlin_state::desired::{Actor, Document};
+use dunlin_state::desired::{Actor, Document, Rules};
 use dunlin_state::model::NodeId;
 use dunlin_state::observed::Seal;
 
@@ -84,6 +84,8 @@ pub struct Engine {
     forget: BTreeMap<NodeId, u64>,
     /// When a complaint about an unreadable message may be repeated.
     next_complaint: u64,
+    /// Nodes that were removed from the cluster.
+    removed: BTreeSet<NodeId>,
 }
 
 /// Membership addresses for the next life.
@@ -110,7 +112,7 @@ impl Engine {
         let actor = Actor::new(member.node, member.boot);
         let desired_known = recovered.document.is_some();
         let mut out = Vec::new();
-        let document = open_document(recovered.document, actor, &mut out)?;
+        let document = open_document(recovered.document, recovered.rules, actor, &mut out)?;
         let seed = config.seed;
         let start = Start {
             claims: recovered.claims,
@@ -146,8 +148,10 @@ impl Engine {
             addresses: BTreeMap::new(),
             forget: BTreeMap::new(),
             next_complaint: 0,
+            removed: BTreeSet::new(),
             config,
         };
+        engine.expel_removed(&mut out);
         engine.carry_out(outputs, &mut out);
         for address in recovered.peers.into_iter().take(MAX_PEERS) {
             engine.peers.addresses.insert(address);
@@ -191,12 +195,13 @@ impl Engine {
 /// Loads the document, or makes the empty one that every cluster starts from.
 fn open_document(
     saved: Option<(bytes::Bytes, Vec<bytes::Bytes>)>,
+    rules: Option<Rules>,
     actor: Actor,
     out: &mut Vec<Effect>,
 ) -> Result<Document, StartError> {
     let document = match saved {
         Some((saved, changes)) => {
-            let loaded = Document::load_prefix(&saved, &changes, actor)
+            let loaded = Document::load_prefix(&saved, &changes, actor, rules)
                 .map_err(|error| StartError::Document(error.to_string()))?;
             let Some(dropped) = loaded.dropped else {
                 return Ok(loaded.document);
@@ -208,7 +213,13 @@ fn open_document(
             out.push(warning(text));
             loaded.document
         }
-        None => Document::new(actor),
+        None => {
+            let mut document = Document::new(actor);
+            if let Some(rules) = rules {
+                document.set_rules(rules);
+            }
+            document
+        }
     };
     // Changes are appended to a document, which therefore has to be on disk before them.
     out.push(Effect::Persist {

@@ -129,6 +129,7 @@ impl Engine {
                 }
                 replication::Effect::DesiredChanged => {
                     self.changed.desired = true;
+                    self.expel_removed(out);
                     let desired = self.replication.desired();
                     let outputs = self.agent.desired_changed(desired, self.now);
                     self.carry_out(outputs, out);

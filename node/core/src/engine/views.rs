@@ -5,7 +5,9 @@ use std::sync::Arc;
 
 use dunlin_gossip::membership::{MemberId, MemberState};
 use dunlin_gossip::replication::Metrics;
-use dunlin_state::desired::{Conflict, Desired, DocumentId, HistoryEntry, InvalidRegister};
+use dunlin_state::desired::{
+    AuditRecord, Conflict, Desired, DocumentId, HistoryEntry, InvalidRegister,
+};
 use dunlin_state::model::{NodeId, NodeRegister, NodeReport, ServiceKey};
 use dunlin_state::route::RouteTable;
 
@@ -79,6 +81,11 @@ impl Engine {
     /// The kept versions of a service, newest first; also of a removed one.
     pub fn history(&self, service: &ServiceKey) -> Vec<HistoryEntry> {
         self.replication.history(service)
+    }
+
+    /// Who changed what, newest first.
+    pub fn audit(&self) -> Vec<AuditRecord> {
+        self.replication.audit()
     }
 
     /// Concurrent edits that disagree and have not been settled.

@@ -14,7 +14,6 @@ use tokio::task::JoinHandle;
 
 use super::*;
 use crate::api::access::authorize;
-use crate::api::authority::Wish;
 
 /// Longest wait for what takes milliseconds on an idle machine.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -79,15 +78,6 @@ impl Authority for Cluster {
 
     fn is_revoked(&self, key: &PublicKey) -> bool {
         self.revoked.lock().unwrap().contains(key)
-    }
-
-    fn invite(
-        &self,
-        _wish: &Wish,
-        _secret: [u8; 16],
-        _now: Seconds,
-    ) -> Result<(Ticket, Seconds), String> {
-        Err("the one ticket is there already".to_owned())
     }
 
     fn redeem(

@@ -11,6 +11,7 @@ mod load;
 mod moved;
 mod names;
 mod partition;
+mod removed;
 mod spread;
 
 use std::collections::BTreeMap;
@@ -42,6 +43,8 @@ pub enum Scenario {
     Moved,
     /// Steady load while a service is updated and a host drained.
     Load,
+    /// A host is removed for good, and comes back as a new node.
+    Removed,
     /// A write reaches everyone.
     Spread,
     /// Names follow changes, and come back after a host has lost its network.
@@ -56,12 +59,13 @@ pub enum Scenario {
 
 impl Scenario {
     /// Those that check the rules, in the order of CI.
-    pub const CI: [Self; 10] = [
+    pub const CI: [Self; 11] = [
         Self::Deploy,
         Self::Kill,
         Self::Partition,
         Self::Isolated,
         Self::Blackout,
+        Self::Removed,
         Self::Moved,
         Self::Spread,
         Self::Names,
@@ -79,6 +83,7 @@ impl Scenario {
             Self::Isolated => "isolated",
             Self::Blackout => "blackout",
             Self::Moved => "moved",
+            Self::Removed => "removed",
             Self::Spread => "spread",
             Self::Names => "names",
             Self::Idle => "idle",
@@ -98,6 +103,7 @@ impl Scenario {
             | Self::Blackout
             | Self::Load
             | Self::Moved
+            | Self::Removed
             | Self::Spread
             | Self::Names
             | Self::Idle => Workloads::Processes,
@@ -127,6 +133,7 @@ impl Scenario {
             Self::Isolated => isolated::run(lab, figures).await,
             Self::Blackout => blackout::run(lab, figures).await,
             Self::Moved => moved::run(lab, figures).await,
+            Self::Removed => removed::run(lab, times, figures).await,
             Self::Spread => spread::run(lab, times, figures).await,
             Self::Names => names::run(lab, times, figures).await,
             Self::Idle => idle::run(lab, figures).await,
