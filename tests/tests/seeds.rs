@@ -76,3 +76,26 @@ fn rollouts_end_at_one_revision() {
         assert_holds(Scenario::Rollout, seed);
     }
 }
+
+/// A replica that drained for its update was not counted among those of its node, so that a third
+/// one came to a node that may have two.
+#[test]
+fn what_is_updated_in_its_place_is_still_there() {
+    assert_holds(Scenario::Partition, 122);
+    assert_holds(Scenario::Churn, 191);
+}
+
+/// The old holder of a slot waited for the better one to be updated first, and the better one for a
+/// rollout that was halted: both ran for ever.
+#[test]
+fn nobody_waits_for_an_update_that_does_not_come() {
+    assert_holds(Scenario::Churn, 719);
+}
+
+/// Scaled down and up again while connections still ended: others had the slots by then.
+#[test]
+fn what_was_given_up_may_be_filled_elsewhere() {
+    assert_holds(Scenario::Calm, 60);
+    assert_holds(Scenario::Calm, 156);
+    assert_holds(Scenario::Runtime, 125);
+}

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use dunlin_state::desired::{Desired, NodeIntent};
 use dunlin_state::model::{
-    Availability, Claim, Facts, HostPort, NodeId, NodeReport, Phase, Resources, ServiceKey,
+    Availability, Claim, Facts, HostPort, NodeId, NodeReport, Resources, ServiceKey,
 };
 
 use crate::liveness::Standing;
@@ -87,8 +87,9 @@ impl NodeView {
     pub fn add_claim(&mut self, claim: &Claim, desired: &Desired) {
         self.committed = self.committed.plus(claim.resources);
         self.host_ports.extend(claim.host_ports.iter().copied());
-        // A leaving or stopping replica still takes its resources, but will not be company.
-        if claim.leaving || claim.phase == Phase::Stopping {
+        // A leaving replica still takes its resources, but will not be company. One that stops and
+        // does not leave is started again in its place.
+        if claim.leaving {
             return;
         }
         let service = &claim.slot.service;

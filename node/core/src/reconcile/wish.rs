@@ -156,7 +156,7 @@ fn beaten_by(held: &Held, service: &Service, world: &World<'_>) -> Option<NodeId
             let better = beats((node, other), (&me, &held.claim)).is_gt();
             if other.leaving {
                 false
-            } else if is_settled(other) && !is_about_to_change(other, &held.claim, service) {
+            } else if is_settled(other) && !is_about_to_change(other, &held.claim, service, world) {
                 better || held.claim.leaving
             } else {
                 better && !held.may_run() && held.stage != Stage::Ended
@@ -166,10 +166,13 @@ fn beaten_by(held: &Held, service: &Service, world: &World<'_>) -> Option<NodeId
 }
 
 /// Whether the other replica may stop any moment for an update that this one has had already: to
-/// yield to it now could leave the slot empty.
-fn is_about_to_change(other: &Claim, mine: &Claim, service: &Service) -> bool {
+/// yield to it now could leave the slot empty. While a rollout is halted, nothing that runs changes.
+fn is_about_to_change(other: &Claim, mine: &Claim, service: &Service, world: &World<'_>) -> bool {
     let slot = mine.slot.slot;
-    !service.allows(slot, &other.revision) && service.allows(slot, &mine.revision)
+    mine.ready
+        && !service.allows(slot, &other.revision)
+        && service.allows(slot, &mine.revision)
+        && !Rollout::of(&mine.slot.service, service, world.cluster).is_halted()
 }
 
 /// Whether the slot is filled for good by this claim.

@@ -52,6 +52,8 @@ pub struct Watch {
     starts: BTreeMap<(usize, SlotId), VecDeque<u64>>,
     /// The version of each host's own register that was looked at last.
     judged: BTreeMap<usize, (u64, Version)>,
+    /// Slots that a host was giving up, or wanted to until that time: others may have moved already.
+    given_up: BTreeMap<(usize, SlotId), u64>,
     /// Where each slot was ever started: only there it can run.
     started: BTreeMap<SlotId, BTreeSet<usize>>,
     /// Which slot was awarded to whom, with its epoch.
@@ -104,6 +106,11 @@ pub(super) fn capacity(world: &mut World, host: usize) {
         .flat_map(|c| &c.host_ports)
         .find(|p| !ports.insert(**p));
     let slots: BTreeSet<&SlotId> = report.claims.iter().map(|c| &c.slot).collect();
+    let leaving: Vec<(SlotId, bool)> = report
+        .claims
+        .iter()
+        .map(|c| (c.slot.clone(), c.leaving))
+        .collect();
     let mut broken = Vec::new();
     if !sum.fits_in(report.capacity) {
         broken.push(format!(
@@ -118,6 +125,20 @@ pub(super) fn capacity(world: &mut World, host: usize) {
         broken.push(format!("n{host} claims a slot twice"));
     }
     broken.into_iter().for_each(|b| world.violation(b));
+    give_up(world, host, leaving);
+}
+
+/// Remembers until when a host wanted to be rid of a slot.
+fn give_up(world: &mut World, host: usize, leaving: Vec<(SlotId, bool)>) {
+    let now = world.now;
+    for (slot, leaves) in leaving {
+        let key = (host, slot);
+        if leaves {
+            world.watch.given_up.insert(key, u64::MAX);
+        } else if world.watch.given_up.get(&key) == Some(&u64::MAX) {
+            world.watch.given_up.insert(key, now);
+        }
+    }
 }
 
 /// A replica leaves the routes before it is stopped, and for the same reasons: the decision falls

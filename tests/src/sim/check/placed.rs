@@ -5,11 +5,11 @@ use std::collections::BTreeSet;
 
 use dunlin_core::io::Workload;
 use dunlin_state::model::{
-    Availability, Claim, Constraint, ConstraintOp, HostPort, Mode, Phase, ServiceKey, ServiceSpec,
-    Slot, SlotId,
+    Availability, Claim, Constraint, ConstraintOp, HostPort, Mode, ServiceKey, ServiceSpec, Slot,
+    SlotId,
 };
 
-use super::rest;
+use super::{rest, starts};
 use crate::sim::node::Host;
 use crate::sim::world::World;
 
@@ -78,11 +78,12 @@ fn held(host: &Host, of: impl Fn(&ServiceKey) -> bool) -> usize {
     staying(host).filter(|c| of(&c.slot.service)).count()
 }
 
-/// A host's claims but those that are about to end: these are nobody's company any more.
+/// A host's claims but those that it is giving up: these are nobody's company any more. What stops
+/// and is not given up starts again in its place.
 fn staying(host: &Host) -> impl Iterator<Item = &Claim> {
     let register = host.engine.as_ref().and_then(|e| e.register(host.id));
     let claims = register.into_iter().flat_map(|r| &r.report.claims);
-    claims.filter(|c| !c.leaving && c.phase != Phase::Stopping)
+    claims.filter(|c| !c.leaving)
 }
 
 /// No service that this one refuses, and none that refuses this one.
@@ -129,7 +130,9 @@ fn could_have_spread(world: &World, host: usize, workload: &Workload) -> bool {
         Slot::Node(_) => false,
     };
     let claims = staying(&world.hosts[host]);
-    let mut others = claims.filter(|c| stays(&c.slot) && c.slot != workload.id.slot);
+    let known_to_stay = |slot: &SlotId| !starts::was_given_up(world, host, slot);
+    let mut others =
+        claims.filter(|c| stays(&c.slot) && c.slot != workload.id.slot && known_to_stay(&c.slot));
     if others.next().is_none() {
         return false;
     }

@@ -2,11 +2,20 @@
 
 use std::collections::BTreeSet;
 
-use dunlin_state::model::{Mode, Slot, SlotId, UpdateOrder};
+use dunlin_state::model::{Mode, ServiceKey, Slot, SlotId, UpdateOrder};
 
 use super::times::answering;
 use crate::sim::workload::can_run;
 use crate::sim::world::World;
+
+/// Whether nobody has heard yet that it stops: who has stops its replicas at once.
+fn is_wanted_by_all(world: &World, key: &ServiceKey) -> bool {
+    let mut engines = world.hosts.iter().filter_map(|h| h.engine.as_ref());
+    engines.all(|engine| {
+        let service = engine.desired().services.get(key);
+        service.is_some_and(|service| service.running)
+    })
+}
 
 /// Looks at every service that was whole once: no update may take more from it than its policy
 /// allows. Only where nothing else goes wrong.
@@ -21,7 +30,7 @@ pub(in crate::sim) fn rollouts(world: &mut World) {
     let mut whole = Vec::new();
     let mut broken = Vec::new();
     for (key, service) in &engine.desired().services {
-        if service.spec.mode == Mode::Global || !service.running {
+        if service.spec.mode == Mode::Global || !is_wanted_by_all(world, key) {
             continue;
         }
         let wanted = service.wanted_replicas();

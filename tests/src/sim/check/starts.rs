@@ -2,7 +2,7 @@
 
 use dunlin_core::io::WorkloadId;
 use dunlin_gossip::membership::MemberState;
-use dunlin_state::model::Availability;
+use dunlin_state::model::{Availability, SlotId};
 
 use crate::sim::world::{SECOND, World};
 
@@ -32,8 +32,8 @@ pub(in crate::sim) fn start_is_needed(world: &mut World, host: usize, id: &Workl
     on_drained(world, host, id);
 }
 
-/// The host whose daemon lives, claims the slot for good, and has long answered. A host that comes
-/// back with a newer claim than that may start it again: the newer one is to win.
+/// The host whose daemon lives, has long claimed the slot for good, and has long answered. A host
+/// that comes back with a newer claim than that may start it again: the newer one is to win.
 fn holder(world: &World, except: usize, id: &WorkloadId) -> Option<usize> {
     let slot = &id.slot;
     let long = |since: u64, age: u64| since.saturating_add(age) <= world.now;
@@ -50,9 +50,16 @@ fn holder(world: &World, except: usize, id: &WorkloadId) -> Option<usize> {
             .any(|c| id.attempt == 0 || c.epoch > id.epoch);
         let since = h.runtime.answering_since(slot, world.now);
         let known = since.is_some_and(|since| long(since, KNOWN));
-        h.index != except && keeps && known && long(h.started_at, BELIEVED)
+        let for_good = !was_given_up(world, h.index, slot);
+        h.index != except && keeps && known && for_good && long(h.started_at, BELIEVED)
     })?;
     Some(holder.index)
+}
+
+/// Whether a host wanted to be rid of a slot not long ago: others may have acted on that.
+pub(super) fn was_given_up(world: &World, host: usize, slot: &SlotId) -> bool {
+    let until = world.watch.given_up.get(&(host, slot.clone()));
+    until.is_some_and(|until| until.saturating_add(KNOWN) > world.now)
 }
 
 /// A slot's newer holder has the higher epoch, as far as the cluster could know.
