@@ -44,6 +44,13 @@ const DISTRUST_MS: u64 = 3_000;
 /// refused it.
 const STEER_AGAIN_MS: u64 = 5_000;
 
+/// Milliseconds that a node gives each node that ranks before it to act on a failed rollout: it may
+/// be dying, or have no right to change the service. Long enough for its change to arrive here.
+const STEER_TURN_MS: u64 = 500;
+
+/// The longest such wait in milliseconds, in a cluster of any size.
+const STEER_LATEST_MS: u64 = 10_000;
+
 /// What the agent wants done.
 #[derive(Debug, Clone)]
 #[must_use]
@@ -100,7 +107,9 @@ pub struct Agent {
     opening: Opening,
     /// When to take a returned node at its old word.
     distrusted: Timers<NodeId>,
-    /// When to propose again what a failed rollout asks for.
+    /// Services whose failed rollout asks for a change.
+    failing: BTreeSet<ServiceKey>,
+    /// When to propose it, for the first time or again.
     steering: Timers<ServiceKey>,
     dirty: BTreeSet<ServiceKey>,
     /// Daemon services, which every matching node claims by itself.
@@ -156,6 +165,7 @@ impl Agent {
             reconciler: Reconciler::new(me, boot, seed ^ 2),
             opening: Opening::new(start.peers_known, now.mono),
             distrusted: Timers::default(),
+            failing: BTreeSet::new(),
             steering: Timers::default(),
             dirty: BTreeSet::new(),
             globals: BTreeSet::new(),
@@ -250,25 +260,36 @@ impl Agent {
         self.steer(service, now, out);
     }
 
-    /// Acts on a rollout that has failed, when this node ranks first for the service. Whether the
-    /// change was written shows in desired state; until then it is proposed again now and then.
+    /// Acts on a rollout that has failed: the node that ranks first for the service at once, others
+    /// when nothing has come of that. Whether the change was written shows in desired state; until
+    /// then it is proposed again now and then.
     fn steer(&mut self, key: &ServiceKey, now: Now, out: &mut Vec<Output>) {
         let Some(service) = self.desired.services.get(key) else {
+            self.failing.remove(key);
             return;
         };
-        if self.cluster.my_rank(key) != Some(0) || self.steering.is_set(key) {
+        let Some(change) = Rollout::of(key, service, &self.cluster).failure_action() else {
+            self.failing.remove(key);
+            self.steering.set(key, None);
+            return;
+        };
+        if self.steering.is_set(key) {
             return;
         }
-        let rollout = Rollout::of(key, service, &self.cluster);
-        if let Some(change) = rollout.failure_action() {
-            let at = now.mono.saturating_add(STEER_AGAIN_MS);
-            self.steering.set(key, Some(at));
-            out.push(Output::Propose(Command::Rollout {
-                service: key.clone(),
-                revision: Some(service.revision.clone()),
-                change,
-            }));
+        let turns = self.cluster.ahead_of_me(key).unwrap_or(usize::MAX);
+        if self.failing.insert(key.clone()) && turns > 0 {
+            let wait = u64::try_from(turns).unwrap_or(u64::MAX);
+            let wait = wait.saturating_mul(STEER_TURN_MS).min(STEER_LATEST_MS);
+            self.steering.set(key, Some(now.mono.saturating_add(wait)));
+            return;
         }
+        let at = now.mono.saturating_add(STEER_AGAIN_MS);
+        self.steering.set(key, Some(at));
+        out.push(Output::Propose(Command::Rollout {
+            service: key.clone(),
+            revision: Some(service.revision.clone()),
+            change,
+        }));
     }
 
     /// Whether the present specification of a service has proven itself everywhere.

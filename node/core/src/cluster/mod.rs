@@ -1,7 +1,8 @@
 //! What this node knows of the others, indexed for its own decisions.
 //!
 //! Every node sees every register, but has to act on few services: those it holds replicas of,
-//! and those for which it ranks among the first `TOP_RANKS` by rendezvous hashing. Only these
+//! those for which it ranks among the first `TOP_RANKS` by rendezvous hashing, and those whose update
+//! may have to be undone. Only these
 //! are *watched*: their claims are indexed by slot, and their vacant slots kept as a set. So a
 //! changed register costs a comparison with the one before, and no input costs work proportional
 //! to nodes times services.
@@ -16,7 +17,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use dunlin_state::desired::{Desired, Service};
-use dunlin_state::model::{Claim, Mode, NodeId, NodeRegister, NodeReport, ServiceKey, Slot};
+use dunlin_state::model::{
+    Claim, FailureAction, Mode, NodeId, NodeRegister, NodeReport, ServiceKey, Slot,
+};
 
 use filter::Filter;
 use ranks::{Rank, TOP_RANKS};
@@ -157,6 +160,11 @@ impl Cluster {
     /// This node's place in the order of those who auction the service, if it is among the first.
     pub(crate) fn my_rank(&self, service: &ServiceKey) -> Option<usize> {
         self.ranks.get(service)?.top()
+    }
+
+    /// How many living nodes rank before this one.
+    pub(crate) fn ahead_of_me(&self, service: &ServiceKey) -> Option<usize> {
+        Some(self.ranks.get(service)?.ahead())
     }
 
     /// The nodes that rank first for a service, best first.
@@ -389,7 +397,9 @@ impl Cluster {
 
     /// Starts or ends watching a service.
     fn review_watch(&mut self, service: &ServiceKey, desired: &Desired) {
-        let wanted = self.held.contains(service) || self.my_rank(service).is_some();
+        let wanted = self.held.contains(service)
+            || self.my_rank(service).is_some()
+            || desired.services.get(service).is_some_and(may_roll_back);
         if !wanted {
             if self.watched.remove(service).is_some() {
                 self.filter = Filter::of(self.watched.keys());
@@ -446,4 +456,9 @@ fn conditions_differ(old: &NodeReport, new: &NodeReport) -> bool {
         || old.disk_ok != new.disk_ok
         || old.facts != new.facts
         || old.name != new.name
+}
+
+/// Whether an update may have to be undone. Only some nodes may write that, so all watch for it.
+fn may_roll_back(service: &Service) -> bool {
+    service.rollout.previous.is_some() && service.update().failure_action == FailureAction::Rollback
 }

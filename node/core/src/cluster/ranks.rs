@@ -41,6 +41,11 @@ impl Rank {
         mix(self.service, node)
     }
 
+    /// Living nodes that rank before this one.
+    pub(super) fn ahead(&self) -> usize {
+        self.ahead
+    }
+
     /// This node's rank, if it is among the first.
     pub(super) fn top(&self) -> Option<usize> {
         (self.ahead < TOP_RANKS).then_some(self.ahead)

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use dunlin_gossip::membership::MemberEvent;
 use dunlin_gossip::replication::ProposalId;
 use dunlin_gossip::{membership, overlay, replication};
-use dunlin_state::desired::Command;
+use dunlin_state::desired::{Command, Rejection};
 use dunlin_state::model::{NodeId, NodeRegister};
 
 use super::OWN_PROPOSAL;
@@ -119,7 +119,10 @@ impl Engine {
                     out.push(Effect::Persist { id, writes });
                 }
                 replication::Effect::Proposed { id, result } if id.0 >= OWN_PROPOSAL => {
-                    if let Err(rejection) = result {
+                    // A node that may not write there leaves it to one that may.
+                    if let Err(rejection) = result
+                        && !matches!(rejection, Rejection::NotAllowed { .. })
+                    {
                         let text = format!("a rollout could not be steered: {rejection}");
                         out.push(warning(text));
                     }

@@ -147,6 +147,23 @@ fn a_failed_update_asks_for_the_specification_before() {
 }
 
 #[test]
+fn a_node_without_the_right_to_undo_an_update_is_no_obstacle() {
+    let mut flock = proven(8, 1);
+    let mut spec = broken(&mut flock);
+    spec.update.failure_action = FailureAction::Rollback;
+    roll(&mut flock, spec, |_| {});
+    assert!(
+        flock
+            .run_until(20_000, |f| !f.proposed.is_empty())
+            .is_some()
+    );
+    assert_eq!(flock.proposers.len(), 1, "others give it time");
+    // Nothing comes of it. Most of the others neither hold the service nor auction it.
+    let all = flock.run_until(20_000, |f| f.proposers.len() == 8);
+    assert!(all.is_some(), "{:?}", flock.proposers);
+}
+
+#[test]
 fn a_paused_rollout_goes_no_further_and_a_resumed_one_forgives() {
     let mut flock = proven(3, 6);
     let spec = broken(&mut flock);

@@ -54,6 +54,8 @@ pub(crate) struct Flock {
     pub(crate) calls: usize,
     /// What agents proposed of their own accord.
     pub(crate) proposed: Vec<Command>,
+    /// Who has proposed something.
+    pub(crate) proposers: BTreeSet<NodeId>,
     /// Stops that left a slot without a replica.
     pub(crate) wrong_stops: Vec<String>,
     /// The least number of slots that were served at once, since it was last reset.
@@ -103,6 +105,7 @@ impl Flock {
             broken_nodes: BTreeSet::new(),
             calls: 0,
             proposed: Vec::new(),
+            proposers: BTreeSet::new(),
             wrong_stops: Vec::new(),
             lowest: usize::MAX,
         };
@@ -373,7 +376,10 @@ impl Flock {
                     }
                     self.lowest = self.lowest.min(self.served().len());
                 }
-                Output::Propose(command) => self.proposed.push(command),
+                Output::Propose(command) => {
+                    self.proposers.insert(id);
+                    self.proposed.push(command);
+                }
                 Output::Persist(claims) => self.nodes.get_mut(&id).unwrap().saved = claims,
                 Output::Event(_) | Output::RoutesChanged | Output::Standing { .. } => {}
             }
