@@ -1,10 +1,10 @@
 //! `dunlin demo` and `dunlin whoami` as a person runs them: real daemons, real signals.
 
 use std::fs;
-use std::io::{BufRead, BufReader, Read};
+use std::io::{BufRead, BufReader, Lines, Read};
 use std::net::TcpStream;
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, ChildStdout, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
@@ -90,19 +90,22 @@ fn the_demo_shows_a_cluster_that_heals() {
     nothing_is_left(temporary.path());
 }
 
-#[test]
-fn an_interrupted_demo_leaves_nothing() {
-    let temporary = tempfile::tempdir().expect("a directory");
-    let mut demo = dunlin(&["demo"], temporary.path())
-        .spawn()
-        .expect("it runs");
+/// A demo that has daemons and replicas by now, and what it prints from then on.
+fn running_demo(temporary: &Path) -> (Child, Lines<BufReader<ChildStdout>>) {
+    let mut demo = dunlin(&["demo"], temporary).spawn().expect("it runs");
     let mut lines = BufReader::new(demo.stdout.take().expect("a pipe")).lines();
-    // By then there are daemons and replicas.
     let told = lines
         .by_ref()
         .flatten()
         .any(|line| line.starts_with("hello runs with"));
     assert!(told);
+    (demo, lines)
+}
+
+#[test]
+fn an_interrupted_demo_leaves_nothing() {
+    let temporary = tempfile::tempdir().expect("a directory");
+    let (mut demo, lines) = running_demo(temporary.path());
     signal(&demo, Signal::INT);
     let rest: Vec<String> = lines.map_while(Result::ok).collect();
     let status = demo.wait().expect("it ends");
@@ -113,15 +116,7 @@ fn an_interrupted_demo_leaves_nothing() {
 #[test]
 fn a_killed_demo_leaves_nothing() {
     let temporary = tempfile::tempdir().expect("a directory");
-    let mut demo = dunlin(&["demo"], temporary.path())
-        .spawn()
-        .expect("it runs");
-    let mut lines = BufReader::new(demo.stdout.take().expect("a pipe")).lines();
-    let told = lines
-        .by_ref()
-        .flatten()
-        .any(|line| line.starts_with("hello runs with"));
-    assert!(told);
+    let (mut demo, _lines) = running_demo(temporary.path());
     signal(&demo, Signal::KILL);
     demo.wait().expect("it ends");
     until("the cleaning up", || {

@@ -290,7 +290,7 @@ impl Document {
                 value,
             };
             let encoded = match &self.rules {
-                Some(rules) => match rules.seal(&key, &register) {
+                Some(rules) => match rules.seal(&key, &register, self.table.voids()) {
                     Ok(sealed) => sealed,
                     // Virtual addresses are written down on the way, also those of services in
                     // namespaces that the author has no business in: somebody else will do it.

@@ -131,6 +131,11 @@ pub enum Rejection {
     /// The certificate that would allow it is not valid now.
     #[error("the certificate that would allow this is not valid: {0}")]
     Certificate(String),
+    /// Its author, or who vouched for its author, was removed: nobody would take it.
+    #[error(
+        "this node's certificate is void, because the member that granted it was removed since; make a ticket of the same role on an admin's node ('dunlin ticket --role ...') and start this daemon with it ('dunlin up --join TICKET')"
+    )]
+    GrantorRemoved,
     /// A text of a trust command is not what it should be.
     #[error("'{0}' is no key or role")]
     BadTrust(String),

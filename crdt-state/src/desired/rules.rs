@@ -58,8 +58,14 @@ impl Rules {
         self.root.is_some()
     }
 
-    /// Signs a register with the credential that may write it.
-    pub(super) fn seal(&self, key: &Key, register: &Register) -> Result<Bytes, Rejection> {
+    /// Signs a register with the credential that may write it. What would count for nothing is
+    /// refused.
+    pub(super) fn seal(
+        &self,
+        key: &Key,
+        register: &Register,
+        voids: &Voids,
+    ) -> Result<Bytes, Rejection> {
         let context = key.to_string();
         let may = |c: &&Credential| rights::check(&c.verified().power, &context).is_ok();
         let Some(root) = self.root else {
@@ -76,7 +82,11 @@ impl Rules {
             .check_time(seconds(register))
             .map_err(|error| Rejection::Certificate(error.to_string()))?;
         let text = register.encode();
-        Ok(sign(credential, ClusterId::of(&root), &context, &text).into())
+        let sealed = Bytes::from(sign(credential, ClusterId::of(&root), &context, &text));
+        if voids.covers(&sealed) {
+            return Err(Rejection::GrantorRemoved);
+        }
+        Ok(sealed)
     }
 
     fn roles(&self) -> String {

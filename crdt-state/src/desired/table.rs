@@ -138,6 +138,11 @@ impl Table {
             .rev()
     }
 
+    /// Whose writings count for nothing.
+    pub(super) fn voids(&self) -> &Voids {
+        &self.voids
+    }
+
     /// The stamp counter for a new write.
     pub(super) fn next_counter(&self) -> u64 {
         self.max_counter.saturating_add(1)

@@ -89,7 +89,9 @@ fn rejection_code(rejection: &Rejection) -> ErrorCode {
         Rejection::NoSuchService { .. } => ErrorCode::NoSuchService,
         Rejection::PortTaken { .. } => ErrorCode::Conflict,
         Rejection::TooManyServices { .. } | Rejection::GlobalHasNoScale(_) => ErrorCode::Refused,
-        Rejection::NotAllowed { .. } | Rejection::Certificate(_) => ErrorCode::Forbidden,
+        Rejection::NotAllowed { .. } | Rejection::Certificate(_) | Rejection::GrantorRemoved => {
+            ErrorCode::Forbidden
+        }
         Rejection::NotJoined => ErrorCode::Unavailable,
         Rejection::BadTrust(_) => ErrorCode::BadRequest,
         Rejection::TooManyReplicas { .. }

@@ -271,6 +271,28 @@ fn what_a_removed_author_wrote_before_stays_and_what_it_writes_later_counts_for_
 }
 
 #[test]
+fn who_was_granted_a_role_by_a_removed_admin_is_told_that_it_is_void() {
+    let other = with_role(4, "admin");
+    let chain = issue_role(
+        cluster(),
+        &other,
+        secret(5).public(),
+        "operator".parse().unwrap(),
+        NOW / 1_000,
+    );
+    let mut operator = signed(1, Credential::new(secret(5), chain, &root()).unwrap());
+    let before = write(&mut operator, deploy("web", spec("x:1")), NOW);
+    let mut remover = signed(2, admin());
+    feed(&mut remover, &[before]);
+    let order = write(&mut remover, revoke(4), NOW + 1);
+    feed(&mut operator, &[order]);
+    let refused = operator.propose(&[scale("web", 9)], "", at(NOW + 2));
+    assert_eq!(refused, Err(Rejection::GrantorRemoved));
+    assert_eq!(service(&operator, "web").unwrap().replicas, 1);
+    assert_same(&operator, &remover);
+}
+
+#[test]
 fn only_an_admin_removes() {
     for role in ["node", "viewer", "operator"] {
         let mut document = signed(1, with_role(4, role));

@@ -14,15 +14,21 @@ pub(super) async fn run(
     deploy(lab, 0, "seen", whoami(), 0).await?;
     for turn in 0..times * 5 {
         let at = turn % lab.hosts.len();
-        let before = number_everywhere(lab).await?;
-        let wanted = before + 1;
+        let wanted = lowest(&numbers(lab).await?) + 1;
         let mut spec = whoami();
         spec.labels.insert("turn".to_owned(), wanted.to_string());
         deploy(lab, at, "seen", spec, 0).await?;
         let start = Instant::now();
-        while number_everywhere(lab).await? != wanted {
+        loop {
+            let shown = numbers(lab).await?;
+            if lowest(&shown) == wanted {
+                break;
+            }
             if start.elapsed() > Duration::from_secs(10) {
-                return Err(LabError::broken("a write has not reached everyone in 10 s"));
+                let what = format!(
+                    "write {wanted}, accepted by h{at}, has not reached everyone in 10 s: {shown:?}"
+                );
+                return Err(LabError::broken(&what));
             }
         }
         figures.add(
@@ -33,17 +39,21 @@ pub(super) async fn run(
     remove(lab, "seen").await
 }
 
-/// The lowest number that a host shows.
-async fn number_everywhere(lab: &Lab) -> Result<u64, LabError> {
+/// The number that each host shows.
+async fn numbers(lab: &Lab) -> Result<Vec<u64>, LabError> {
     let service = key("seen")?;
     let clients: Vec<_> = lab.hosts.iter().map(super::super::Host::client).collect();
-    let mut lowest = u64::MAX;
+    let mut numbers = Vec::with_capacity(clients.len());
     for client in &clients {
         let label = match client.inspect(&service).await {
             Ok(detail) => detail.spec.labels.get("turn").and_then(|t| t.parse().ok()),
             Err(_not_there_yet) => None,
         };
-        lowest = lowest.min(label.unwrap_or(0));
+        numbers.push(label.unwrap_or(0));
     }
-    Ok(lowest)
+    Ok(numbers)
+}
+
+fn lowest(numbers: &[u64]) -> u64 {
+    numbers.iter().copied().min().unwrap_or(0)
 }
