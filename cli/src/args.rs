@@ -4,8 +4,8 @@ use clap::{Args, Parser, Subcommand};
 
 use crate::commands::{
     audit, completions, context, cordon, deploy, diff, dns, doctor, drain, events, explain,
-    history, inspect, label, leave, logs, ls, nodes, ps, remove, rm, rollout, root, run, scale,
-    start, stop, ticket, up, version,
+    history, inspect, label, leave, logs, ls, metrics, nodes, ps, remove, rm, rollout, root,
+    routes, run, scale, start, stop, ticket, up, version,
 };
 use crate::demo::DemoArgs;
 use crate::whoami::WhoamiArgs;
@@ -135,6 +135,10 @@ pub enum Command {
     Rollout(rollout::RolloutArgs),
     /// Go back to an earlier specification of a service
     Rollback(rollout::RollbackArgs),
+    /// Show where this node's proxies and DNS lead now, and which replicas they do not use and why
+    Routes(routes::RoutesArgs),
+    /// Print what this node counts, as Prometheus reads it
+    Metrics(metrics::MetricsArgs),
     /// Show what the node saw happen
     Events(events::EventsArgs),
     /// Hand a node's replicas to others and give it no new ones

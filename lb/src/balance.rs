@@ -124,6 +124,7 @@ pub struct Balancer {
     /// Whom round robin chose last. It may be gone; the next after it still is well-defined.
     last: Option<Target>,
     pending: u32,
+    ejections: u64,
 }
 
 #[derive(Debug, Default)]
@@ -251,7 +252,7 @@ impl Balancer {
     /// `entropy`, so that proxies do not try it all at once.
     pub fn failed(&mut self, target: &Target, entropy: u64, now: u64) {
         if let Some(state) = self.targets.get_mut(target) {
-            state.health.failed(entropy, now);
+            self.ejections += u64::from(state.health.failed(entropy, now));
         }
     }
 
@@ -259,7 +260,7 @@ impl Balancer {
     /// without a byte.
     pub fn judged(&mut self, target: &Target, answered: bool, entropy: u64, now: u64) {
         if let Some(state) = self.targets.get_mut(target) {
-            state.health.judged(answered, entropy, now);
+            self.ejections += u64::from(state.health.judged(answered, entropy, now));
         }
     }
 
@@ -293,6 +294,11 @@ impl Balancer {
     /// Connections that wait.
     pub fn pending(&self) -> u32 {
         self.pending
+    }
+
+    /// How often a target has been ejected.
+    pub fn ejections(&self) -> u64 {
+        self.ejections
     }
 
     /// Connections that a target has open or in the making.

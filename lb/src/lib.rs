@@ -17,5 +17,5 @@ pub mod proxy;
 pub mod publish;
 
 pub use balance::{Balancer, Policy, Target};
-pub use proxy::{Limits, PortKey, PortView, Proxy, Tally};
+pub use proxy::{LATENCY_BUCKETS, Limits, PortKey, PortView, Proxy, Tally};
 pub use publish::{PublishError, PublishEvent, Publisher};

@@ -20,7 +20,7 @@ use dunlin_state::route::RouteTable;
 use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, watch};
 use tokio::task::{JoinError, JoinSet};
-use tokio::time::{Instant, sleep, sleep_until, timeout};
+use tokio::time::{Instant, sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
@@ -88,15 +88,37 @@ impl Shared {
     }
 }
 
-/// Accepts and carries connections until `stop` is cancelled. The listener is closed at once then;
-/// this returns when the open connections have ended or [`Limits::drain`] has passed. When it is
-/// dropped instead, all connections end.
+/// What ends a listener.
+#[derive(Debug, Clone)]
+pub(crate) struct Ends {
+    /// The listener is not wanted any more. Cancelled with `stop`.
+    pub(crate) close: CancellationToken,
+    /// The whole proxy stops.
+    pub(crate) stop: CancellationToken,
+}
+
+impl Ends {
+    /// Waits until the connections of a closed listener have had their time: that of their service
+    /// while the proxy goes on, else what a stop allows.
+    async fn time_is_over(&self, drain: Duration, on_stop: Duration) {
+        tokio::select! {
+            biased;
+            () = self.stop.cancelled() => sleep(on_stop).await,
+            () = sleep(drain) => {}
+        }
+    }
+}
+
+/// Accepts and carries connections until the listener is to be closed, and closes it at once then;
+/// this returns when the open connections have ended or had their time. Those that have not ended
+/// then are reset, as all are when this is dropped.
 pub(crate) async fn serve_tcp(
     listener: TcpListener,
     pool: Arc<Pool>,
     shared: Arc<Shared>,
-    stop: CancellationToken,
+    ends: Ends,
 ) {
+    let stop = &ends.close;
     let places = Arc::new(Semaphore::new(shared.limits.connections));
     let mut carried = JoinSet::new();
     loop {
@@ -132,8 +154,9 @@ pub(crate) async fn serve_tcp(
             report(ended);
         }
     };
-    if timeout(shared.limits.drain, all).await.is_err() {
-        carried.shutdown().await;
+    tokio::select! {
+        () = all => {}
+        () = ends.time_is_over(pool.drain(), shared.limits.drain) => carried.shutdown().await,
     }
 }
 
@@ -195,7 +218,9 @@ impl Proxy {
         stop: CancellationToken,
     ) {
         let (pool, node) = (self.pool, self.shared.node);
-        let serving = serve_tcp(listener, Arc::clone(&pool), Arc::new(self.shared), stop);
+        let close = stop.clone();
+        let ends = Ends { close, stop };
+        let serving = serve_tcp(listener, Arc::clone(&pool), Arc::new(self.shared), ends);
         let mut serving = std::pin::pin!(serving);
         let mut alive = true;
         loop {

@@ -6,12 +6,13 @@
 
 mod bind;
 pub mod plan;
+mod views;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::io;
 use std::net::IpAddr;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use dunlin_state::model::{NodeId, Protocol, ServiceKey};
@@ -24,8 +25,9 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use self::plan::{Place, Refusal, Wish, plan};
+pub use self::views::{ListenerView, Listeners, Views};
 use crate::proxy::hop::Hop;
-use crate::proxy::{Limits, Pool, PortKey, PortView, Shared, UdpListener, serve_tcp, serve_udp};
+use crate::proxy::{Ends, Limits, Pool, PortKey, Shared, UdpListener, serve_tcp, serve_udp};
 
 /// Pause before a failed listener is tried again. It doubles with each failure up to
 /// [`MAX_RETRY`].
@@ -109,26 +111,6 @@ pub enum PublishError {
     /// A defect: the task of a port panicked, and its port is closed.
     #[error("the proxy of a port failed: {0}; restart the daemon and report this")]
     Proxy(#[source] JoinError),
-}
-
-/// What the proxies of a node see, for those who show it. Cheap to clone.
-#[derive(Debug, Clone, Default)]
-pub struct Views(Arc<Mutex<BTreeMap<PortKey, Arc<Pool>>>>);
-
-impl Views {
-    /// All ports of all services, or of one.
-    pub fn ports(&self, service: Option<&ServiceKey>) -> Vec<PortView> {
-        let pools = self.lock();
-        let wanted = pools
-            .iter()
-            .filter(|(key, _)| service.is_none_or(|s| *s == key.service));
-        wanted.map(|(_, pool)| pool.view()).collect()
-    }
-
-    /// Nothing panics while it holds this lock.
-    fn lock(&self) -> MutexGuard<'_, BTreeMap<PortKey, Arc<Pool>>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
 }
 
 /// Keeps the listeners of one node.
@@ -267,6 +249,7 @@ struct Open {
 struct Failed {
     wish: Wish,
     failures: u32,
+    reason: String,
     again: Instant,
 }
 
@@ -274,7 +257,7 @@ impl Ports {
     /// Tells every pool who is ready now. Pools of ports that are gone stay until their last
     /// connection has ended.
     fn follow_replicas(&mut self, table: &RouteTable) {
-        let mut pools = self.publisher.views.lock();
+        let mut pools = self.publisher.views.pools();
         for (service, route) in &table.services {
             for port in &route.ports {
                 let key = PortKey {
@@ -312,15 +295,39 @@ impl Ports {
         for refusal in refusals.difference(&self.refused) {
             self.tell(PublishEvent::Refused(refusal.clone()));
         }
+        let mut changed = refusals != self.refused;
         self.refused = refusals;
+        let before = self.open.len() + self.failed.len();
         self.close_unwanted(&wishes);
+        changed |= before != self.open.len() + self.failed.len();
         for (place, wish) in wishes {
             let waits = |f: &Failed| f.again > Instant::now();
             let known = self.open.contains_key(&place);
             if !known && !self.failed.get(&place).is_some_and(waits) {
                 self.try_open(place, wish);
+                changed = true;
             }
         }
+        if changed {
+            self.show_listeners();
+        }
+    }
+
+    fn show_listeners(&self) {
+        let view = |place: &Place, wish: &Wish, failure: Option<&str>| ListenerView {
+            place: *place,
+            port: wish.port.clone(),
+            virtual_address: wish.virtual_address,
+            failure: failure.map(str::to_owned),
+        };
+        let open = self.open.iter();
+        let open = open.map(|(place, open)| view(place, &open.wish, None));
+        let failed = self.failed.iter();
+        let failed = failed.map(|(place, f)| view(place, &f.wish, Some(&f.reason)));
+        let mut all: Vec<ListenerView> = open.chain(failed).collect();
+        all.sort_by_key(|listener| listener.place);
+        let refused = self.refused.iter().cloned().collect();
+        self.publisher.views.set_listeners(all, refused);
     }
 
     fn close_unwanted(&mut self, wishes: &BTreeMap<Place, Wish>) {
@@ -363,14 +370,15 @@ impl Ports {
         let failures = self.failed.get(&place).map_or(0, |f| f.failures) + 1;
         let pause = RETRY.saturating_mul(1 << failures.min(10)).min(MAX_RETRY);
         let again = Instant::now() + pause;
+        let reason = error.to_string();
         let failed = Failed {
             wish,
             failures,
+            reason: reason.clone(),
             again,
         };
         self.failed.insert(place, failed);
         if failures == FAILURES_TO_TELL {
-            let reason = error.to_string();
             self.tell(PublishEvent::Failed {
                 service,
                 place,
@@ -386,7 +394,7 @@ impl Ports {
             )));
         }
         let pool = {
-            let pools = self.publisher.views.lock();
+            let pools = self.publisher.views.pools();
             pools.get(&wish.port).cloned()
         };
         let pool = pool.ok_or_else(|| io::Error::other("its service is gone"))?;
@@ -404,8 +412,11 @@ impl Ports {
         match place.protocol {
             Protocol::Tcp => {
                 let listener = bind::tcp(place.address, how)?;
-                self.proxies
-                    .spawn(serve_tcp(listener, pool, shared, stop.clone()));
+                let ends = Ends {
+                    close: stop.clone(),
+                    stop: self.stop.clone(),
+                };
+                self.proxies.spawn(serve_tcp(listener, pool, shared, ends));
             }
             Protocol::Udp => {
                 let socket = bind::udp(place.address, how)?;
@@ -420,7 +431,7 @@ impl Ports {
     /// When something has to be tried again, or a connection's time is over.
     fn next_due(&self) -> Option<Instant> {
         let now = Instant::now();
-        let pools = self.publisher.views.lock();
+        let pools = self.publisher.views.pools();
         let reaped = pools.values().filter_map(|pool| pool.reap(now)).min();
         let retry = self.failed.values().map(|failed| failed.again).min();
         [reaped, retry].into_iter().flatten().min()

@@ -3,6 +3,7 @@
 use std::fs;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
 use std::path::Path;
+use std::time::Duration;
 
 use dunlin_state::model::{Facts, Resources};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
@@ -97,6 +98,19 @@ pub(crate) fn resident_bytes() -> u64 {
     pages.saturating_mul(rustix::param::page_size() as u64)
 }
 
+/// Descriptors that the daemon has open; 0 when the system does not say.
+pub(crate) fn open_descriptors() -> usize {
+    // The listing itself has one.
+    fs::read_dir("/proc/self/fd").map_or(0, |open| open.count().saturating_sub(1))
+}
+
+/// Processor time that the daemon has used.
+pub(crate) fn cpu_time() -> Duration {
+    let used = rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime);
+    let seconds = u64::try_from(used.tv_sec).unwrap_or_default();
+    Duration::new(seconds, u32::try_from(used.tv_nsec).unwrap_or_default())
+}
+
 fn distribution(os_release: &str) -> String {
     let field = |name: &str| {
         os_release
@@ -157,6 +171,8 @@ mod tests {
             "{facts:?}"
         );
         assert!(resident_bytes() > 0);
+        assert!(open_descriptors() >= 3);
+        assert!(cpu_time() > Duration::ZERO);
         assert!(!name().is_empty());
     }
 }

@@ -17,12 +17,14 @@ pub mod label;
 pub mod leave;
 pub mod logs;
 pub mod ls;
+pub mod metrics;
 pub mod nodes;
 pub mod ps;
 pub mod remove;
 pub mod rm;
 pub mod rollout;
 pub mod root;
+pub mod routes;
 pub mod run;
 pub mod scale;
 mod show;
@@ -60,6 +62,8 @@ pub async fn dispatch(command: Command, context: &mut Context) -> Result<Exit, F
         Command::Diff(args) => diff::run(&args, context).await,
         Command::Rollout(args) => rollout::run(&args, context).await,
         Command::Rollback(args) => rollout::back(&args, context).await,
+        Command::Routes(args) => routes::run(&args, context).await,
+        Command::Metrics(args) => metrics::run(&args, context).await,
         Command::Events(args) => events::run(&args, context).await,
         Command::Drain(args) => drain::run(&args, context).await,
         Command::Cordon(args) => cordon::cordon(&args, context).await,

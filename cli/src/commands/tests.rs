@@ -11,6 +11,7 @@ use crate::testing::{NOW, Ran, dunlin, node, replica};
 
 mod asking;
 mod changing;
+mod traffic;
 mod words;
 
 fn fake(script: impl Fn(&str) -> Answer + Send + Sync + 'static) -> FakeDaemon {

@@ -56,8 +56,12 @@ impl Health {
         }
     }
 
-    pub(super) fn chosen(&mut self, _now: u64) {
-        if let Self::Ejected { failures, .. } = *self {
+    /// One that is offered before its time, because nobody else is left, is not on trial: any
+    /// number of connections may be given to it at once.
+    pub(super) fn chosen(&mut self, now: u64) {
+        if let Self::Ejected { until, failures } = *self
+            && until <= now
+        {
             *self = Self::Probation { failures };
         }
     }
@@ -69,26 +73,33 @@ impl Health {
         }
     }
 
-    pub(super) fn failed(&mut self, entropy: u64, now: u64) {
+    /// Whether this ejects it. Connections that were under way when another one ejected it tell
+    /// nothing new: counted, a burst of them would mean the longest time at once.
+    pub(super) fn failed(&mut self, entropy: u64, now: u64) -> bool {
+        if let Self::Ejected { until, .. } = *self
+            && until > now
+        {
+            return false;
+        }
         let failures = self.failures().saturating_add(1);
         let doubled = EJECTION.saturating_mul(1 << (failures - 1).min(16));
         let time = doubled.min(MAX_EJECTION);
         let until = now.saturating_add(time - time / 4 + entropy % (time / 2));
         *self = Self::Ejected { until, failures };
+        true
     }
 
-    pub(super) fn judged(&mut self, answered: bool, entropy: u64, now: u64) {
+    /// Whether this ejects it.
+    pub(super) fn judged(&mut self, answered: bool, entropy: u64, now: u64) -> bool {
         let Self::Good { strikes } = self else {
-            return;
+            return false;
         };
         if answered {
             *strikes = 0;
-            return;
+            return false;
         }
         *strikes += 1;
-        if *strikes >= STRIKES {
-            self.failed(entropy, now);
-        }
+        *strikes >= STRIKES && self.failed(entropy, now)
     }
 
     /// A connection that ends before its outcome is known has taught nothing: the next may try.

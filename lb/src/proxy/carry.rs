@@ -13,7 +13,7 @@ use tokio::net::{TcpStream, UdpSocket};
 use tokio::time::{Instant, timeout};
 use tracing::debug;
 
-use super::counters::{add, less};
+use super::counters::{Open, add};
 use super::header::header;
 use super::hop::{HopError, Link};
 use super::pool::{Lease, Pool};
@@ -69,9 +69,8 @@ pub(crate) async fn carry(
     }
     let pool = pool.share(rand::random());
     add(&pool.counters.connections, 1);
-    add(&pool.counters.active, 1);
+    let _open = Open::count(&pool.counters.active);
     to_replica(&mut client, from, &pool, &shared).await;
-    less(&pool.counters.active, 1);
 }
 
 async fn to_replica(client: &mut Wire, from: SocketAddr, pool: &Arc<Pool>, shared: &Shared) {

@@ -50,6 +50,8 @@ pub struct Tally {
     pub unserved: u64,
     /// Connects to a replica that failed and were made to another one or again.
     pub retries: u64,
+    /// Times that a replica was offered no connections for a while, because it had failed some.
+    pub ejections: u64,
     /// Ended by a reset of either side.
     pub broken: u64,
     /// Ended because nothing was said for too long.
@@ -77,6 +79,8 @@ impl Counters {
             overflowed: read(&self.overflowed),
             unserved: read(&self.unserved),
             retries: read(&self.retries),
+            // The balancer counts them.
+            ejections: 0,
             broken: read(&self.broken),
             idle: read(&self.idle),
             cut: read(&self.cut),
@@ -98,6 +102,18 @@ pub(crate) fn add(counter: &AtomicU64, count: u64) {
     counter.fetch_add(count, Ordering::Relaxed);
 }
 
-pub(crate) fn less(counter: &AtomicU64, count: u64) {
-    counter.fetch_sub(count, Ordering::Relaxed);
+/// One more of something that is open, until it is dropped: also when its task is cut off.
+pub(crate) struct Open<'a>(&'a AtomicU64);
+
+impl<'a> Open<'a> {
+    pub(crate) fn count(counter: &'a AtomicU64) -> Self {
+        add(counter, 1);
+        Self(counter)
+    }
+}
+
+impl Drop for Open<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
 }

@@ -36,6 +36,7 @@ pub(crate) use self::session::{FarSink, FarStream, far};
 use self::tls::Credentials;
 pub(crate) use self::wire::Answer;
 use self::wire::Request;
+use super::counters::{Counters, Tally};
 use super::pool::PortKey;
 use super::relay::Wire;
 use crate::balance::Target;
@@ -133,7 +134,18 @@ pub struct Hop {
     credentials: Credentials,
     routes: watch::Receiver<Arc<RouteTable>>,
     peers: Mutex<BTreeMap<NodeId, Arc<Peer>>>,
+    served: Arc<Counters>,
     opened: mpsc::Sender<Arc<Link>>,
+}
+
+/// What a hop does.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct HopView {
+    /// The nodes that it has a connection with, ordered.
+    pub links: Vec<NodeId>,
+    /// What peers have brought to replicas of this node: connections, bytes of TCP, what was not
+    /// served, what broke.
+    pub served: Tally,
 }
 
 /// What is known of the way to one node.
@@ -191,14 +203,25 @@ impl Hop {
             credentials,
             routes: routes.clone(),
             peers: Mutex::default(),
+            served: Arc::default(),
             opened,
         });
         let task = HopTask {
             hop: Arc::clone(&hop),
             opened: links,
-            server: Server::new(node, routes, places),
+            server: Server::new(node, routes, places, Arc::clone(&hop.served)),
         };
         Ok((hop, task))
+    }
+
+    /// What it carries now and has carried, for those who show it.
+    pub fn view(&self) -> HopView {
+        let peers = self.lock();
+        let live = peers.iter().filter(|(_, peer)| peer.live().is_some());
+        HopView {
+            links: live.map(|(node, _)| *node).collect(),
+            served: self.served.tally(),
+        }
     }
 
     /// Opens a stream to a replica and waits until the replica has taken the connection. The caller

@@ -64,6 +64,8 @@ pub struct PortView {
     pub targets: Vec<TargetView>,
     /// Connections that wait for a replica.
     pub pending: u32,
+    /// The time at which ejections end is told by this clock, in milliseconds.
+    pub now: u64,
     /// What it has counted.
     pub tally: Tally,
 }
@@ -110,10 +112,14 @@ impl Pool {
 
     /// Takes over what the table says. `aside` is the pool of the service that gets a share.
     pub(crate) fn follow(&self, table: &RouteTable, me: Option<NodeId>, aside: Option<Arc<Self>>) {
-        let nobody = ServiceRoute::default();
-        let route = table.services.get(&self.key.service).unwrap_or(&nobody);
-        let traffic = &route.traffic;
         let mut inner = self.lock();
+        // The last connections of a service that is removed end by its own rules.
+        let gone = ServiceRoute {
+            traffic: TrafficPolicy::clone(&inner.policy),
+            ..ServiceRoute::default()
+        };
+        let route = table.services.get(&self.key.service).unwrap_or(&gone);
+        let traffic = &route.traffic;
         inner.balancer.set_rules(Rules {
             policy: traffic.balance,
             prefer: traffic.prefer,
@@ -204,6 +210,11 @@ impl Pool {
         Arc::clone(&self.lock().policy)
     }
 
+    /// How long connections may go on that are to end.
+    pub(crate) fn drain(&self) -> Duration {
+        drain(&self.policy())
+    }
+
     /// Chooses a replica.
     pub(crate) fn pick(
         self: &Arc<Self>,
@@ -264,12 +275,16 @@ impl Pool {
     }
 
     pub(crate) fn view(&self) -> PortView {
-        let inner = self.lock();
+        let (inner, now) = (self.lock(), self.now());
         PortView {
             port: self.key.clone(),
-            targets: inner.balancer.views(self.now()).collect(),
+            now,
+            targets: inner.balancer.views(now).collect(),
             pending: inner.balancer.pending(),
-            tally: self.counters.tally(),
+            tally: Tally {
+                ejections: inner.balancer.ejections(),
+                ..self.counters.tally()
+            },
         }
     }
 
@@ -283,13 +298,15 @@ impl Pool {
     }
 }
 
+fn drain(policy: &TrafficPolicy) -> Duration {
+    let millis = policy.drain_ms;
+    millis.map_or(DEFAULT_DRAIN, Duration::from_millis)
+}
+
 impl Inner {
     /// Connections of those that have left may finish; of those that are back, go on.
     fn note_departures(&mut self) {
-        let drain = self
-            .policy
-            .drain_ms
-            .map_or(DEFAULT_DRAIN, Duration::from_millis);
+        let drain = drain(&self.policy);
         let now = Instant::now();
         let balancer = &self.balancer;
         for (target, cut) in &mut self.cuts {

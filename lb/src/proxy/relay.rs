@@ -130,6 +130,23 @@ impl Meter<'_> {
     }
 }
 
+/// Resets both sides unless the connection came to its end: also when its task is cut off, since
+/// whoever sees an orderly end takes what it has for everything.
+struct Both<'a> {
+    client: &'a mut Wire,
+    server: &'a mut Wire,
+    done: bool,
+}
+
+impl Drop for Both<'_> {
+    fn drop(&mut self) {
+        if !self.done {
+            self.client.reset();
+            self.server.reset();
+        }
+    }
+}
+
 /// Carries a connection to its end. It ends after `idle` to twice as long without a byte, and when
 /// `cut` is cancelled. Unless it is done, both sides are reset.
 pub(crate) async fn relay(
@@ -140,9 +157,14 @@ pub(crate) async fn relay(
     idle: Duration,
     cut: &CancellationToken,
 ) -> End {
+    let mut wires = Both {
+        client,
+        server,
+        done: false,
+    };
     let end = {
-        let (from_client, to_client) = client.split();
-        let (from_server, to_server) = server.split();
+        let (from_client, to_client) = wires.client.split();
+        let (from_server, to_server) = wires.server.split();
         let touched = &carried.touched;
         let up = Meter {
             bytes: &carried.up,
@@ -171,10 +193,7 @@ pub(crate) async fn relay(
             () = quiet(touched, idle) => End::Idle,
         }
     };
-    if !matches!(end, End::Done) {
-        client.reset();
-        server.reset();
-    }
+    wires.done = matches!(end, End::Done);
     end
 }
 

@@ -23,7 +23,7 @@ use tracing::{debug, warn};
 
 use super::Shared;
 use super::carry::{Path, connect};
-use super::counters::{add, less};
+use super::counters::{Open, add};
 use super::hop::{FarSink, FarStream, Inbox, far};
 use super::pool::{Lease, Pool};
 use super::relay::{Wire, quiet, with_shared};
@@ -201,7 +201,7 @@ async fn session(
         return;
     };
     add(&pool.counters.connections, 1);
-    add(&pool.counters.active, 1);
+    let _open = Open::count(&pool.counters.active);
     let idle = pool.policy().idle_timeout_ms;
     let idle = idle.map_or(IDLE, Duration::from_millis);
     let carried = Session {
@@ -211,7 +211,6 @@ async fn session(
         touched: AtomicBool::new(false),
     };
     carried.run(&mut queue, lease, path, idle).await;
-    less(&pool.counters.active, 1);
 }
 
 /// What a session needs to answer its client.

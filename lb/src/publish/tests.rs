@@ -313,3 +313,147 @@ async fn its_ports_are_free_after_it_stops() {
     node.task.await.unwrap().unwrap();
     TcpListener::bind(address).await.unwrap();
 }
+
+#[tokio::test]
+async fn views_tell_what_is_open_what_is_not_and_what_was_counted() {
+    let (routes, receiver) = watch::channel(Arc::new(RouteTable::default()));
+    let (tell, mut events) = mpsc::channel(100);
+    let publisher = Publisher::new(LOCAL, move |event| tell.try_send(event).unwrap());
+    let views = publisher.views();
+    let stop = CancellationToken::new();
+    let task = tokio::spawn(publisher.run(receiver, stop.clone()));
+    let holder = TcpListener::bind((LOCAL, 0)).await.unwrap();
+    let taken = holder.local_addr().unwrap();
+    let published = free_port().await;
+    let one = replica(1).await;
+    let mut bad = port(published);
+    bad.host_ip = Some("everywhere".to_owned());
+    routes.send_replace(table(&[
+        ("bad", bad, one),
+        ("shop", port(taken.port()), one),
+        ("web", port(published), one),
+    ]));
+    for _ in 0..3 {
+        events.recv().await.unwrap();
+    }
+    let listeners = views.listeners();
+    let mut told: Vec<_> = listeners
+        .all
+        .iter()
+        .map(|l| (l.port.service.name(), l.failure.is_some()))
+        .collect();
+    told.sort_unstable();
+    assert_eq!(told, [("shop", true), ("web", false)]);
+    assert_eq!(listeners.refused[0].service.name(), "bad");
+
+    let web: ServiceKey = "web".parse().unwrap();
+    let address = SocketAddr::new(LOCAL, published);
+    for _ in 0..3 {
+        assert_eq!(call(address).await.unwrap(), 1);
+    }
+    let tally = || views.ports(Some(&web)).remove(0).tally;
+    while tally().active > 0 {
+        tokio::task::yield_now().await;
+    }
+    let counted = tally();
+    assert_eq!(
+        (counted.connections, counted.sent, counted.ejections),
+        (3, 3, 0)
+    );
+    assert_eq!(counted.latency.iter().sum::<u64>(), 3);
+    assert_eq!(views.ports(None).len(), 3);
+    stop.cancel();
+    task.await.unwrap().unwrap();
+}
+
+/// A replica that sends back each byte that it gets.
+async fn parrot() -> SocketAddr {
+    let listener = TcpListener::bind((LOCAL, 0)).await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        let mut clients = JoinSet::new();
+        while let Ok((mut client, _)) = listener.accept().await {
+            clients.spawn(async move {
+                while let Ok(byte) = client.read_u8().await {
+                    client.write_all(&[byte]).await.unwrap();
+                }
+            });
+        }
+    });
+    address
+}
+
+async fn repeat(stream: &mut TcpStream, byte: u8) -> io::Result<u8> {
+    stream.write_u8(byte).await?;
+    stream.read_u8().await
+}
+
+/// The same when its service is removed altogether: its rules still hold then.
+#[tokio::test]
+async fn connections_of_a_leaving_replica_go_on_until_the_deadline_and_are_cut_then() {
+    for removed in [false, true] {
+        let (routes, receiver) = watch::channel(Arc::new(RouteTable::default()));
+        let (tell, mut events) = mpsc::channel(100);
+        let publisher = Publisher::new(LOCAL, move |event| tell.try_send(event).unwrap());
+        let views = publisher.views();
+        let stop = CancellationToken::new();
+        let task = tokio::spawn(publisher.run(receiver, stop.clone()));
+        let (old, new) = (parrot().await, parrot().await);
+        let spec = port(free_port().await);
+        let address = SocketAddr::new(LOCAL, spec.published.unwrap());
+        let with = |replica: SocketAddr, drain_ms: u64| {
+            let mut table = RouteTable::clone(&table(&[("web", spec.clone(), replica)]));
+            for route in table.services.values_mut() {
+                route.traffic.drain_ms = Some(drain_ms);
+            }
+            Arc::new(table)
+        };
+        const HOUR: u64 = 3_600_000;
+        routes.send_replace(with(old, HOUR));
+        events.recv().await.unwrap();
+        let mut first = TcpStream::connect(address).await.unwrap();
+        assert_eq!(repeat(&mut first, 1).await.unwrap(), 1);
+
+        // It leaves with an hour's time: nothing happens to the connection.
+        routes.send_replace(with(new, HOUR));
+        let mut second = TcpStream::connect(address).await.unwrap();
+        assert_eq!(repeat(&mut second, 2).await.unwrap(), 2);
+        assert_eq!(repeat(&mut first, 3).await.unwrap(), 3);
+        let open = |at: SocketAddr| {
+            let views = views.ports(Some(&"web".parse().unwrap()));
+            let mut targets = views[0].targets.iter();
+            let of = |t: &&crate::balance::TargetView| t.target.address == at;
+            targets.find(of).map(|t| (t.listed, t.open))
+        };
+        assert_eq!((open(old), open(new)), (Some((false, 1)), Some((true, 1))));
+
+        // The other one leaves with a moment's time, which is known before.
+        let mut shorter = RouteTable::clone(&with(new, 20));
+        let other = table(&[("other", port(free_port().await), old)]);
+        shorter.services.extend(other.services.clone());
+        routes.send_replace(Arc::new(shorter));
+        let opened = events.recv().await.unwrap();
+        assert!(matches!(opened, PublishEvent::Opened { .. }), "{opened}");
+        match removed {
+            true => routes.send_replace(Arc::default()),
+            false => routes.send_replace(with(old, 20)),
+        };
+        let error = second.read_u8().await.unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::ConnectionReset);
+        if removed {
+            // So is every connection through a listener that is closed.
+            let error = first.read_u8().await.unwrap_err();
+            assert_eq!(error.kind(), io::ErrorKind::ConnectionReset);
+        } else {
+            assert_eq!(
+                repeat(&mut first, 4).await.unwrap(),
+                4,
+                "its time was set before"
+            );
+            assert_eq!(views.ports(None)[0].tally.cut, 1);
+            drop(first);
+        }
+        stop.cancel();
+        task.await.unwrap().unwrap();
+    }
+}

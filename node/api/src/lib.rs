@@ -19,6 +19,7 @@ mod error;
 #[cfg(feature = "fake")]
 pub mod fake;
 mod insight;
+mod metrics;
 mod openapi;
 pub mod routes;
 mod service;
@@ -27,6 +28,7 @@ mod stream;
 mod tests;
 #[cfg(feature = "tls")]
 pub mod tls;
+mod traffic;
 
 pub use cluster::{
     AuditEntry, AuditList, AvailabilityRequest, Counts, DnsStatus, DocumentStatus, LabelsRequest,
@@ -38,6 +40,7 @@ pub use insight::{
     Check, CheckStatus, Convergence, ConvergenceQuery, DoctorReport, Explanation, History,
     HistoryEntry, NodeVerdict, RefusalReason, ServiceProgress, SlotState, Verdict,
 };
+pub use metrics::{BadSample, METRICS_TYPE, Sample, parse_metrics};
 pub use openapi::{openapi, openapi_json};
 pub use service::{
     ChangeResponse, DeployRequest, DeployResponse, DeployService, DeployedService, Replica,
@@ -45,3 +48,7 @@ pub use service::{
     RolloutStep, ScaleRequest, ServiceDetail, ServiceList, ServiceQuery, ServiceSummary,
 };
 pub use stream::{EventQuery, EventRecord, LogQuery, LogRecord, LogStream};
+pub use traffic::{
+    PortRoute, ReplicaRoute, RouteEnd, RouteList, RouteListener, RouteQuery, RouteUsage,
+    ServiceRoutes,
+};

@@ -51,6 +51,8 @@ pub fn openapi_json() -> String {
         logs,
         replicas,
         convergence,
+        routing,
+        metrics,
         ticket,
         leave,
         doctor,
@@ -246,6 +248,19 @@ operation! {
     convergence: get CONVERGENCE in "services",
     params(ConvergenceQuery)
     => Convergence
+}
+
+operation! {
+    /// Where the proxies and the DNS server of this node lead now.
+    routing: get ROUTES in "services",
+    params(RouteQuery)
+    => RouteList
+}
+
+operation! {
+    /// What this node counts, for Prometheus. Of services only those whose namespaces the caller may read.
+    metrics: get METRICS in "nodes"
+    => String "text/plain"
 }
 
 operation! {

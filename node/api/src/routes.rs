@@ -49,6 +49,10 @@ pub const SERVICE_LOGS: &str = "/v1/services/{namespace}/{name}/logs";
 pub const REPLICAS: &str = "/v1/replicas";
 /// `GET` [`crate::ConvergenceQuery`] → [`crate::Convergence`].
 pub const CONVERGENCE: &str = "/v1/convergence";
+/// `GET` [`crate::RouteQuery`] → [`crate::RouteList`].
+pub const ROUTES: &str = "/v1/routes";
+/// `GET` → text for Prometheus, [`crate::METRICS_TYPE`].
+pub const METRICS: &str = "/v1/metrics";
 /// `POST` [`crate::TicketRequest`] → [`crate::Ticket`].
 pub const TICKET: &str = "/v1/ticket";
 /// `POST` → [`crate::ChangeResponse`]: the node says goodbye and its daemon ends.
@@ -59,7 +63,7 @@ pub const DOCTOR: &str = "/v1/doctor";
 pub const EVENTS: &str = "/v1/events";
 
 /// Every operation, as method and template: the generated description and the tests go by it.
-pub const ALL: [(&str, &str); 28] = [
+pub const ALL: [(&str, &str); 30] = [
     ("POST", REDEEM),
     ("GET", VERSION),
     ("GET", OPENAPI),
@@ -84,6 +88,8 @@ pub const ALL: [(&str, &str); 28] = [
     ("GET", SERVICE_LOGS),
     ("GET", REPLICAS),
     ("GET", CONVERGENCE),
+    ("GET", ROUTES),
+    ("GET", METRICS),
     ("POST", TICKET),
     ("POST", LEAVE),
     ("GET", DOCTOR),

@@ -210,6 +210,8 @@ fn need(method: &Method, template: &str) -> Need {
             | routes::SERVICES
             | routes::REPLICAS
             | routes::CONVERGENCE
+            | routes::ROUTES
+            | routes::METRICS
             | routes::EVENTS,
             true,
         ) => Need::Read,

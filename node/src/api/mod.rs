@@ -12,6 +12,7 @@ mod failure;
 mod gate;
 mod local;
 mod logs;
+mod metrics;
 mod node;
 mod nodes;
 mod redeem;
@@ -19,6 +20,7 @@ mod remote;
 mod rollouts;
 mod server;
 mod services;
+mod traffic;
 mod trust;
 mod views;
 
@@ -30,6 +32,7 @@ pub(crate) use logs::{LogSource, answer_log_request};
 pub(crate) use node::{NodeInfo, alone};
 pub(crate) use remote::TlsError;
 pub(crate) use server::{ApiServer, BindError};
+pub(crate) use traffic::Traffic;
 
 use std::sync::Arc;
 
@@ -47,6 +50,7 @@ pub(crate) struct Context {
     pub(crate) info: Arc<NodeInfo>,
     pub(crate) logs: LogSource,
     pub(crate) events: EventLog,
+    pub(crate) traffic: Traffic,
     /// Cancelled when the node has left its cluster and shall end.
     pub(crate) left: CancellationToken,
     /// Cancelled when an admin has removed the node.
@@ -87,6 +91,8 @@ fn router(context: Context, people: People) -> Router {
         .route(routes::SERVICE_LOGS, get(logs::stream))
         .route(routes::REPLICAS, get(services::replicas))
         .route(routes::CONVERGENCE, get(services::convergence))
+        .route(routes::ROUTES, get(traffic::list))
+        .route(routes::METRICS, get(metrics::show))
         .route(routes::TICKET, post(trust::ticket))
         .route(routes::NODE_MEMBER, delete(trust::remove))
         .route(routes::AUDIT, get(trust::audit))

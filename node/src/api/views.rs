@@ -158,6 +158,8 @@ pub(super) fn detail(engine: &Engine, key: &ServiceKey) -> Option<ServiceDetail>
     };
     let listed = replicas(engine, &wanted);
     let progress = progress(engine, |k| k == key).pop()?;
+    let assigned = engine.desired().vips.get(key);
+    let vip = assigned.map(|assigned| engine.config().vips.of(assigned.index));
     Some(ServiceDetail {
         service: key.clone(),
         spec: (*service.spec).clone(),
@@ -166,7 +168,7 @@ pub(super) fn detail(engine: &Engine, key: &ServiceKey) -> Option<ServiceDetail>
         running: service.running,
         wanted: progress.wanted,
         ready: progress.ready,
-        address: None,
+        address: vip.and_then(|vip| vip.addresses().next()),
         replicas: listed.replicas,
         vacant: listed.vacant.into_iter().map(|s| s.slot).collect(),
     })

@@ -30,7 +30,7 @@ use super::naming::{self, Naming};
 use super::peers::{self, PeerDesk};
 use super::publishing;
 use super::trust::{Keeper, Trustee};
-use crate::api::{ApiServer, Context, EventLog, GateAuthority, LogSource, NodeInfo};
+use crate::api::{ApiServer, Context, EventLog, GateAuthority, LogSource, NodeInfo, Traffic};
 use crate::cluster::Belonging;
 use crate::config::UpConfig;
 use crate::host;
@@ -176,7 +176,7 @@ fn context(
     engine: EngineHandle,
     info: NodeInfo,
     logs: LogSource,
-    events: EventLog,
+    (events, traffic): (EventLog, Traffic),
     removed: CancellationToken,
 ) -> Context {
     Context {
@@ -184,6 +184,7 @@ fn context(
         info: Arc::new(info),
         logs,
         events,
+        traffic,
         left: CancellationToken::new(),
         removed,
     }
@@ -235,7 +236,7 @@ fn assemble(built: Built, info: NodeInfo, invitation: Option<&Ticket>) -> Result
     let (routes_tx, routes) = watch::channel(Arc::new(RouteTable::default()));
     let event_log = EventLog::new();
     let own = (node, me.seed, me.publish_ip);
-    let (publisher, hop) = proxies(own, me.data_plane, &routes, &event_log)?;
+    let (publisher, hop, traffic) = proxies(own, me.data_plane, &routes, &event_log)?;
     let inbox = Inbox {
         requests,
         datagrams: net.received,
@@ -257,7 +258,7 @@ fn assemble(built: Built, info: NodeInfo, invitation: Option<&Ticket>) -> Result
     let (own, asked) = (me.member.address, info.asked.clone());
     let joining = Joining::new((&handle, &event_log), &net.control, net.trust, own, asked);
     let logs = logs(node, &runtimes_handle, net.control);
-    let context = context(handle, info, logs, event_log, removed);
+    let context = context(handle, info, logs, (event_log, traffic), removed);
     Ok(Parts {
         context,
         api,
@@ -295,12 +296,18 @@ fn proxies(
     socket: UdpSocket,
     routes: &watch::Receiver<Arc<RouteTable>>,
     events: &EventLog,
-) -> Result<(Publisher, HopTask), UpError> {
+) -> Result<(Publisher, HopTask, Traffic), UpError> {
     let places = dunlin_lb::publish::room();
     let config = HopConfig { node, seed, socket };
     let (hop, task) = Hop::new(config, routes.clone(), Arc::clone(&places))?;
     let publisher = publishing::publisher(publish_ip, node, events.clone());
-    Ok((publisher.hop(node, hop, places), task))
+    let publisher = publisher.hop(node, Arc::clone(&hop), places);
+    let traffic = Traffic {
+        routes: routes.clone(),
+        proxies: publisher.views(),
+        hop,
+    };
+    Ok((publisher, task, traffic))
 }
 
 /// Who this node is, which cluster it is in, and its bound membership socket.

@@ -12,7 +12,7 @@ use tokio::io::AsyncWriteExt as _;
 use tokio::net::TcpStream;
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
@@ -20,9 +20,9 @@ use super::link::Link;
 use super::session::far;
 use super::wire::{Answer, MAX_REQUEST, Request};
 use super::{CLOSED, is_stream};
-use crate::proxy::counters::Counters;
+use crate::proxy::counters::{Counters, Open, add};
 use crate::proxy::header::header;
-use crate::proxy::relay::{Carried, Wire, relay};
+use crate::proxy::relay::{Carried, End, Wire, relay};
 use crate::proxy::{DEFAULT_CONNECT, DEFAULT_IDLE, udp};
 
 /// How long a peer may take to say what a stream is for: it is said in the first packet.
@@ -54,12 +54,13 @@ impl Server {
         node: NodeId,
         routes: watch::Receiver<Arc<RouteTable>>,
         places: Arc<Semaphore>,
+        counters: Arc<Counters>,
     ) -> Self {
         Self {
             node,
             routes,
             places,
-            counters: Arc::default(),
+            counters,
         }
     }
 
@@ -112,19 +113,27 @@ impl Server {
             }
             Err(_too_slow) => return,
         };
+        let counters = &self.counters;
+        add(&counters.connections, 1);
+        let _open = Open::count(&counters.active);
         let Ok(_place) = Arc::clone(&self.places).try_acquire_owned() else {
+            add(&counters.overflowed, 1);
             return refuse(send, Answer::Busy).await;
         };
         let Some(local) = self.local(&request) else {
+            add(&counters.unserved, 1);
             return refuse(send, Answer::Gone).await;
         };
         if !is_stream(request.protocol) {
             return session(link, send, recv, &local).await;
         }
         let taking = timeout(local.connect, take(&request, &local));
+        let begun = Instant::now();
         let Ok(Ok(replica)) = taking.await else {
+            add(&counters.unserved, 1);
             return refuse(send, Answer::Refused).await;
         };
+        counters.connect_took(begun.elapsed());
         if send.write_all(&[Answer::Ready.byte()]).await.is_err() {
             return;
         }
@@ -132,15 +141,12 @@ impl Server {
         let (carried, never) = (Carried::default(), CancellationToken::new());
         // The other side counts, knows the service's times and ends what has to end.
         let idle = local.idle.saturating_mul(2);
-        let _ended = relay(
-            &mut client,
-            &mut server,
-            &carried,
-            &self.counters,
-            idle,
-            &never,
-        )
-        .await;
+        let end = relay(&mut client, &mut server, &carried, counters, idle, &never).await;
+        match end {
+            End::Broken(_told_by_the_other_side) => add(&counters.broken, 1),
+            End::Idle => add(&counters.idle, 1),
+            End::Done | End::Cut => {}
+        }
     }
 
     /// The replica of this node that a request means, if it is ready.

@@ -218,6 +218,17 @@ impl Client {
         self.stream(&with_query(routes::EVENTS, query)).await
     }
 
+    /// Where the node's proxies and DNS server lead now.
+    pub async fn routes(&self, query: &RouteQuery) -> Result<RouteList, ClientError> {
+        self.get(&with_query(routes::ROUTES, query)).await
+    }
+
+    /// What the node counts, as Prometheus reads it; [`parse_metrics`] reads it too.
+    pub async fn metrics(&self) -> Result<String, ClientError> {
+        let bytes = self.bytes("GET", routes::METRICS, None).await?;
+        String::from_utf8(bytes.into()).map_err(|error| self.garbled(&error))
+    }
+
     /// A ticket with which another host may join.
     pub async fn ticket(&self, request: &TicketRequest) -> Result<Ticket, ClientError> {
         self.post(routes::TICKET, request).await
@@ -275,14 +286,27 @@ impl Client {
         path: &str,
         body: Option<Vec<u8>>,
     ) -> Result<T, ClientError> {
+        let answer = self.bytes(method, path, body).await?;
+        serde_json::from_slice(&answer).map_err(|error| self.garbled(&error))
+    }
+
+    async fn bytes(
+        &self,
+        method: &str,
+        path: &str,
+        body: Option<Vec<u8>>,
+    ) -> Result<bytes::Bytes, ClientError> {
         let call = connection::call(self, method, path, body);
-        let answer = tokio::time::timeout(self.timeout, call)
+        tokio::time::timeout(self.timeout, call)
             .await
-            .map_err(|_elapsed| self.too_late())??;
-        serde_json::from_slice(&answer).map_err(|error| ClientError::Garbled {
+            .map_err(|_elapsed| self.too_late())?
+    }
+
+    fn garbled(&self, error: &dyn std::error::Error) -> ClientError {
+        ClientError::Garbled {
             host: self.host.clone(),
             detail: error.to_string(),
-        })
+        }
     }
 
     async fn stream<T: DeserializeOwned>(&self, path: &str) -> Result<Lines<T>, ClientError> {

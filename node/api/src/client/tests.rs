@@ -53,6 +53,8 @@ async fn every_call_goes_to_a_route_of_the_contract() {
     let _ = client.logs(&web, &LogQuery::default()).await;
     let _ = client.replicas(&ReplicaQuery::default()).await;
     let _ = client.convergence(&ConvergenceQuery::default()).await;
+    let _ = client.routes(&RouteQuery::default()).await;
+    let _ = client.metrics().await;
     let _ = client.ticket(&TicketRequest::default()).await;
     let _ = client.remove_node("n1", &RemoveQuery::default()).await;
     let _ = client.audit().await;

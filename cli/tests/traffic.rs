@@ -1,0 +1,117 @@
+//! What two daemons say of the connections through them: routes and metrics, before and after one
+//! of them is killed.
+
+#[expect(dead_code, reason = "its other half is for the tests of bad input")]
+#[path = "bad_input/daemon.rs"]
+mod daemon;
+
+use std::collections::BTreeSet;
+use std::io::{Read as _, Write as _};
+use std::net::TcpStream;
+
+use dunlin_api::{RouteList, RouteUsage, Sample};
+
+use daemon::{Daemon, until};
+
+const COMPOSE: &str = "
+services:
+  web:
+    command: [PROGRAM, whoami]
+    ports: ['PORT:80']
+    deploy:
+      replicas: 2
+      placement:
+        preferences: [{spread: node.id}]
+    x-dunlin:
+      runtime: process
+      balance: round-robin
+";
+
+/// The published port: another one for each test process.
+fn port() -> u16 {
+    20_000 + u16::try_from(std::process::id() % 10_000).expect("small")
+}
+
+fn routes(daemon: &Daemon) -> RouteList {
+    let said = daemon.ask(&["--json", "routes", "web"]).expect(0, &[]);
+    serde_json::from_str(&said.text).expect("routes")
+}
+
+/// The nodes whose replicas are used.
+fn used(daemon: &Daemon) -> Vec<String> {
+    let web = routes(daemon).services.remove(0);
+    let replicas = web.replicas.into_iter();
+    let used = replicas.filter(|r| r.usage == RouteUsage::Used && !r.ends.is_empty());
+    used.map(|replica| replica.node_name).collect()
+}
+
+fn value(daemon: &Daemon, name: &str, label: Option<(&str, &str)>) -> f64 {
+    let said = daemon.ask(&["--json", "metrics", name]).expect(0, &[]);
+    let samples: Vec<Sample> = serde_json::from_str(&said.text).expect("samples");
+    let mut of = samples.iter().filter(|sample| {
+        let is = |(key, value): (&str, &str)| sample.labels.get(key).is_some_and(|l| l == value);
+        sample.name == name && label.is_none_or(is)
+    });
+    of.next().map_or(0.0, |sample| sample.value)
+}
+
+/// Asks the published port of a daemon; whether a replica answered.
+fn call(daemon: &Daemon) -> bool {
+    let Ok(mut stream) = TcpStream::connect((daemon.address.as_str(), port())) else {
+        return false;
+    };
+    let request = b"GET / HTTP/1.1\r\nhost: web\r\nconnection: close\r\n\r\n";
+    let mut answer = String::new();
+    let sent = stream.write_all(request);
+    sent.is_ok() && stream.read_to_string(&mut answer).is_ok() && answer.contains("200 OK")
+}
+
+#[test]
+fn routes_and_metrics_tell_what_happens() {
+    let one = Daemon::start("n1", &[]);
+    let mut two = Daemon::start("n2", &["--join", &one.ticket()]);
+    until("a cluster of two", || one.sees(2));
+    let text = COMPOSE
+        .replace("PROGRAM", env!("CARGO_BIN_EXE_dunlin"))
+        .replace("PORT", &port().to_string());
+    one.deploy(&text, &["--timeout", "60s"]).expect(0, &[]);
+    until("both replicas in use", || {
+        BTreeSet::from_iter(used(&one)) == BTreeSet::from(["n1".to_owned(), "n2".to_owned()])
+    });
+    one.ask(&["routes", "web"]).expect(
+        0,
+        &[
+            "web.default.dunlin.internal",
+            "balance=round-robin",
+            &format!(":{}", port()),
+            "n2",
+        ],
+    );
+    one.ask(&["routes", "nobody"])
+        .expect(5, &["default/nobody"]);
+
+    let service = ("service", "web");
+    let mut calls = 0.0;
+    // Every second one goes to the other node.
+    until("a call that n1 brings to n2", || {
+        assert!(call(&one), "{}", one.log());
+        calls += 1.0;
+        calls >= 4.0 && value(&two, "dunlin_hop_streams_total", None) >= 1.0
+    });
+    assert_eq!(
+        value(&one, "dunlin_proxy_connections_total", Some(service)),
+        calls
+    );
+    assert_eq!(
+        value(&one, "dunlin_proxy_connect_seconds_count", Some(service)),
+        calls
+    );
+    assert!(value(&one, "dunlin_proxy_sent_bytes_total", Some(service)) > 100.0);
+
+    two.end();
+    until("replicas that are used on n1 alone", || {
+        used(&one) == ["n1", "n1"]
+    });
+    assert_eq!(value(&one, "dunlin_nodes", Some(("state", "down"))), 1.0);
+    assert!(call(&one), "{}", one.log());
+}
