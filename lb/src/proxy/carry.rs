@@ -63,6 +63,10 @@ pub(crate) async fn carry(
     pool: Arc<Pool>,
     shared: Arc<Shared>,
 ) {
+    // Whoever batches small writes does so itself. What comes from another node may come in two
+    // pieces, and the second would wait until the client has acknowledged the first (40 ms). It
+    // fails for a client that is gone, which is found out soon enough.
+    let _gone = stream.set_nodelay(true);
     let mut client = Wire::Tcp(stream);
     if pool.admit(from.ip()).is_err() {
         return client.reset();
@@ -181,7 +185,6 @@ async fn dial(
             Protocol::Udp => Ok(Path::Udp(udp::socket_to(target.address).await?)),
             Protocol::Tcp => {
                 let mut stream = TcpStream::connect(target.address).await?;
-                // Whoever batches small writes does so itself; doing it again would delay them.
                 stream.set_nodelay(true)?;
                 if let Some(version) = policy.proxy_protocol {
                     stream.write_all(&header(version, from, to)).await?;

@@ -21,7 +21,9 @@ use std::time::Duration;
 use dunlin_state::model::{NodeId, Protocol};
 use dunlin_state::route::RouteTable;
 use quinn::{ConnectionError, Endpoint, EndpointConfig, TokioRuntime, VarInt};
-use rustix::net::sockopt::{set_socket_recv_buffer_size, set_socket_send_buffer_size};
+use rustix::net::sockopt::{
+    set_socket_recv_buffer_size, set_socket_recv_buffer_size_force, set_socket_send_buffer_size,
+};
 use thiserror::Error;
 use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::task::JoinSet;
@@ -183,9 +185,7 @@ impl Hop {
         let HopConfig { node, seed, socket } = config;
         let credentials = Credentials::new(node, &seed, routes.clone())
             .map_err(|error| HopSetupError::Key(error.to_string()))?;
-        // As much as the system grants; less is slower and nothing else.
-        let _granted = set_socket_recv_buffer_size(&socket, SOCKET_BUFFER);
-        let _granted = set_socket_send_buffer_size(&socket, SOCKET_BUFFER);
+        enlarge(&socket);
         socket.set_nonblocking(true)?;
         let crypto = credentials.server().map_err(HopSetupError::Key)?;
         let mut server = quinn::ServerConfig::with_crypto(Arc::new(crypto));
@@ -405,6 +405,16 @@ impl HopTask {
         // Whoever is not told now finds out by silence.
         let _told = timeout(Duration::from_millis(100), self.hop.endpoint.wait_idle()).await;
     }
+}
+
+/// Asks for large buffers: past the system's limit where that is permitted, else as much as it
+/// grants. With less, bursts lose packets, and whoever waits for one of those waits for tens of
+/// milliseconds.
+fn enlarge(socket: &UdpSocket) {
+    if set_socket_recv_buffer_size_force(socket, SOCKET_BUFFER).is_err() {
+        let _granted = set_socket_recv_buffer_size(socket, SOCKET_BUFFER);
+    }
+    let _granted = set_socket_send_buffer_size(socket, SOCKET_BUFFER);
 }
 
 async fn accept(hop: &Hop, incoming: quinn::Incoming) -> Result<Arc<Link>, String> {
