@@ -77,10 +77,14 @@ fn port() -> u16 {
     40_000 + u16::try_from(std::process::id() % 10_000).expect("small") * 2
 }
 
-/// An address that no other daemon of this process has.
+/// An address that no other daemon of this process has, nor one of a test process beside it: the
+/// ports of two daemons may overlap. Nodes take virtual addresses from 127.64 to 127.191.
 pub(crate) fn address() -> String {
     static NEXT: AtomicU8 = AtomicU8::new(1);
-    format!("127.0.93.{}", NEXT.fetch_add(1, Ordering::Relaxed))
+    let process = std::process::id();
+    let (high, low) = (200 + (process >> 8) % 50, process % 256);
+    let own = NEXT.fetch_add(1, Ordering::Relaxed);
+    format!("127.{high}.{low}.{own}")
 }
 
 /// Arguments of a daemon.
