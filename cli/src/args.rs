@@ -4,7 +4,7 @@ use clap::{Args, Parser, Subcommand};
 
 use crate::commands::{
     audit, completions, context, cordon, deploy, diff, dns, doctor, drain, events, explain,
-    history, inspect, label, leave, logs, ls, metrics, nodes, ps, remove, rm, rollout, root,
+    history, inspect, item, label, leave, logs, ls, metrics, nodes, ps, remove, rm, rollout, root,
     routes, run, scale, start, stop, ticket, up, version,
 };
 use crate::demo::DemoArgs;
@@ -17,7 +17,7 @@ Exit codes:
   2    the words on the command line, or the file they name, make no sense
   3    the daemon, or a node that had to be asked, does not answer
   4    what was asked for is under way and was not reached in time (--timeout)
-  5    no such service, node or slot
+  5    no such service, node, slot, secret or config
   6    understood and refused: a conflict, an ambiguous name, an invalid specification
   7    not allowed: by role, namespace or certificate
   130  Ctrl-C ended the waiting; what was asked for goes on
@@ -123,6 +123,12 @@ pub enum Command {
     Start(start::StartArgs),
     /// Remove services
     Rm(rm::RmArgs),
+    /// Manage secrets: sealed to the nodes that need them, and files in memory there
+    #[command(visible_alias = "secrets")]
+    Secret(item::ItemArgs),
+    /// Manage configs: files that every member may read
+    #[command(visible_alias = "configs")]
+    Config(item::ItemArgs),
     /// Show what replicas write
     Logs(logs::LogsArgs),
     /// Say why a service is as it is, and what each node says to it

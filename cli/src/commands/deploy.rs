@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
-use dunlin_api::{DeployRequest, DeployService, Exit};
+use dunlin_api::{DeployRequest, DeployService, Exit, ItemRequest};
 
 use crate::compose::{self, ComposeError, Project};
 use crate::context::Context;
@@ -57,6 +57,16 @@ pub async fn run(args: &DeployArgs, context: &mut Context) -> Result<Exit, Failu
     if args.dry_run {
         context.out.json(&request.services)?;
         return Ok(Exit::Ok);
+    }
+    // What services need is there before them.
+    for item in &project.items {
+        let request = ItemRequest {
+            value: data_encoding::BASE64.encode(&item.value),
+            labels: Some(item.labels.clone()),
+            existing: None,
+        };
+        let (kind, key) = (item.kind, &item.key);
+        context.client.put_item(kind, key, &request).await?;
     }
     send(&request, &args.wait, context).await
 }

@@ -13,6 +13,7 @@ pub mod events;
 pub mod explain;
 pub mod history;
 pub mod inspect;
+pub mod item;
 pub mod label;
 pub mod leave;
 pub mod logs;
@@ -37,6 +38,7 @@ pub mod up;
 pub mod version;
 
 use dunlin_api::Exit;
+use dunlin_state::model::ItemKind;
 
 use crate::args::Command;
 use crate::context::Context;
@@ -71,6 +73,8 @@ pub async fn dispatch(command: Command, context: &mut Context) -> Result<Exit, F
         Command::Label(args) => label::run(&args, context).await,
         Command::Remove(args) => remove::run(&args, context).await,
         Command::Audit(args) => audit::run(&args, context).await,
+        Command::Secret(args) => item::run(ItemKind::Secret, &args, context).await,
+        Command::Config(args) => item::run(ItemKind::Config, &args, context).await,
         Command::Leave(args) => leave::run(&args, context).await,
         Command::Dns(args) => dns::run(&args, context).await,
         Command::Doctor(args) => doctor::run(&args, context).await,

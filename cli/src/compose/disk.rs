@@ -25,15 +25,23 @@ pub struct Disk;
 
 impl Files for Disk {
     fn read(&self, path: &Path) -> std::io::Result<String> {
-        let file = std::fs::File::open(path)?;
-        // A pipe or a device could make the reader wait for ever.
-        if !file.metadata()?.is_file() {
-            return Err(Error::new(
-                ErrorKind::InvalidInput,
-                "it is not a regular file",
-            ));
-        }
-        read_text(file)
+        read_text(open(path)?)
+    }
+
+    fn read_bytes(&self, path: &Path) -> std::io::Result<Vec<u8>> {
+        read_bytes(open(path)?)
+    }
+}
+
+/// A regular file: a pipe or a device could make the reader wait for ever.
+fn open(path: &Path) -> std::io::Result<std::fs::File> {
+    let file = std::fs::File::open(path)?;
+    match file.metadata()?.is_file() {
+        true => Ok(file),
+        false => Err(Error::new(
+            ErrorKind::InvalidInput,
+            "it is not a regular file",
+        )),
     }
 }
 
@@ -120,7 +128,7 @@ fn variables(
     Ok(variables)
 }
 
-fn read_text(reader: impl Read) -> std::io::Result<String> {
+fn read_bytes(reader: impl Read) -> std::io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
     reader
         .take(MAX_FILE_BYTES as u64 + 1)
@@ -130,6 +138,11 @@ fn read_text(reader: impl Read) -> std::io::Result<String> {
         let text = format!("it has more than {limit} KiB");
         return Err(Error::new(ErrorKind::FileTooLarge, text));
     }
+    Ok(bytes)
+}
+
+fn read_text(reader: impl Read) -> std::io::Result<String> {
+    let bytes = read_bytes(reader)?;
     String::from_utf8(bytes).map_err(|error| {
         let at = error.utf8_error().valid_up_to();
         let text = format!("it is not UTF-8 text: byte {at} is none");

@@ -20,6 +20,7 @@ mod environment;
 mod fault;
 mod health;
 mod interpolate;
+mod items;
 mod place;
 mod ports;
 mod project;
@@ -44,9 +45,10 @@ pub use fault::{ComposeError, Position, Warning};
 pub use project::parse;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 use std::path::Path;
 
-use dunlin_state::model::{ServiceKey, ServiceSpec};
+use dunlin_state::model::{ItemKey, ItemKind, ServiceKey, ServiceSpec};
 
 /// Largest file that is read, in bytes. Large real ones have 50 KiB.
 pub const MAX_FILE_BYTES: usize = 1024 * 1024;
@@ -55,6 +57,11 @@ pub const MAX_FILE_BYTES: usize = 1024 * 1024;
 pub trait Files {
     /// The text of a file of at most [`MAX_FILE_BYTES`].
     fn read(&self, path: &Path) -> std::io::Result<String>;
+
+    /// The bytes of a file of at most [`MAX_FILE_BYTES`], which need not be text.
+    fn read_bytes(&self, path: &Path) -> std::io::Result<Vec<u8>> {
+        self.read(path).map(String::into_bytes)
+    }
 }
 
 /// What a file's meaning depends on besides its text.
@@ -83,8 +90,29 @@ pub struct Project {
     pub namespace: String,
     /// Its services, in the order of the file.
     pub services: Vec<ProjectService>,
+    /// The secrets and configs whose content it names, in the order of the file.
+    pub items: Vec<ProjectItem>,
     /// What will differ from what is written.
     pub warnings: Vec<Warning>,
+}
+
+/// A secret or config of a [`Project`]. It shows its content to nobody.
+#[derive(Clone, PartialEq, Eq)]
+pub struct ProjectItem {
+    /// Which kind.
+    pub kind: ItemKind,
+    /// Its full name.
+    pub key: ItemKey,
+    /// Its content.
+    pub value: Vec<u8>,
+    /// Its labels.
+    pub labels: BTreeMap<String, String>,
+}
+
+impl fmt::Debug for ProjectItem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}", self.kind, self.key)
+    }
 }
 
 /// A service of a [`Project`].
@@ -104,5 +132,7 @@ struct Scope<'a> {
     directory: Option<&'a Path>,
     files: &'a dyn Files,
     volumes: volumes::Declared,
+    secrets: items::Declared,
+    configs: items::Declared,
     profiles: BTreeSet<String>,
 }

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use dunlin_state::model::{PublishMode, ServiceKey};
+use dunlin_state::model::{ItemKind, PublishMode, ServiceKey};
 
 use super::fault::{ComposeError, Position};
 use super::ports::{PlacedPort, collide};
@@ -12,7 +12,7 @@ use super::service::service;
 use super::source::Source;
 use super::support::{TOP, TOP_DUNLIN};
 use super::volumes::{Declared, declared};
-use super::{Context, MAX_FILE_BYTES, Project, ProjectService, Scope, tree};
+use super::{Context, MAX_FILE_BYTES, Project, ProjectService, Scope, items, tree};
 
 /// Most services in one file.
 const MAX_SERVICES: usize = 1_000;
@@ -37,6 +37,7 @@ fn unreadable(context: &Context<'_>) -> Project {
         name: project_name(context),
         namespace: ServiceKey::DEFAULT_NAMESPACE.to_owned(),
         services: Vec::new(),
+        items: Vec::new(),
         warnings: Vec::new(),
     }
 }
@@ -78,6 +79,8 @@ struct Top<'n> {
     namespace: Option<String>,
     services: Option<View<'n>>,
     volumes: Option<View<'n>>,
+    secrets: Option<View<'n>>,
+    configs: Option<View<'n>>,
 }
 
 impl<'n> Top<'n> {
@@ -86,6 +89,8 @@ impl<'n> Top<'n> {
             "name" => self.name = report.parsed(&field, checked_project_name),
             "services" => self.services = Some(field),
             "volumes" => self.volumes = Some(field),
+            "secrets" => self.secrets = Some(field),
+            "configs" => self.configs = Some(field),
             "x-dunlin" => {
                 for (key, field) in report.section(&field, &TOP_DUNLIN) {
                     match key {
@@ -116,11 +121,22 @@ impl<'n> Top<'n> {
             Some(view) if !view.is_null() => declared(report, &name, view),
             Some(_) | None => Declared::new(),
         };
+        let mut items = Vec::new();
+        let mut declare = |report: &mut Report, kind, view: &Option<View<'_>>| match view {
+            Some(view) if !view.is_null() => {
+                items::declared(report, context, &namespace, kind, view, &mut items)
+            }
+            Some(_) | None => items::Declared::new(),
+        };
+        let secrets = declare(report, ItemKind::Secret, &self.secrets);
+        let configs = declare(report, ItemKind::Config, &self.configs);
         let scope = Scope {
             variables: context.variables,
             directory: context.directory,
             files: context.files,
             volumes,
+            secrets,
+            configs,
             profiles: active_profiles(context.variables),
         };
         let services = match &self.services {
@@ -135,6 +151,7 @@ impl<'n> Top<'n> {
             name,
             namespace,
             services,
+            items,
             warnings: Vec::new(),
         }
     }

@@ -2,7 +2,7 @@
 
 use dunlin_state::desired::{SpecFault, check_spec};
 use dunlin_state::model::{
-    Constraint, ConstraintOp, Mode, RuntimeKind, ServiceKey, ServiceSpec, Strategy,
+    Constraint, ConstraintOp, ItemKind, Mode, RuntimeKind, ServiceKey, ServiceSpec, Strategy,
 };
 
 use super::deploy::{Deployment, cpus, labels, memory, restart};
@@ -16,7 +16,7 @@ use super::traffic;
 use super::units::{bytes, duration_ms};
 use super::volumes::mounts;
 use super::words::{Unsplittable, split};
-use super::{ProjectService, Scope};
+use super::{ProjectService, Scope, items};
 
 /// Longest image reference: those of registries stay below 300 characters.
 const MAX_IMAGE_CHARS: usize = 512;
@@ -129,6 +129,8 @@ impl<'n> Reader<'n> {
             "labels" => spec.labels = labels(report, field),
             "healthcheck" => spec.health = health(report, field),
             "volumes" => spec.volumes = mounts(report, scope, field),
+            "secrets" => spec.secrets = items::mounts(report, scope, ItemKind::Secret, field),
+            "configs" => spec.configs = items::mounts(report, scope, ItemKind::Config, field),
             "stop_signal" => spec.stop_signal = report.parsed(field, signal),
             "stop_grace_period" => spec.stop_grace_ms = report.parsed(field, grace_ms),
             "user" => spec.user = report.line(field).map(str::to_owned),
@@ -169,6 +171,7 @@ impl<'n> Reader<'n> {
                 "disk" => {
                     self.spec.reservation.disk = report.parsed(&field, bytes).unwrap_or_default();
                 }
+                "secret_signal" => self.spec.secret_signal = report.parsed(&field, signal),
                 "stop_delay" => self.spec.drain_ms = report.parsed(&field, grace_ms),
                 "readiness" => {
                     self.spec.readiness = own_health(report, &field, &READINESS);

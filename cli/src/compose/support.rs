@@ -77,12 +77,62 @@ pub const TOP: Section = Section {
             "networks",
             "every service can reach every other by its name",
         ),
-        skip("configs", ""),
-        skip("secrets", ""),
+        yes(
+            "configs",
+            "created or given that content before the services; in the namespace of the file",
+        ),
+        yes("secrets", "the same"),
         skip("models", ""),
         no(
             "include",
             "deploy the files one by one, or copy their services in here",
+        ),
+    ],
+};
+
+/// A secret at the top level.
+pub const TOP_SECRET: Section = Section {
+    path: "secrets.<name>",
+    keys: &[
+        yes("file", "at most 32 KiB, text or not"),
+        yes("environment", "a variable of `dunlin deploy`"),
+        yes("external", "it exists already"),
+        yes("name", "its name in the cluster; as here when absent"),
+        yes("labels", ""),
+        skip("driver", "secrets are kept by the cluster itself"),
+        skip("driver_opts", ""),
+        skip("template_driver", ""),
+    ],
+};
+
+/// A config at the top level.
+pub const TOP_CONFIG: Section = Section {
+    path: "configs.<name>",
+    keys: &[
+        yes("file", "at most 32 KiB, text or not"),
+        yes("environment", "a variable of `dunlin deploy`"),
+        yes("content", ""),
+        yes("external", "it exists already"),
+        yes("name", "its name in the cluster; as here when absent"),
+        yes("labels", ""),
+        skip("template_driver", ""),
+    ],
+};
+
+/// A secret or config of a service in long syntax.
+pub const FILE_MOUNT: Section = Section {
+    path: "services.<name>.secrets[]",
+    keys: &[
+        yes("source", ""),
+        yes(
+            "target",
+            "a file name, or in containers an absolute path; as `source` when absent",
+        ),
+        yes("uid", "the process's user, in containers 0, when absent"),
+        yes("gid", "likewise"),
+        yes(
+            "mode",
+            "in base 8; `0400` for processes, `0444` in containers, when absent",
         ),
     ],
 };
@@ -162,7 +212,10 @@ pub const SERVICE: Section = Section {
         skip("cap_drop", ""),
         skip("cgroup", ""),
         skip("cgroup_parent", ""),
-        skip("configs", ""),
+        yes(
+            "configs",
+            "files: `/<target>` in containers, in `$DUNLIN_CONFIGS_DIR` for processes",
+        ),
         skip(
             "container_name",
             "containers are named after service, slot and epoch",
@@ -223,7 +276,10 @@ pub const SERVICE: Section = Section {
             "runtime",
             "`x-dunlin.runtime` chooses between processes and containers",
         ),
-        skip("secrets", ""),
+        yes(
+            "secrets",
+            "files in memory: `/run/secrets/<target>` in containers, in `$DUNLIN_SECRETS_DIR` for processes",
+        ),
         skip("security_opt", ""),
         skip("shm_size", ""),
         skip("stdin_open", ""),
@@ -251,6 +307,10 @@ pub const SERVICE: Section = Section {
 pub const SERVICE_DUNLIN: Section = Section {
     path: "services.<name>.x-dunlin",
     keys: &[
+        yes(
+            "secret_signal",
+            "tells a replica that a secret or config has another content; none when absent",
+        ),
         yes(
             "readiness",
             "a check that decides about traffic alone; goes before `healthcheck`",
@@ -574,7 +634,10 @@ pub const SECTIONS: &[Section] = &[
     PORT,
     VOLUME,
     ENV_FILE,
+    FILE_MOUNT,
     TOP_VOLUME,
+    TOP_SECRET,
+    TOP_CONFIG,
     TOP_DUNLIN,
     SERVICE_DUNLIN,
     READINESS,

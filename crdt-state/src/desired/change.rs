@@ -1,11 +1,12 @@
 //! What a change of the document means to those who act on desired state.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::draft::same_but_image;
+use super::items::Items;
 use super::snapshot::{NodeIntent, Service};
 use super::vips::Assigned;
-use crate::model::{Availability, NodeId, ServiceKey};
+use crate::model::{Availability, ItemKey, ItemKind, NodeId, ServiceKey};
 
 /// One difference between two snapshots.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -55,6 +56,8 @@ pub enum DesiredChange {
         /// All of them now.
         labels: BTreeMap<String, String>,
     },
+    /// A secret or config has come, gone, or has another version.
+    ItemChanged(ItemKind, ItemKey),
     /// Who belongs to the cluster has changed.
     TrustChanged,
 }
@@ -108,6 +111,16 @@ impl DesiredChange {
             if old.get(service).is_some_and(|o| o.index != assigned.index) {
                 changes.push(Self::VipMoved(service.clone()));
             }
+        }
+    }
+
+    /// Walks over all of them, for when a whole document was replaced.
+    pub(super) fn of_items(old: &Items, new: &Items, changes: &mut Vec<Self>) {
+        for kind in ItemKind::ALL {
+            let (old, new) = (old.of(kind), new.of(kind));
+            let keys: BTreeSet<&ItemKey> = old.keys().chain(new.keys()).collect();
+            let differ = keys.into_iter().filter(|key| old.get(key) != new.get(key));
+            changes.extend(differ.map(|key| Self::ItemChanged(kind, key.clone())));
         }
     }
 

@@ -4,8 +4,9 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use super::items::NewItem;
 use super::trust::TrustCommand;
-use crate::model::{Availability, NodeId, ServiceKey, ServiceSpec};
+use crate::model::{Availability, ItemKey, ItemKind, NodeId, ServiceKey, ServiceSpec};
 
 /// One intended change of desired state. Several commands given together become one change of the
 /// document: all or none.
@@ -69,6 +70,22 @@ pub enum Command {
         node: NodeId,
         /// All of them.
         labels: BTreeMap<String, String>,
+    },
+    /// Create a secret or config, or give it another content or labels.
+    PutItem {
+        /// Which kind.
+        kind: ItemKind,
+        /// Which.
+        item: ItemKey,
+        /// What it shall be.
+        new: NewItem,
+    },
+    /// Remove a secret or config that no service uses.
+    RemoveItem {
+        /// Which kind.
+        kind: ItemKind,
+        /// Which.
+        item: ItemKey,
     },
     /// Change who belongs to the cluster.
     Trust(TrustCommand),

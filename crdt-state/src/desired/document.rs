@@ -330,6 +330,8 @@ impl Document {
             Key::Node(..)
             | Key::Revision(..)
             | Key::NodeRevision(..)
+            | Key::Item(..)
+            | Key::ItemRevision(..)
             | Key::Trust(_)
             | Key::Vip(_) => None,
         }

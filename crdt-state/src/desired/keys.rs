@@ -7,21 +7,24 @@
 //! | `vip/<namespace>/<name>` | the number of its virtual address |
 //! | `node/<id>/<aspect>` | the newest register of what people said about a node |
 //! | `noderev/<id>/<aspect>/<counter>-<actor>` | a version of it, never changed |
+//! | `secret/<namespace>/<name>` | a secret, sealed |
+//! | `config/<namespace>/<name>` | a config |
+//! | either with `/<counter>-<actor>` | a version of it, never changed |
 //! | `trust/revoked/<key>` | an admin's order: this key was removed |
 //! | `trust/invite/<role>/<invite>` | a ticket for that role |
 //! | `trust/use/<invite>/<key>` | who was let in by it |
 //! | `trust/keyring/<epoch>-<admission key>/<part>` | what members share, sealed to each |
 //! | `meta/format` | written by genesis and by compaction, so that no document is empty |
 //!
-//! Every other key (`job/…`, `config/…`, `secret/…`, or something that a newer version
-//! invents) is kept and carried along untouched.
+//! Every other key (`job/…`, or something that a newer version invents) is kept and carried along
+//! untouched.
 
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
 use super::register::{Actor, Stamp};
-use crate::model::{NodeId, ServiceKey};
+use crate::model::{ItemKey, ItemKind, NodeId, ServiceKey};
 use dunlin_trust::{KeyringOrder, PublicKey, Role};
 
 /// The longest key in bytes. The longest of our own, a revision, has fewer than 200.
@@ -113,6 +116,10 @@ pub(super) enum Key {
     Node(NodeId, NodeAspect),
     /// One version of that.
     NodeRevision(NodeId, NodeAspect, Stamp),
+    /// A secret or config.
+    Item(ItemKind, ItemKey),
+    /// One version of it.
+    ItemRevision(ItemKind, ItemKey, Stamp),
     /// Who belongs.
     Trust(TrustKey),
 }
@@ -141,6 +148,8 @@ impl Key {
                 let aspect = NodeAspect::parse(parts.next()?)?;
                 Self::NodeRevision(node, aspect, parse_stamp(parts.next()?)?)
             }
+            "secret" => Self::parse_item(ItemKind::Secret, &mut parts)?,
+            "config" => Self::parse_item(ItemKind::Config, &mut parts)?,
             "trust" => Self::Trust(TrustKey::parse(&mut parts)?),
             _ => return None,
         };
@@ -148,12 +157,23 @@ impl Key {
         (parts.next().is_none() && key.to_string() == text).then_some(key)
     }
 
+    fn parse_item<'a>(kind: ItemKind, parts: &mut impl Iterator<Item = &'a str>) -> Option<Self> {
+        let item = ItemKey::new(parts.next()?, parts.next()?).ok()?;
+        Some(match parts.next() {
+            Some(stamp) => Self::ItemRevision(kind, item, parse_stamp(stamp)?),
+            None => Self::Item(kind, item),
+        })
+    }
+
     /// The key under which the newest version stands: what a signature is about.
     pub(super) fn current(&self) -> Self {
         match self {
             Self::Revision(service, aspect, _) => Self::Service(service.clone(), *aspect),
             Self::NodeRevision(node, aspect, _) => Self::Node(*node, *aspect),
-            Self::Service(..) | Self::Node(..) | Self::Vip(_) | Self::Trust(_) => self.clone(),
+            Self::ItemRevision(kind, item, _) => Self::Item(*kind, item.clone()),
+            Self::Service(..) | Self::Node(..) | Self::Vip(_) | Self::Item(..) | Self::Trust(_) => {
+                self.clone()
+            }
         }
     }
 
@@ -169,6 +189,9 @@ impl Key {
             Self::Node(node, aspect) | Self::NodeRevision(node, aspect, _) => {
                 Some(Self::NodeRevision(*node, *aspect, stamp))
             }
+            Self::Item(kind, item) | Self::ItemRevision(kind, item, _) => {
+                Some(Self::ItemRevision(*kind, item.clone(), stamp))
+            }
             Self::Vip(_) | Self::Trust(_) => None,
         }
     }
@@ -176,8 +199,12 @@ impl Key {
     /// The version that it names, if it names one.
     pub(super) fn stamp(&self) -> Option<Stamp> {
         match self {
-            Self::Revision(_, _, stamp) | Self::NodeRevision(_, _, stamp) => Some(*stamp),
-            Self::Service(..) | Self::Node(..) | Self::Vip(_) | Self::Trust(_) => None,
+            Self::Revision(_, _, stamp)
+            | Self::NodeRevision(_, _, stamp)
+            | Self::ItemRevision(_, _, stamp) => Some(*stamp),
+            Self::Service(..) | Self::Node(..) | Self::Vip(_) | Self::Item(..) | Self::Trust(_) => {
+                None
+            }
         }
     }
 }
@@ -257,6 +284,11 @@ impl fmt::Display for Key {
             Self::NodeRevision(node, aspect, stamp) => {
                 let (aspect, Stamp { counter, actor }) = (aspect.as_str(), stamp);
                 write!(f, "noderev/{node}/{aspect}/{counter:016x}-{actor}")
+            }
+            Self::Item(kind, item) => write!(f, "{kind}/{item}"),
+            Self::ItemRevision(kind, item, stamp) => {
+                let Stamp { counter, actor } = stamp;
+                write!(f, "{kind}/{item}/{counter:016x}-{actor}")
             }
             Self::Trust(key) => key.fmt(f),
         }

@@ -11,6 +11,7 @@ pub mod document;
 mod draft;
 mod engine;
 mod history;
+mod items;
 mod keys;
 mod pending;
 mod rebase;
@@ -34,6 +35,7 @@ pub use document::{
 };
 pub use draft::{MAX_COMMANDS, MAX_SERVICES, revision_of};
 pub use history::{Conflict, HistoryEntry};
+pub use items::{Item, Items, MAX_ITEMS, MAX_SECRET_BOXES, NewItem, items_of};
 pub use keys::Aspect;
 pub use rebase::{Adopted, MAX_DOCUMENT_BYTES, TOMBSTONE_AGE_MS};
 pub use refused::{LoadError, Refused};

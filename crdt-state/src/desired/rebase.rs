@@ -18,7 +18,7 @@ use super::remote::MAX_COUNTER_LEAP;
 use super::rules::Voids;
 use super::snapshot::Desired;
 use super::table::Table;
-use crate::model::{NodeId, ServiceKey};
+use crate::model::{ItemKey, ItemKind, NodeId, ServiceKey};
 
 /// Bytes of a whole document from a peer. The design size (1,000 services with full history)
 /// takes a tenth of it.
@@ -31,6 +31,10 @@ pub const TOMBSTONE_AGE_MS: u64 = 7 * 24 * 3_600_000;
 /// How far a peer's epoch may be ahead of ours. A cluster that compacts every minute for a year is
 /// half a million ahead; a greater leap would use the counter up.
 const MAX_EPOCH_LEAP: u64 = 1 << 20;
+
+/// Versions kept of each secret and config: what an older version said is of no use, and a secret
+/// that was replaced is better forgotten. One is enough to keep a replayed older register down.
+const MAX_ITEM_REVISIONS: usize = 1;
 
 /// Bytes of registers in one carried-over change; the rest is left for keys and columns.
 const CARRY_BYTES: usize = MAX_CHANGE_BYTES / 2;
@@ -197,7 +201,7 @@ fn without_old(mut registers: BTreeMap<String, Chosen>) -> BTreeMap<String, Chos
         !(old
             && matches!(
                 Key::parse(text),
-                Some(Key::Service(..) | Key::Node(..) | Key::Vip(..))
+                Some(Key::Service(..) | Key::Node(..) | Key::Vip(..) | Key::Item(..))
             ))
     });
     let parsed: Vec<Key> = registers.keys().filter_map(|k| Key::parse(k)).collect();
@@ -205,6 +209,8 @@ fn without_old(mut registers: BTreeMap<String, Chosen>) -> BTreeMap<String, Chos
     let mut nodes = BTreeSet::new();
     let mut node_revisions: BTreeMap<(NodeId, NodeAspect), Vec<Stamp>> = BTreeMap::new();
     let mut revisions: BTreeMap<(&ServiceKey, Aspect), Vec<Stamp>> = BTreeMap::new();
+    let mut items = BTreeSet::new();
+    let mut item_revisions: BTreeMap<(ItemKind, &ItemKey), Vec<Stamp>> = BTreeMap::new();
     for key in &parsed {
         match key {
             Key::Service(service, Aspect::Spec) => drop(existing.insert(service)),
@@ -218,6 +224,13 @@ fn without_old(mut registers: BTreeMap<String, Chosen>) -> BTreeMap<String, Chos
             Key::NodeRevision(node, aspect, stamp) => {
                 node_revisions
                     .entry((*node, *aspect))
+                    .or_default()
+                    .push(*stamp);
+            }
+            Key::Item(kind, item) => drop(items.insert((*kind, item))),
+            Key::ItemRevision(kind, item, stamp) => {
+                item_revisions
+                    .entry((*kind, item))
                     .or_default()
                     .push(*stamp);
             }
@@ -238,7 +251,12 @@ fn without_old(mut registers: BTreeMap<String, Chosen>) -> BTreeMap<String, Chos
                 let newer = stamps.map_or(0, |s| s.iter().filter(|other| *other > stamp).count());
                 nodes.contains(&(*node, *aspect)) && newer < MAX_REVISIONS
             }
-            Key::Node(..) | Key::Trust(_) => true,
+            Key::ItemRevision(kind, item, stamp) => {
+                let stamps = item_revisions.get(&(*kind, item));
+                let newer = stamps.map_or(0, |s| s.iter().filter(|other| *other > stamp).count());
+                items.contains(&(*kind, item)) && newer < MAX_ITEM_REVISIONS
+            }
+            Key::Node(..) | Key::Item(..) | Key::Trust(_) => true,
         };
         if !keep {
             registers.remove(&key.to_string());
@@ -288,6 +306,7 @@ pub(super) fn differences(old: &Desired, new: &Desired) -> Vec<DesiredChange> {
         DesiredChange::of_node(*node, old, new, &mut changes);
     }
     DesiredChange::of_vips(&old.vips, &new.vips, &mut changes);
+    DesiredChange::of_items(&old.items, &new.items, &mut changes);
     if old.trust != new.trust {
         changes.push(DesiredChange::TrustChanged);
     }

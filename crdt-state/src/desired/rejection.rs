@@ -3,7 +3,7 @@
 use thiserror::Error;
 
 use super::validate::{MAX_REPLICAS, SpecFault};
-use crate::model::{NodeId, Protocol, ServiceKey};
+use crate::model::{ItemKey, ItemKind, NodeId, Protocol, ServiceKey};
 
 /// Why a command was refused; nothing has changed.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
@@ -98,6 +98,68 @@ pub enum Rejection {
     TooManyCommands {
         /// How many.
         count: usize,
+        /// The bound.
+        max: usize,
+    },
+    /// No such secret or config.
+    #[error(
+        "no {kind} is named '{item}'; see 'dunlin {kind} ls' for those that exist, and make one with 'dunlin {kind} create'"
+    )]
+    NoSuchItem {
+        /// Which kind.
+        kind: ItemKind,
+        /// The name asked for.
+        item: ItemKey,
+    },
+    /// The name is taken.
+    #[error("{kind} '{item}' exists already; give it another content with 'dunlin {kind} update'")]
+    ItemExists {
+        /// Which kind.
+        kind: ItemKind,
+        /// Which.
+        item: ItemKey,
+    },
+    /// A service uses it.
+    #[error(
+        "{kind} '{item}' is used by service '{service}'; remove that service, or deploy it without the {kind}, first"
+    )]
+    ItemInUse {
+        /// Which kind.
+        kind: ItemKind,
+        /// Which.
+        item: ItemKey,
+        /// By which service.
+        service: ServiceKey,
+    },
+    /// Too much content.
+    #[error(
+        "{kind} '{item}' takes {bytes} bytes, at most {max} are allowed; larger content belongs into an image or a volume"
+    )]
+    ItemTooLarge {
+        /// Which kind.
+        kind: ItemKind,
+        /// Which.
+        item: ItemKey,
+        /// Its size.
+        bytes: usize,
+        /// The bound.
+        max: usize,
+    },
+    /// The labels are not valid.
+    #[error("labels of {kind} '{item}': {fault}")]
+    InvalidItemLabels {
+        /// Which kind.
+        kind: ItemKind,
+        /// Which.
+        item: ItemKey,
+        /// What is wrong with them.
+        fault: SpecFault,
+    },
+    /// The cluster has too many.
+    #[error("the cluster would have more than {max} {kind}s; remove some first")]
+    TooManyItems {
+        /// Which kind.
+        kind: ItemKind,
         /// The bound.
         max: usize,
     },

@@ -53,6 +53,16 @@ impl Rules {
         }
     }
 
+    /// The cluster's root key, when it is known.
+    pub fn root(&self) -> Option<PublicKey> {
+        self.root
+    }
+
+    /// The credentials that this node writes with.
+    pub fn credentials(&self) -> &[Credential] {
+        &self.credentials
+    }
+
     /// Whether anybody can be believed yet.
     pub(super) fn is_ready(&self) -> bool {
         self.root.is_some()

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use super::items::Items;
 use super::trust::TrustRecords;
 use super::vips::Assigned;
 use crate::model::{
@@ -19,6 +20,8 @@ pub struct Desired {
     pub nodes: BTreeMap<NodeId, NodeIntent>,
     /// The number of each service among the virtual addresses; no two have the same.
     pub vips: Arc<BTreeMap<ServiceKey, Assigned>>,
+    /// Secrets and configs.
+    pub items: Arc<Items>,
     /// Who belongs to the cluster.
     pub trust: Arc<TrustRecords>,
 }

@@ -11,6 +11,7 @@ use bytes::Bytes;
 use super::change::DesiredChange;
 use super::document::MAX_REVISIONS;
 use super::engine::Engine;
+use super::items::ItemValue;
 use super::keys::{Aspect, FORMAT_KEY, Key, NodeAspect};
 use super::rebase::differences;
 use super::register::{Register, Stamp, newest};
@@ -19,7 +20,7 @@ use super::snapshot::{Desired, NodeIntent, Service};
 use super::trust::TrustRecords;
 use super::value::{Cell, ImageValue, RolloutValue, ScaleValue, SpecValue, Value};
 use super::vips::settle;
-use crate::model::{Availability, NodeId, ServiceKey, VipIndex};
+use crate::model::{Availability, ItemKey, ItemKind, NodeId, ServiceKey, VipIndex};
 
 /// The aspects of one service.
 #[derive(Debug, Clone, Default)]
@@ -79,6 +80,7 @@ pub(super) struct Table {
     services: BTreeMap<ServiceKey, ServiceCells>,
     nodes: BTreeMap<NodeId, NodeCells>,
     vips: BTreeMap<ServiceKey, Cell<VipIndex>>,
+    items: BTreeMap<(ItemKind, ItemKey), Cell<ItemValue>>,
     /// The kept versions of every aspect, by the key of its newest register.
     revisions: BTreeMap<Key, BTreeSet<Stamp>>,
     /// Authors that were removed.
@@ -186,6 +188,7 @@ impl Table {
     fn refresh_keys(&mut self, engine: &Engine, keys: Vec<String>) -> Vec<DesiredChange> {
         let mut services = BTreeSet::new();
         let mut nodes = BTreeSet::new();
+        let mut items = BTreeSet::new();
         let mut aspects = BTreeMap::new();
         let mut renumber = false;
         for text in keys {
@@ -204,6 +207,9 @@ impl Table {
                             nodes.insert(*node);
                         }
                         Key::Vip(_) => renumber = true,
+                        Key::Item(kind, item) | Key::ItemRevision(kind, item, _) => {
+                            items.insert((*kind, item.clone()));
+                        }
                         Key::Trust(_) => {}
                     }
                     let current = key.current();
@@ -220,6 +226,9 @@ impl Table {
         }
         for node in nodes {
             self.derive_node(node, &mut changes);
+        }
+        for (kind, item) in items {
+            self.derive_item(kind, item, &mut changes);
         }
         let came_or_went = |change: &DesiredChange| {
             matches!(
@@ -304,7 +313,13 @@ impl Table {
                     None => self.vips.remove(&service),
                 };
             }
-            Key::Revision(..) | Key::NodeRevision(..) | Key::Trust(_) => {}
+            Key::Item(kind, item) => {
+                match self.decode(text, values) {
+                    Some(cell) => self.items.insert((kind, item), cell),
+                    None => self.items.remove(&(kind, item)),
+                };
+            }
+            Key::Revision(..) | Key::NodeRevision(..) | Key::ItemRevision(..) | Key::Trust(_) => {}
         }
     }
 
@@ -390,6 +405,21 @@ impl Table {
         }
         DesiredChange::of_vips(&self.desired.vips, &assigned, changes);
         Arc::make_mut(&mut self.desired).vips = Arc::new(assigned);
+    }
+
+    fn derive_item(&mut self, kind: ItemKind, key: ItemKey, changes: &mut Vec<DesiredChange>) {
+        let cell = self.items.get(&(kind, key.clone()));
+        let new = cell.and_then(|cell| Some(cell.value.clone()?.at(cell.time)));
+        if self.desired.items.of(kind).get(&key) == new.as_ref() {
+            return;
+        }
+        let desired = Arc::make_mut(&mut self.desired);
+        let items = Arc::make_mut(&mut desired.items).of_mut(kind);
+        match new {
+            Some(item) => items.insert(key.clone(), item),
+            None => items.remove(&key),
+        };
+        changes.push(DesiredChange::ItemChanged(kind, key));
     }
 
     fn derive_node(&mut self, node: NodeId, changes: &mut Vec<DesiredChange>) {

@@ -7,8 +7,8 @@ use std::net::IpAddr;
 use thiserror::Error;
 
 use crate::model::{
-    Constraint, HealthTest, HttpTest, PortSpec, Protocol, Resources, RuntimeKind, ServiceSpec,
-    TrafficPolicy,
+    Constraint, FileMount, HealthTest, HttpTest, PortSpec, Protocol, Resources, RuntimeKind,
+    ServiceSpec, TrafficPolicy, is_file_name,
 };
 
 /// Replicas of one service. Above it a typing error is likelier than an intention: the design size
@@ -145,6 +145,16 @@ pub enum SpecFault {
         /// Its target.
         target: String,
     },
+    /// A secret or config that cannot be a file.
+    #[error(
+        "the secret or config '{source_name}' cannot appear at '{target}': the target is a file name or an absolute path without '..', each once, and the mode at most 0777"
+    )]
+    BadFile {
+        /// Its name.
+        source_name: String,
+        /// Its target.
+        target: String,
+    },
     /// A health check that checks nothing.
     #[error("the health check has an empty command; give one, or disable the check")]
     EmptyHealthCheck,
@@ -183,6 +193,7 @@ pub fn check_spec(spec: &ServiceSpec) -> Result<(), SpecFault> {
     }
     check_health(spec)?;
     check_volumes(spec)?;
+    check_files(spec)?;
     check_traffic(&spec.traffic)?;
     check_stop(spec)
 }
@@ -462,8 +473,42 @@ fn check_volumes(spec: &ServiceSpec) -> Result<(), SpecFault> {
     Ok(())
 }
 
+/// Names and targets become parts of paths on the node that runs a replica.
+fn check_files(spec: &ServiceSpec) -> Result<(), SpecFault> {
+    for (what, mounts) in [("secrets", &spec.secrets), ("configs", &spec.configs)] {
+        check_list(what, mounts.len())?;
+        let mut names = BTreeSet::new();
+        for mount in mounts {
+            let target = mount.target();
+            let absolute = || {
+                let mut parts = target
+                    .strip_prefix('/')
+                    .into_iter()
+                    .flat_map(|t| t.split('/'));
+                target.len() <= MAX_TEXT
+                    && target.starts_with('/')
+                    && !target.chars().any(char::is_control)
+                    && parts.all(|part| !matches!(part, "" | "." | ".."))
+            };
+            let fine = is_file_name(&mount.source)
+                && is_file_name(mount.file_name())
+                && (is_file_name(target) || absolute())
+                && mount.mode.is_none_or(|mode| mode <= 0o777)
+                // A process gets all of them in one directory.
+                && names.insert(FileMount::file_name(mount));
+            if !fine {
+                return Err(SpecFault::BadFile {
+                    source_name: mount.source.chars().take(80).collect(),
+                    target: target.chars().take(80).collect(),
+                });
+            }
+        }
+    }
+    Ok(())
+}
+
 fn check_stop(spec: &ServiceSpec) -> Result<(), SpecFault> {
-    if let Some(signal) = &spec.stop_signal {
+    for signal in spec.stop_signal.iter().chain(&spec.secret_signal) {
         let known = |c: char| c.is_ascii_alphanumeric() || c == '+' || c == '-';
         if signal.is_empty() || signal.len() > 16 || !signal.chars().all(known) {
             return Err(SpecFault::BadSignal(signal.chars().take(80).collect()));

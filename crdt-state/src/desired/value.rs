@@ -15,6 +15,8 @@ use crate::model::{Availability, ServiceSpec, VipIndex};
 pub(super) struct Cell<T> {
     /// Orders it.
     pub(super) stamp: Stamp,
+    /// Milliseconds since the Unix epoch, by the clock of the node that took it.
+    pub(super) time: u64,
     /// The value; `None` in a tombstone.
     pub(super) value: Option<T>,
 }
@@ -32,6 +34,7 @@ impl<T: Value> Cell<T> {
         };
         Ok(Self {
             stamp: register.stamp,
+            time: register.time,
             value,
         })
     }

@@ -1,6 +1,7 @@
 //! The vocabulary of the whole project: identities, specifications, reports.
 
 mod ids;
+mod item;
 #[cfg(feature = "openapi")]
 mod openapi;
 mod order;
@@ -12,6 +13,9 @@ mod traffic;
 mod vip;
 
 pub use ids::{BadName, BadNodeId, NodeId, ServiceKey, Slot, SlotId, check_label};
+pub use item::{
+    BadItemName, ContentId, FileMount, ItemKey, ItemKind, MAX_ITEM_BYTES, is_file_name,
+};
 pub use order::beats;
 pub use report::{
     Claim, Endpoint, ExitReport, Facts, MAX_HISTORY, MAX_LAST_WORDS, MAX_LAST_WORDS_BYTES,

@@ -5,7 +5,7 @@ use utoipa::openapi::schema::{ObjectBuilder, Schema, Type};
 use utoipa::openapi::{Object, RefOr};
 use utoipa::{PartialSchema, ToSchema};
 
-use super::{NodeId, ServiceKey};
+use super::{ContentId, ItemKey, NodeId, ServiceKey};
 
 impl PartialSchema for NodeId {
     fn schema() -> RefOr<Schema> {
@@ -28,6 +28,28 @@ impl PartialSchema for ServiceKey {
 }
 
 impl ToSchema for ServiceKey {}
+
+impl PartialSchema for ItemKey {
+    fn schema() -> RefOr<Schema> {
+        text(
+            "The full name of a secret or config: `namespace/name`; `name` alone is in `default`.",
+            "^([a-z0-9-]{1,63}/)?[a-zA-Z0-9][a-zA-Z0-9_.-]{0,63}$",
+        )
+    }
+}
+
+impl ToSchema for ItemKey {}
+
+impl PartialSchema for ContentId {
+    fn schema() -> RefOr<Schema> {
+        text(
+            "Names one version of the content of a secret or config.",
+            "^[0-9a-f]{32}$",
+        )
+    }
+}
+
+impl ToSchema for ContentId {}
 
 fn text(description: &str, pattern: &str) -> RefOr<Schema> {
     let object: Object = ObjectBuilder::new()

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Resources, ServiceKey, TrafficPolicy};
+use super::{FileMount, Resources, ServiceKey, TrafficPolicy};
 
 /// Everything about a service but how many replicas it has and whether it runs, which are
 /// registers of their own so that concurrent edits of different aspects both win.
@@ -60,6 +60,12 @@ pub struct ServiceSpec {
     pub liveness: Option<HealthCheck>,
     /// Volumes, by name.
     pub volumes: Vec<VolumeMount>,
+    /// Secrets of its namespace that replicas get as files.
+    pub secrets: Vec<FileMount>,
+    /// Configs of its namespace that replicas get as files.
+    pub configs: Vec<FileMount>,
+    /// Signal that tells a replica that one of these files has changed; none when absent.
+    pub secret_signal: Option<String>,
     /// Signal that asks a replica to stop; `SIGTERM` when none is named.
     pub stop_signal: Option<String>,
     /// Milliseconds between that signal and `SIGKILL`.

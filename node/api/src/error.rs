@@ -55,6 +55,8 @@ pub enum ErrorCode {
     NoSuchNode,
     /// No such slot of that service.
     NoSuchSlot,
+    /// No such secret or config.
+    NoSuchItem,
     /// The text names more than one thing; the message lists the candidates.
     Ambiguous,
     /// It contradicts what is there.
@@ -80,7 +82,7 @@ pub enum ErrorCode {
 
 impl ErrorCode {
     /// All kinds, for tests and documentation.
-    pub const ALL: [Self; 17] = [
+    pub const ALL: [Self; 18] = [
         Self::BadRequest,
         Self::Invalid,
         Self::Forbidden,
@@ -88,6 +90,7 @@ impl ErrorCode {
         Self::NoSuchService,
         Self::NoSuchNode,
         Self::NoSuchSlot,
+        Self::NoSuchItem,
         Self::Ambiguous,
         Self::Conflict,
         Self::Refused,
@@ -105,7 +108,11 @@ impl ErrorCode {
         match self {
             Self::BadRequest => 400,
             Self::Forbidden => 403,
-            Self::NoSuchRoute | Self::NoSuchService | Self::NoSuchNode | Self::NoSuchSlot => 404,
+            Self::NoSuchRoute
+            | Self::NoSuchService
+            | Self::NoSuchNode
+            | Self::NoSuchSlot
+            | Self::NoSuchItem => 404,
             Self::Ambiguous | Self::Conflict | Self::Refused => 409,
             Self::TooLarge => 413,
             Self::Invalid => 422,
@@ -121,7 +128,9 @@ impl ErrorCode {
     /// What the command line exits with.
     pub const fn exit(self) -> Exit {
         match self {
-            Self::NoSuchService | Self::NoSuchNode | Self::NoSuchSlot => Exit::NotFound,
+            Self::NoSuchService | Self::NoSuchNode | Self::NoSuchSlot | Self::NoSuchItem => {
+                Exit::NotFound
+            }
             Self::Forbidden => Exit::Forbidden,
             Self::Ambiguous | Self::Conflict | Self::Refused | Self::Invalid | Self::TooLarge => {
                 Exit::Refused
@@ -160,7 +169,7 @@ pub enum Exit {
     Unreachable = 3,
     /// What was asked for is under way and was not reached in time.
     TimedOut = 4,
-    /// No such service, node or slot.
+    /// No such service, node, slot, secret or config.
     NotFound = 5,
     /// Understood and refused: a conflict, an ambiguous name, an invalid specification.
     Refused = 6,

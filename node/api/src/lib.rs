@@ -19,6 +19,7 @@ mod error;
 #[cfg(feature = "fake")]
 pub mod fake;
 mod insight;
+mod item;
 mod metrics;
 mod openapi;
 pub mod routes;
@@ -40,6 +41,7 @@ pub use insight::{
     Check, CheckStatus, Convergence, ConvergenceQuery, DoctorReport, Explanation, History,
     HistoryEntry, NodeVerdict, RefusalReason, ServiceProgress, SlotState, Verdict,
 };
+pub use item::{ItemDetail, ItemList, ItemQuery, ItemRequest, ItemSummary};
 pub use metrics::{BadSample, METRICS_TYPE, Sample, parse_metrics};
 pub use openapi::{openapi, openapi_json};
 pub use service::{

@@ -49,6 +49,14 @@ pub fn openapi_json() -> String {
         rollout,
         steer,
         logs,
+        secrets,
+        secret,
+        put_secret,
+        remove_secret,
+        configs,
+        config,
+        put_config,
+        remove_config,
         replicas,
         convergence,
         routing,
@@ -234,6 +242,64 @@ operation! {
     logs: get SERVICE_LOGS in "services",
     params(("namespace" = String, Path, description = "Namespace of the service"), ("name" = String, Path, description = "Name of the service"), LogQuery)
     => LogRecord "application/x-ndjson"
+}
+
+operation! {
+    /// Secrets, without what they hold.
+    secrets: get SECRETS in "secrets",
+    params(ItemQuery)
+    => ItemList
+}
+
+operation! {
+    /// A secret in full; its value is told to nobody.
+    secret: get SECRET in "secrets",
+    params(("namespace" = String, Path, description = "Its namespace"), ("name" = String, Path, description = "Its name"))
+    => ItemDetail
+}
+
+operation! {
+    /// Creates a secret or gives it another content or labels.
+    put_secret: put SECRET in "secrets",
+    params(("namespace" = String, Path, description = "Its namespace"), ("name" = String, Path, description = "Its name")),
+    takes ItemRequest
+    => ChangeResponse
+}
+
+operation! {
+    /// Removes a secret that no service uses.
+    remove_secret: delete SECRET in "secrets",
+    params(("namespace" = String, Path, description = "Its namespace"), ("name" = String, Path, description = "Its name"))
+    => ChangeResponse
+}
+
+operation! {
+    /// Configs, without what they hold.
+    configs: get CONFIGS in "configs",
+    params(ItemQuery)
+    => ItemList
+}
+
+operation! {
+    /// A config in full, with its content.
+    config: get CONFIG in "configs",
+    params(("namespace" = String, Path, description = "Its namespace"), ("name" = String, Path, description = "Its name"))
+    => ItemDetail
+}
+
+operation! {
+    /// Creates a config or gives it another content or labels.
+    put_config: put CONFIG in "configs",
+    params(("namespace" = String, Path, description = "Its namespace"), ("name" = String, Path, description = "Its name")),
+    takes ItemRequest
+    => ChangeResponse
+}
+
+operation! {
+    /// Removes a config that no service uses.
+    remove_config: delete CONFIG in "configs",
+    params(("namespace" = String, Path, description = "Its namespace"), ("name" = String, Path, description = "Its name"))
+    => ChangeResponse
 }
 
 operation! {

@@ -1,7 +1,7 @@
 //! The paths. Those with `{…}` are templates in the syntax that OpenAPI and axum share; the
 //! functions fill them in for a client.
 
-use dunlin_state::model::ServiceKey;
+use dunlin_state::model::{ItemKey, ItemKind, ServiceKey};
 
 /// `GET` → the text `ok`, to anybody and over TLS also without a key: for health probes.
 pub const HEALTH: &str = "/healthz";
@@ -45,6 +45,14 @@ pub const SERVICE_REVISIONS: &str = "/v1/services/{namespace}/{name}/revisions";
 pub const SERVICE_ROLLOUT: &str = "/v1/services/{namespace}/{name}/rollout";
 /// `GET` [`crate::LogQuery`] → a stream of [`crate::LogRecord`].
 pub const SERVICE_LOGS: &str = "/v1/services/{namespace}/{name}/logs";
+/// Secrets.
+pub const SECRETS: &str = "/v1/secrets";
+/// One secret.
+pub const SECRET: &str = "/v1/secrets/{namespace}/{name}";
+/// Configs.
+pub const CONFIGS: &str = "/v1/configs";
+/// One config.
+pub const CONFIG: &str = "/v1/configs/{namespace}/{name}";
 /// `GET` [`crate::ReplicaQuery`] → [`crate::ReplicaList`].
 pub const REPLICAS: &str = "/v1/replicas";
 /// `GET` [`crate::ConvergenceQuery`] → [`crate::Convergence`].
@@ -63,7 +71,7 @@ pub const DOCTOR: &str = "/v1/doctor";
 pub const EVENTS: &str = "/v1/events";
 
 /// Every operation, as method and template: the generated description and the tests go by it.
-pub const ALL: [(&str, &str); 30] = [
+pub const ALL: [(&str, &str); 38] = [
     ("POST", REDEEM),
     ("GET", VERSION),
     ("GET", OPENAPI),
@@ -86,6 +94,14 @@ pub const ALL: [(&str, &str); 30] = [
     ("GET", SERVICE_ROLLOUT),
     ("POST", SERVICE_ROLLOUT),
     ("GET", SERVICE_LOGS),
+    ("GET", SECRETS),
+    ("GET", SECRET),
+    ("PUT", SECRET),
+    ("DELETE", SECRET),
+    ("GET", CONFIGS),
+    ("GET", CONFIG),
+    ("PUT", CONFIG),
+    ("DELETE", CONFIG),
     ("GET", REPLICAS),
     ("GET", CONVERGENCE),
     ("GET", ROUTES),
@@ -98,6 +114,25 @@ pub const ALL: [(&str, &str); 30] = [
 
 /// A service's template with its names filled in. Both are DNS labels and need no escaping.
 pub fn service(template: &str, key: &ServiceKey) -> String {
+    template
+        .replace("{namespace}", key.namespace())
+        .replace("{name}", key.name())
+}
+
+/// The path of all secrets or configs.
+pub const fn items(kind: ItemKind) -> &'static str {
+    match kind {
+        ItemKind::Secret => SECRETS,
+        ItemKind::Config => CONFIGS,
+    }
+}
+
+/// The path of one secret or config.
+pub fn item(kind: ItemKind, key: &ItemKey) -> String {
+    let template = match kind {
+        ItemKind::Secret => SECRET,
+        ItemKind::Config => CONFIG,
+    };
     template
         .replace("{namespace}", key.namespace())
         .replace("{name}", key.name())

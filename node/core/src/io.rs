@@ -12,6 +12,7 @@ use dunlin_state::model::{
     Claim, Endpoint, Facts, HealthCheck, HttpTest, NodeId, Resources, ServiceSpec, SlotId, VipRange,
 };
 
+use crate::secrets::{Answer, Order};
 use crate::wire::PeerMessage;
 
 /// What a node is when it starts.
@@ -115,6 +116,8 @@ pub enum Input {
     Seen(SocketAddr),
     /// Whom to believe from now on, and in whose name to write.
     Rules(Box<Rules>),
+    /// The answer to [`Effect::Secret`].
+    Secret(Answer),
     /// This node was removed from its cluster, and whoever said so has proven it: its replicas
     /// end, and it falls silent.
     Removed,
@@ -186,6 +189,8 @@ pub enum Effect {
     },
     /// Something for the runtimes to do.
     Runtime(RuntimeCommand),
+    /// Something for the holder of the keys of secrets; answered by [`Input::Secret`].
+    Secret(Order),
     /// What readers see has changed: publish new views.
     Changed(Changed),
     /// A line for the operator's log and the event stream.
@@ -259,6 +264,15 @@ pub enum RuntimeCommand {
         signal: Option<String>,
         /// Milliseconds between the signal and `SIGKILL`.
         grace_ms: u64,
+    },
+    /// The content of its secrets or configs may have changed: bring the files of a living attempt
+    /// up to date, and tell it by the signal that the specification names if they were not. Not
+    /// answered.
+    Refresh {
+        /// Which.
+        id: WorkloadId,
+        /// Its specification.
+        spec: Arc<ServiceSpec>,
     },
     /// Delete what a dead attempt left behind (container, files). Not answered.
     Remove {

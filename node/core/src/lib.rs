@@ -17,5 +17,6 @@ pub mod liveness;
 pub mod placement;
 mod reconcile;
 mod rollout;
+pub mod secrets;
 mod timers;
 pub mod wire;

@@ -9,7 +9,7 @@ use dunlin_gossip::replication;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-use crate::bidding;
+use crate::{bidding, secrets};
 
 /// The version of this format. Fields can be added within a version; meanings cannot change.
 pub const WIRE_VERSION: u8 = 1;
@@ -34,6 +34,8 @@ pub enum PeerMessage {
     Replication(replication::Message),
     /// The auctions.
     Bidding(bidding::Message),
+    /// The keys of secrets.
+    Secrets(secrets::Message),
 }
 
 /// Why bytes are no message. Nothing has changed.

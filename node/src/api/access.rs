@@ -208,6 +208,8 @@ fn need(method: &Method, template: &str) -> Need {
             | routes::NODE
             | routes::NODES
             | routes::SERVICES
+            | routes::SECRETS
+            | routes::CONFIGS
             | routes::REPLICAS
             | routes::CONVERGENCE
             | routes::ROUTES

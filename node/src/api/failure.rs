@@ -87,7 +87,9 @@ impl From<PathRejection> for Failure {
 fn rejection_code(rejection: &Rejection) -> ErrorCode {
     match rejection {
         Rejection::NoSuchService { .. } => ErrorCode::NoSuchService,
-        Rejection::PortTaken { .. } => ErrorCode::Conflict,
+        Rejection::NoSuchItem { .. } => ErrorCode::NoSuchItem,
+        Rejection::PortTaken { .. } | Rejection::ItemExists { .. } => ErrorCode::Conflict,
+        Rejection::ItemInUse { .. } | Rejection::TooManyItems { .. } => ErrorCode::Refused,
         Rejection::TooManyServices { .. } | Rejection::GlobalHasNoScale(_) => ErrorCode::Refused,
         Rejection::NotAllowed { .. } | Rejection::Certificate(_) | Rejection::GrantorRemoved => {
             ErrorCode::Forbidden
@@ -96,8 +98,10 @@ fn rejection_code(rejection: &Rejection) -> ErrorCode {
         Rejection::BadTrust(_) => ErrorCode::BadRequest,
         Rejection::TooManyReplicas { .. }
         | Rejection::InvalidSpec { .. }
+        | Rejection::InvalidItemLabels { .. }
         | Rejection::InvalidLabels { .. } => ErrorCode::Invalid,
         Rejection::ValueTooLarge { .. }
+        | Rejection::ItemTooLarge { .. }
         | Rejection::ChangeTooLarge { .. }
         | Rejection::TooManyCommands { .. } => ErrorCode::TooLarge,
         // A later kind of rejection is still a rejection: the text says what to do.

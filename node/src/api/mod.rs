@@ -10,6 +10,7 @@ mod authority;
 mod events;
 mod failure;
 mod gate;
+mod items;
 mod local;
 mod logs;
 mod metrics;
@@ -42,6 +43,7 @@ use dunlin_api::routes;
 use tokio_util::sync::CancellationToken;
 
 use crate::daemon::handle::EngineHandle;
+use crate::secrets::SecretVault;
 
 /// What every handler can reach.
 #[derive(Clone)]
@@ -55,6 +57,8 @@ pub(crate) struct Context {
     pub(crate) left: CancellationToken,
     /// Cancelled when an admin has removed the node.
     pub(crate) removed: CancellationToken,
+    /// Holds the keys of secrets.
+    pub(crate) vault: Arc<SecretVault>,
 }
 
 /// Who judges people from afar; nobody when the API is not served to other hosts.
@@ -89,6 +93,20 @@ fn router(context: Context, people: People) -> Router {
             get(rollouts::status).post(rollouts::steer),
         )
         .route(routes::SERVICE_LOGS, get(logs::stream))
+        .route(routes::SECRETS, get(items::secrets::list))
+        .route(
+            routes::SECRET,
+            get(items::secrets::inspect)
+                .put(items::secrets::put)
+                .delete(items::secrets::remove),
+        )
+        .route(routes::CONFIGS, get(items::configs::list))
+        .route(
+            routes::CONFIG,
+            get(items::configs::inspect)
+                .put(items::configs::put)
+                .delete(items::configs::remove),
+        )
         .route(routes::REPLICAS, get(services::replicas))
         .route(routes::CONVERGENCE, get(services::convergence))
         .route(routes::ROUTES, get(traffic::list))

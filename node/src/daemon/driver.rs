@@ -30,6 +30,7 @@ use super::strangers::Strangers;
 use super::trust::{Duty, Trustee};
 use crate::api::EventLog;
 use crate::runtime::Offer;
+use crate::secrets::SecretVault;
 use crate::store::{Store, Written};
 
 /// How often a disk that has refused a write is tried again.
@@ -83,6 +84,7 @@ pub(crate) struct Outbox {
     pub(crate) peer_requests: mpsc::Sender<PeerRequest>,
     pub(crate) routes: watch::Sender<Arc<RouteTable>>,
     pub(crate) events: EventLog,
+    pub(crate) vault: Arc<SecretVault>,
 }
 
 /// A question from another node, to be answered outside the engine.
@@ -393,13 +395,23 @@ impl Driver {
     fn perform(&mut self, effects: Vec<Effect>) -> Result<(), DriverError> {
         let mut queue = VecDeque::from(effects);
         while let Some(effect) = queue.pop_front() {
-            if let Effect::Persist { id, writes } = effect {
-                if let Err(reason) = self.persist(id, writes) {
-                    let refused = Input::PersistFailed { id, reason };
-                    queue.extend(self.engine.handle(refused, self.clock.now()));
+            let input = match effect {
+                Effect::Persist { id, writes } => match self.persist(id, writes) {
+                    Err(reason) => Some(Input::PersistFailed { id, reason }),
+                    Ok(()) => None,
+                },
+                Effect::Secret(order) => {
+                    let vault = &self.outbox.vault;
+                    vault.set_items(&self.engine.desired().items);
+                    vault.perform(order).map(Input::Secret)
                 }
-            } else {
-                self.perform_one(effect)?;
+                other => {
+                    self.perform_one(other)?;
+                    None
+                }
+            };
+            if let Some(input) = input {
+                queue.extend(self.engine.handle(input, self.clock.now()));
             }
         }
         Ok(())
@@ -429,7 +441,7 @@ impl Driver {
                 self.probes
                     .spawn(async move { (node, control.probe(node, address).await) });
             }
-            Effect::Persist { .. } => {}
+            Effect::Persist { .. } | Effect::Secret(_) => {}
             Effect::Proposed { id, result } => {
                 if let Some(reply) = self.waiting.remove(&id) {
                     // The asker may have gone; the change stands.
@@ -437,6 +449,8 @@ impl Driver {
                 }
             }
             Effect::Runtime(command) => {
+                // What a start or a refresh is about to read.
+                out.vault.set_items(&self.engine.desired().items);
                 let stuck = out.runtime.max_capacity();
                 out.runtime
                     .try_send(command)

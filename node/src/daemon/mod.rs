@@ -218,6 +218,7 @@ impl Node {
             peers,
             joining,
             keeper,
+            key_keeper,
             net,
             routes,
             dns,
@@ -261,6 +262,11 @@ impl Node {
         tasks.spawn(async move {
             tokio::join!(joining.run(stop.clone()), keeper.run(stop));
             Ok("the watch for members, or the keeper of certificates")
+        });
+        let stop = stop_rest.clone();
+        tasks.spawn(async move {
+            key_keeper.run(stop).await;
+            Ok("the keeper of the keys of secrets")
         });
         let (stop, served) = (stop_api.clone(), context.clone());
         tasks.spawn(async move {

@@ -37,6 +37,7 @@ use crate::host;
 use crate::identity::{Identity, IdentityError};
 use crate::runtime::{Runtimes, RuntimesConfig, RuntimesHandle};
 use crate::seal::NodeSeal;
+use crate::secrets::{KeyKeeper, SecretVault};
 use crate::store::{Store, StoreError, Written};
 use crate::supervisor;
 use crate::vips::{Owner, Vips};
@@ -62,6 +63,7 @@ pub(super) struct Parts {
     pub(super) peers: PeerDesk,
     pub(super) joining: Joining,
     pub(super) keeper: Keeper,
+    pub(super) key_keeper: KeyKeeper,
     pub(super) net: NetTasks,
     pub(super) routes: watch::Receiver<Arc<RouteTable>>,
     pub(super) dns: Option<(DnsServer, Suffix)>,
@@ -109,7 +111,10 @@ pub(super) async fn build(mut config: UpConfig, started: Instant) -> Result<Part
     let mut notes: Vec<String> = vips.note.clone().into_iter().collect();
     let naming = naming::bind(&config, vips.range, &mut notes).await?;
     let (written_tx, written) = mpsc::channel(WRITTEN);
+    let key = SecretKey::from_seed(me.seed);
+    let (vault, key_keeper) = SecretVault::open(key, &config.data_dir);
     let (runtimes, runtimes_handle) = Runtimes::open(RuntimesConfig {
+        vault: Some(Arc::clone(&vault)),
         resolver: naming.as_ref().and_then(Naming::resolver),
         ..runtimes_config(&config, &me)
     })
@@ -152,6 +157,8 @@ pub(super) async fn build(mut config: UpConfig, started: Instant) -> Result<Part
         written,
         net,
         vips,
+        vault,
+        key_keeper,
     };
     assemble(built, info, invitation.as_ref())
 }
@@ -170,6 +177,8 @@ struct Built {
     written: mpsc::Receiver<Written>,
     net: Net,
     vips: Vips,
+    vault: Arc<SecretVault>,
+    key_keeper: KeyKeeper,
 }
 
 fn context(
@@ -178,6 +187,7 @@ fn context(
     logs: LogSource,
     (events, traffic): (EventLog, Traffic),
     removed: CancellationToken,
+    vault: Arc<SecretVault>,
 ) -> Context {
     Context {
         engine,
@@ -187,6 +197,7 @@ fn context(
         traffic,
         left: CancellationToken::new(),
         removed,
+        vault,
     }
 }
 
@@ -225,6 +236,8 @@ fn assemble(built: Built, info: NodeInfo, invitation: Option<&Ticket>) -> Result
         written,
         net,
         vips,
+        vault,
+        key_keeper,
     } = built;
     let node = me.member.node;
     let (removed, dir) = (CancellationToken::new(), info.data_dir.clone());
@@ -254,11 +267,12 @@ fn assemble(built: Built, info: NodeInfo, invitation: Option<&Ticket>) -> Result
         peer_requests: peer_tx,
         routes: routes_tx,
         events: event_log.clone(),
+        vault: Arc::clone(&vault),
     };
     let (own, asked) = (me.member.address, info.asked.clone());
     let joining = Joining::new((&handle, &event_log), &net.control, net.trust, own, asked);
     let logs = logs(node, &runtimes_handle, net.control);
-    let context = context(handle, info, logs, (event_log, traffic), removed);
+    let context = context(handle, info, logs, (event_log, traffic), removed, vault);
     Ok(Parts {
         context,
         api,
@@ -271,6 +285,7 @@ fn assemble(built: Built, info: NodeInfo, invitation: Option<&Ticket>) -> Result
         peers: peer_desk(peer_requests, runtimes_handle, node),
         joining,
         keeper: Keeper { belonging, dir },
+        key_keeper,
         net: net.tasks,
         routes,
         publisher,
@@ -490,6 +505,7 @@ fn runtimes_config(config: &UpConfig, me: &Own) -> RuntimesConfig {
         supervisor_command: vec![own.into_os_string(), supervisor::SUBCOMMAND.into()],
         allowed: config.runtime,
         resolver: None,
+        vault: None,
         docker_socket: None,
     }
 }

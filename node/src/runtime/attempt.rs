@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use dunlin_core::io::{RuntimeEvent, Workload, WorkloadId};
-use dunlin_state::model::MAX_LAST_WORDS;
+use dunlin_state::model::{MAX_LAST_WORDS, ServiceSpec};
 use futures::future::BoxFuture;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
@@ -32,6 +32,8 @@ pub(super) enum Order {
         /// Milliseconds.
         grace_ms: u64,
     },
+    /// Bring its secrets and configs up to date.
+    Refresh(Arc<ServiceSpec>),
     /// Delete what is left of it.
     Remove,
 }
@@ -74,6 +76,10 @@ impl Attempt {
                 self.watch(*live, runtime, None).await
             }
         };
+        // When the daemon ends, the replica goes on, and needs its files.
+        if !self.orders.is_closed() {
+            self.shared.remove_files(&self.id).await;
+        }
         if let Some(ending) = ending {
             let event = self.last_event(ending).await;
             self.tell(event).await;
@@ -86,12 +92,15 @@ impl Attempt {
     }
 
     async fn start(&mut self, workload: &Workload) -> Option<Ending> {
-        let runtime = match self.shared.runtime_for(workload) {
-            Ok(runtime) => runtime,
+        let (choice, runtime) = match self.shared.runtime_for(workload) {
+            Ok(chosen) => chosen,
             Err(error) => return self.not_started(error).await,
         };
+        if let Err(error) = self.shared.prepare_files(workload, choice).await {
+            return self.not_started(error).await;
+        }
         let cancel = CancellationToken::new();
-        let mut stop = None;
+        let (mut stop, mut refresh) = (None, None);
         let events = self.events.clone();
         let context = StartContext {
             events: &events,
@@ -108,6 +117,8 @@ impl Attempt {
                     }
                     // It is being started; and what is about to live is not removed.
                     Order::Start(_) | Order::Remove => {}
+                    // What comes while it starts is brought to it when it runs.
+                    Order::Refresh(spec) => refresh = Some(spec),
                 },
             }
         };
@@ -116,6 +127,9 @@ impl Attempt {
             Ok(live) => {
                 let running = live.running.clone();
                 self.tell(RuntimeEvent::Started(running)).await;
+                if let Some(spec) = refresh {
+                    self.refresh(&spec, &runtime).await;
+                }
                 self.watch(live, runtime, stop).await
             }
             Err(error) => self.not_started(error).await,
@@ -158,6 +172,7 @@ impl Attempt {
                     Some(Order::Stop { signal, grace_ms }) => {
                         stopping = Some(runtime.stop(&id, signal, grace_ms));
                     }
+                    Some(Order::Refresh(spec)) => self.refresh(&spec, &runtime).await,
                     // Only the dead are removed.
                     Some(Order::Remove) => {}
                     // The daemon ends; the replica does not.
@@ -165,6 +180,15 @@ impl Attempt {
                 },
                 () = wait_for(&mut stopping), if stopping.is_some() => stopping = None,
             }
+        }
+    }
+
+    /// Brings its files up to date and tells it, if they were not.
+    async fn refresh(&self, spec: &Arc<ServiceSpec>, runtime: &Arc<dyn Runtime>) {
+        let choice = runtime.choice();
+        let changed = self.shared.refresh_files(&self.id, spec, choice).await;
+        if let Some(signal) = spec.secret_signal.as_deref().filter(|_| changed) {
+            runtime.notify(&self.id, signal).await;
         }
     }
 
@@ -213,7 +237,35 @@ async fn wait_for(stopping: &mut Option<BoxFuture<'_, ()>>) {
 }
 
 impl Shared {
-    fn runtime_for(&self, workload: &Workload) -> Result<Arc<dyn Runtime>, StartError> {
+    async fn prepare_files(&self, workload: &Workload, choice: Choice) -> Result<(), StartError> {
+        let (files, workload) = (self.files.clone(), workload.clone());
+        let prepared = tokio::task::spawn_blocking(move || files.prepare(&workload, choice)).await;
+        prepared.unwrap_or_else(|_panic| Err(StartError::passing("writing its files failed")))
+    }
+
+    async fn refresh_files(
+        &self,
+        id: &WorkloadId,
+        spec: &Arc<ServiceSpec>,
+        choice: Choice,
+    ) -> bool {
+        let (files, id, spec) = (self.files.clone(), id.clone(), Arc::clone(spec));
+        let refreshed =
+            tokio::task::spawn_blocking(move || files.refresh(&id, &spec, choice)).await;
+        refreshed.unwrap_or(false)
+    }
+
+    async fn remove_files(&self, id: &WorkloadId) {
+        let (files, id) = (self.files.clone(), id.clone());
+        if tokio::task::spawn_blocking(move || files.remove(&id))
+            .await
+            .is_err()
+        {
+            tracing::error!("deleting the files of secrets panicked");
+        }
+    }
+
+    fn runtime_for(&self, workload: &Workload) -> Result<(Choice, Arc<dyn Runtime>), StartError> {
         let docker = self.docker.as_ref();
         let engine_up = docker.is_some_and(|docker| docker.version().is_some());
         let choice = select::choose(&workload.spec, self.config.allowed, engine_up)?;
@@ -221,6 +273,8 @@ impl Shared {
             Choice::Process => self.process.clone().map(|r| r as Arc<dyn Runtime>),
             Choice::Docker => self.docker.clone().map(|r| r as Arc<dyn Runtime>),
         };
-        runtime.ok_or_else(|| StartError::passing("the runtime it needs has just gone"))
+        let runtime =
+            runtime.ok_or_else(|| StartError::passing("the runtime it needs has just gone"));
+        Ok((choice, runtime?))
     }
 }

@@ -83,6 +83,7 @@ impl Dispatch {
                 signal,
                 grace_ms,
             } => self.order(id, Order::Stop { signal, grace_ms }),
+            RuntimeCommand::Refresh { id, spec } => self.order(id, Order::Refresh(spec)),
             RuntimeCommand::Remove { id } => self.order(id, Order::Remove),
             RuntimeCommand::Probe(order) => {
                 self.prober
@@ -127,6 +128,8 @@ impl Dispatch {
                 self.ended.retain(|other| *other != id);
                 self.remove(id);
             }
+            // It has ended, or has not been adopted yet, and then its adoption brings this again.
+            (Some(Entry::Ended(_)) | None, Order::Refresh(_)) => {}
             (None, Order::Start(workload)) => self.spawn(id, Begin::Start(workload)),
             (None, Order::Stop { .. }) => self.tell(RuntimeEvent::Lost(id)),
         }
@@ -161,6 +164,17 @@ impl Dispatch {
     /// the news, finds it known. Nothing is said of any one of them before.
     fn adopted(&mut self, all: Vec<(Found, Arc<dyn Runtime>)>) {
         let list: Vec<Adopted> = all.iter().map(|(found, _)| found.adopted.clone()).collect();
+        let living = list
+            .iter()
+            .filter(|a| a.exited.is_none())
+            .map(|a| a.running.id.clone());
+        let living = living.chain(self.entries.keys().cloned()).collect();
+        let files = self.shared.files.clone();
+        self.tasks.spawn(async move {
+            // A failed sweep leaves files in memory until the next start.
+            let _swept = tokio::task::spawn_blocking(move || files.sweep(&living)).await;
+            Finished::Side
+        });
         let announced = CancellationToken::new();
         for (found, runtime) in all {
             self.take_over(found, runtime, &announced);

@@ -28,11 +28,14 @@ use thiserror::Error;
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
+use crate::secrets::SecretVault;
+
 mod attempt;
 mod dispatch;
 mod docker;
 mod environment;
 mod execute;
+mod files;
 mod logs;
 mod probe;
 mod process;
@@ -43,7 +46,9 @@ pub use logs::{LogChunk, LogError, LogLine, LogQuery, LogStream};
 
 use docker::DockerRuntime;
 use execute::Executed;
+use files::Files;
 use process::ProcessRuntime;
+use select::Choice;
 
 /// Bytes at which a replica's log file is put aside; two are kept, so that a chatty replica takes
 /// at most twice this from the disk.
@@ -68,6 +73,8 @@ pub struct RuntimesConfig {
     pub allowed: RuntimeKind,
     /// Where replicas find names, if that is possible for them.
     pub resolver: Option<Resolver>,
+    /// Holds the secrets and configs of replicas; without it none that uses some is started.
+    pub vault: Option<Arc<SecretVault>>,
     /// Socket of Docker or Podman; the usual places are tried when absent.
     pub docker_socket: Option<String>,
 }
@@ -207,6 +214,9 @@ struct StartContext<'a> {
 
 /// One way to run replicas. Every operation may be repeated.
 trait Runtime: Send + Sync {
+    /// Which one it is.
+    fn choice(&self) -> Choice;
+
     /// Finds what an earlier life of the daemon started.
     fn adopt(&self) -> BoxFuture<'_, Vec<Found>>;
 
@@ -225,6 +235,9 @@ trait Runtime: Send + Sync {
         signal: Option<String>,
         grace_ms: u64,
     ) -> BoxFuture<'a, ()>;
+
+    /// Sends a signal to a living attempt that is not asked to end.
+    fn notify<'a>(&'a self, id: &'a WorkloadId, signal: &'a str) -> BoxFuture<'a, ()>;
 
     /// Deletes what a dead attempt left behind; leaves a living one alone.
     fn remove<'a>(&'a self, id: &'a WorkloadId) -> BoxFuture<'a, ()>;
@@ -248,6 +261,7 @@ struct Shared {
     config: RuntimesConfig,
     process: Option<Arc<ProcessRuntime>>,
     docker: Option<Arc<DockerRuntime>>,
+    files: Files,
     offer: watch::Sender<Offer>,
 }
 
@@ -265,15 +279,16 @@ pub struct RuntimesHandle {
 impl Runtimes {
     /// Finds out what this node can run. Starts nothing.
     pub async fn open(config: RuntimesConfig) -> Result<(Self, RuntimesHandle), OpenError> {
+        let files = Files::new(config.vault.clone(), config.node);
         let process = match config.allowed {
-            RuntimeKind::Auto | RuntimeKind::Process => {
-                Some(Arc::new(ProcessRuntime::open(&config).await?))
-            }
+            RuntimeKind::Auto | RuntimeKind::Process => Some(Arc::new(
+                ProcessRuntime::open(&config, files.clone()).await?,
+            )),
             RuntimeKind::Docker => None,
         };
         let docker = match config.allowed {
             RuntimeKind::Auto | RuntimeKind::Docker => {
-                Some(Arc::new(DockerRuntime::open(&config).await))
+                Some(Arc::new(DockerRuntime::open(&config, files.clone()).await))
             }
             RuntimeKind::Process => None,
         };
@@ -281,6 +296,7 @@ impl Runtimes {
             config,
             process,
             docker,
+            files,
             offer: watch::Sender::new(Offer::default()),
         });
         shared.refresh_offer();

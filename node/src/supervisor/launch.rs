@@ -275,6 +275,12 @@ fn give(volume: &Path, user: Option<&User>) -> Result<(), Refusal> {
         .map_err(|e| Refusal::passing(format!("cannot hand over {}: {e}", volume.display())))
 }
 
+/// The numbers of `user[:group]` on this host, for files that are to be that user's.
+pub(crate) fn user_ids(text: &str) -> Result<(u32, u32), String> {
+    let user = User::find(text).map_err(|refusal| refusal.reason)?;
+    Ok((user.uid, user.gid))
+}
+
 /// Whom a workload runs as.
 #[derive(Debug)]
 pub(super) struct User {

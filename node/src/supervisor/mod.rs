@@ -32,6 +32,7 @@ mod sys;
 mod watch;
 
 pub(crate) use beside::beside;
+pub(crate) use launch::user_ids;
 pub(crate) use logfile::{Stream, files as log_files, parse_record};
 pub(crate) use record::{
     ExitRecord, Handshake, LaunchSpec, Paths, PortWish, ProcessStamp, RunRecord, StoredId, boot_id,

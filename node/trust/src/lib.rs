@@ -24,6 +24,7 @@ mod keys;
 mod power;
 pub mod rights;
 mod sealed;
+mod secret;
 mod statement;
 #[cfg(test)]
 mod tests;
@@ -45,6 +46,7 @@ pub use keyring::{Keyring, KeyringOrder, KeyringSecret};
 pub use keys::{ClusterId, PublicKey, SecretKey, Signature};
 pub use power::{BadRole, Namespaces, Power, Role};
 pub use sealed::{BOX_OVERHEAD, BoxError, PassphraseError, SealedFile, open_box, seal_box};
+pub use secret::{BadSecret, ContentKey, SECRET_OVERHEAD, SealedKey};
 pub use statement::{Signed, StatementError, sign};
 pub use ticket::{BadTicket, InviteKey, MAX_ADDRESSES, Ticket};
 

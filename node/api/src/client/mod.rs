@@ -16,7 +16,7 @@ mod tests;
 
 use std::time::Duration;
 
-use dunlin_state::model::ServiceKey;
+use dunlin_state::model::{ItemKey, ItemKind, ServiceKey};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -153,6 +153,41 @@ impl Client {
     pub async fn remove(&self, service: &ServiceKey) -> Result<ChangeResponse, ClientError> {
         let path = routes::service(routes::SERVICE, service);
         self.call("DELETE", &path, None).await
+    }
+
+    /// Secrets or configs, without what they hold.
+    pub async fn items(
+        &self,
+        kind: ItemKind,
+        query: &ItemQuery,
+    ) -> Result<Vec<ItemSummary>, ClientError> {
+        let list: ItemList = self.get(&with_query(routes::items(kind), query)).await?;
+        Ok(list.items)
+    }
+
+    /// A secret or config in full.
+    pub async fn item(&self, kind: ItemKind, key: &ItemKey) -> Result<ItemDetail, ClientError> {
+        self.get(&routes::item(kind, key)).await
+    }
+
+    /// Creates a secret or config, or gives it another content or labels.
+    pub async fn put_item(
+        &self,
+        kind: ItemKind,
+        key: &ItemKey,
+        request: &ItemRequest,
+    ) -> Result<ChangeResponse, ClientError> {
+        let body = serde_json::to_vec(request).map_err(ClientError::Unwritable)?;
+        self.call("PUT", &routes::item(kind, key), Some(body)).await
+    }
+
+    /// Removes a secret or config that no service uses.
+    pub async fn remove_item(
+        &self,
+        kind: ItemKind,
+        key: &ItemKey,
+    ) -> Result<ChangeResponse, ClientError> {
+        self.call("DELETE", &routes::item(kind, key), None).await
     }
 
     /// Replicas, and slots that nobody holds.

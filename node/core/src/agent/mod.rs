@@ -8,6 +8,7 @@
 
 mod floor;
 mod news;
+mod secrets;
 #[cfg(test)]
 pub(crate) mod tests;
 mod views;
@@ -29,6 +30,7 @@ use crate::liveness::{self, Heard, Liveness, Standing};
 use crate::placement::Reason;
 use crate::reconcile::{self, Reconciler, World};
 use crate::rollout::Rollout;
+use crate::secrets::{self as secret_keys, Keeper};
 use crate::timers::Timers;
 use floor::Opening;
 
@@ -62,6 +64,15 @@ pub enum Output {
         /// What.
         message: Message,
     },
+    /// Tell another node something about secrets.
+    Ask {
+        /// Whom.
+        to: NodeId,
+        /// What.
+        message: secret_keys::Message,
+    },
+    /// Something for the holder of the keys of secrets.
+    Secret(secret_keys::Order),
     /// Ask a node over the reliable path whether it lives; answer with [`Agent::probed`].
     Probe {
         /// Whom.
@@ -105,6 +116,9 @@ pub struct Agent {
     bidder: Bidder,
     reconciler: Reconciler,
     opening: Opening,
+    keeper: Keeper,
+    /// Whether what the keeper looks at has changed.
+    keys_dirty: bool,
     /// When to take a returned node at its old word.
     distrusted: Timers<NodeId>,
     /// Services whose failed rollout asks for a change.
@@ -164,6 +178,8 @@ impl Agent {
             bidder: Bidder::default(),
             reconciler: Reconciler::new(me, boot, seed ^ 2),
             opening: Opening::new(start.peers_known, now.mono),
+            keeper: Keeper::new(me),
+            keys_dirty: true,
             distrusted: Timers::default(),
             failing: BTreeSet::new(),
             steering: Timers::default(),
@@ -193,6 +209,7 @@ impl Agent {
             self.bidder.poll_timeout(),
             self.reconciler.poll_timeout(),
             self.opening.poll_timeout(),
+            self.keeper.poll_timeout(),
             self.distrusted.next(),
             self.steering.next(),
             self.persist_due,
@@ -215,6 +232,7 @@ impl Agent {
             self.dirty.extend(self.cluster.trust(node));
             out.push(Output::RoutesChanged);
         }
+        self.keys_due(now, &mut out);
         self.try_open(now, &mut out);
         let open = self.is_floor_open(now);
         let floor = floor::floor(&self.cluster, &self.desired, open);
@@ -236,6 +254,7 @@ impl Agent {
                 break;
             }
         }
+        self.review_keys(now, out);
         debug_assert!(self.is_within_capacity(), "more committed than there is");
         if !self.published {
             self.published = true;
@@ -306,6 +325,7 @@ impl Agent {
     /// Takes this node's own changed claims into the index, as it does with those of others.
     fn absorb_own_changes(&mut self, now: Now) {
         let changes = self.reconciler.take_changes();
+        self.keys_dirty |= changes.report;
         for service in &changes.held {
             let held = self.reconciler.holds_any(service);
             self.cluster.set_held(service, held, &self.desired);
@@ -412,6 +432,7 @@ impl Agent {
             leaving: self.leaving,
             host: &self.host,
             bidder: &self.bidder,
+            keeper: &self.keeper,
         };
         act(&mut self.reconciler, &world)
     }

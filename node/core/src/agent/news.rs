@@ -39,6 +39,8 @@ impl Agent {
             }
             out.extend(known.and_then(|s| tell_clash(&new, service, &s.spec)));
         }
+        self.follow_items(&old, now, out);
+        self.keys_dirty = true;
         if old.nodes != new.nodes {
             self.auctioneer.nudge(now.mono);
             if old.nodes.get(&self.me) != new.nodes.get(&self.me) {

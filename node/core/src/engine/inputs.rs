@@ -53,6 +53,7 @@ impl Engine {
             | Input::Join(_)
             | Input::Seen(_)
             | Input::Rules(_)
+            | Input::Secret(_)
             | Input::Removed
             | Input::Leave
             | Input::Host { .. }
@@ -115,7 +116,15 @@ impl Engine {
             }
             Input::Join(address) => self.tell_membership(membership::Input::Join { address }, out),
             Input::Seen(address) => self.tell_membership(membership::Input::Call { address }, out),
-            Input::Rules(rules) => self.tell_replication(replication::Input::Rules(rules), out),
+            Input::Rules(rules) => {
+                let outputs = self.agent.set_authority(&rules, now);
+                self.carry_out(outputs, out);
+                self.tell_replication(replication::Input::Rules(rules), out);
+            }
+            Input::Secret(answer) => {
+                let outputs = self.agent.secret_answer(answer, now);
+                self.carry_out(outputs, out);
+            }
             Input::Leave | Input::Removed => {
                 let outputs = self.agent.leave(now);
                 self.carry_out(outputs, out);
@@ -178,6 +187,10 @@ impl Engine {
             }
             PeerMessage::Bidding(message) => {
                 let outputs = self.agent.message(from, message, self.now);
+                self.carry_out(outputs, out);
+            }
+            PeerMessage::Secrets(message) => {
+                let outputs = self.agent.secret_message(from, message, self.now);
                 self.carry_out(outputs, out);
             }
         }

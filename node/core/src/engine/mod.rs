@@ -112,7 +112,8 @@ impl Engine {
         let actor = Actor::new(member.node, member.boot);
         let desired_known = recovered.document.is_some();
         let mut out = Vec::new();
-        let document = open_document(recovered.document, recovered.rules, actor, &mut out)?;
+        let rules = recovered.rules;
+        let document = open_document(recovered.document, rules.clone(), actor, &mut out)?;
         let seed = config.seed;
         let start = Start {
             claims: recovered.claims,
@@ -153,6 +154,10 @@ impl Engine {
         };
         engine.expel_removed(&mut out);
         engine.carry_out(outputs, &mut out);
+        if let Some(rules) = rules {
+            let outputs = engine.agent.set_authority(&rules, now);
+            engine.carry_out(outputs, &mut out);
+        }
         for address in recovered.peers.into_iter().take(MAX_PEERS) {
             engine.peers.addresses.insert(address);
             let input = membership::Input::Join { address };

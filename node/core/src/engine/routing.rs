@@ -161,6 +161,10 @@ impl Engine {
                 Output::Send { to, message } => {
                     self.send(to, PeerMessage::Bidding(message), out);
                 }
+                Output::Ask { to, message } => {
+                    self.send(to, PeerMessage::Secrets(message), out);
+                }
+                Output::Secret(order) => out.push(Effect::Secret(order)),
                 Output::Probe { node, address } => out.push(Effect::Probe { node, address }),
                 Output::Runtime(command) => out.push(Effect::Runtime(command)),
                 Output::Event(event) => out.push(Effect::Event(event)),

@@ -1,5 +1,6 @@
 //! What readers see.
 
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
@@ -8,7 +9,7 @@ use dunlin_gossip::replication::Metrics;
 use dunlin_state::desired::{
     AuditRecord, Conflict, Desired, DocumentId, HistoryEntry, InvalidRegister,
 };
-use dunlin_state::model::{NodeId, NodeRegister, NodeReport, ServiceKey};
+use dunlin_state::model::{ItemKey, NodeId, NodeRegister, NodeReport, ServiceKey};
 use dunlin_state::route::RouteTable;
 
 use super::Engine;
@@ -76,6 +77,16 @@ impl Engine {
     /// Why a service is as it is; `None` when there is no such service.
     pub fn explain(&self, service: &ServiceKey) -> Option<Explanation> {
         self.agent.explain(service, self.now.mono)
+    }
+
+    /// The nodes that a new version of a secret should be sealed to at once.
+    pub fn secret_recipients(&self, secret: &ItemKey) -> BTreeSet<NodeId> {
+        self.agent.secret_recipients(secret)
+    }
+
+    /// Whether this node can open the present version of a secret.
+    pub fn opens(&self, secret: &ItemKey) -> bool {
+        self.agent.opens(secret)
     }
 
     /// The kept versions of a service, newest first; also of a removed one.

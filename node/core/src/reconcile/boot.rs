@@ -129,7 +129,9 @@ impl Reconciler {
                 let started_at = held.claim.started_at;
                 held.set_running(running, now.wall, now.mono);
                 held.claim.started_at = started_at.or(held.claim.started_at);
-                let mut effects = self.run_due(&slot, world, now);
+                // They may have changed while nobody looked.
+                let mut effects: Vec<Effect> = held.refresh().into_iter().collect();
+                effects.extend(self.run_due(&slot, world, now));
                 effects.extend(self.review_slot(&slot, world, now));
                 effects
             }

@@ -38,6 +38,8 @@ pub(super) struct Held {
     pub(super) ready_since: Option<u64>,
     /// Why it was condemned by a health check.
     pub(super) condemned: Option<String>,
+    /// Whether it waits because a secret or config is missing.
+    pub(super) waits_for_files: bool,
     /// What the last dead attempt left behind, kept so that its log can be read.
     pub(super) residue: Option<WorkloadId>,
 }
@@ -114,6 +116,7 @@ impl Held {
             turn_since: None,
             ready_since: None,
             condemned: None,
+            waits_for_files: false,
             residue: None,
         }
     }
@@ -141,6 +144,7 @@ impl Held {
             turn_since: None,
             ready_since: None,
             condemned: None,
+            waits_for_files: false,
             residue: None,
         }
     }

@@ -12,6 +12,7 @@ mod acts;
 mod boot;
 mod checks;
 mod events;
+mod files;
 mod held;
 mod restart;
 #[cfg(test)]
@@ -36,6 +37,7 @@ use crate::io::{Event, RuntimeCommand, Workload};
 use crate::liveness::Standing;
 use crate::placement::{NodeView, Reason, Verdict, judge};
 use crate::rollout::Rollout;
+use crate::secrets::Keeper;
 use crate::timers::Timers;
 use held::{Held, Stage};
 
@@ -92,6 +94,7 @@ pub(crate) struct World<'a> {
     /// This node's report; its claims are not looked at.
     pub(crate) host: &'a NodeReport,
     pub(crate) bidder: &'a Bidder,
+    pub(crate) keeper: &'a Keeper,
 }
 
 /// Runs this node's claims.
@@ -363,6 +366,10 @@ impl Reconciler {
             held.stage = Stage::Parked;
             return Vec::new();
         };
+        if held.lacks_files(world, now) {
+            self.changes.report = true;
+            return Vec::new();
+        }
         held.stage = Stage::Starting { asked: now.mono };
         held.claim.phase = Phase::Starting;
         held.claim.restarts = held.attempt;

@@ -9,6 +9,7 @@ use bollard::models::{
 use dunlin_core::io::Workload;
 use dunlin_state::model::{PortSpec, Protocol, PublishMode, Resources, VolumeMount};
 
+use super::super::files::Bind;
 use super::super::{LOG_FILE_BYTES, Resolver, environment};
 use super::naming::Owner;
 
@@ -24,6 +25,7 @@ pub(super) fn container(
     workload: &Workload,
     publish_on: Option<IpAddr>,
     resolver: Option<&Resolver>,
+    binds: Vec<Bind>,
 ) -> ContainerCreateBody {
     let spec = &workload.spec;
     let some = |list: &Vec<String>| (!list.is_empty()).then(|| list.clone());
@@ -51,6 +53,7 @@ pub(super) fn container(
                 spec.volumes
                     .iter()
                     .map(|volume| mount(workload, volume))
+                    .chain(binds.into_iter().map(file_mount))
                     .collect(),
             ),
             ..limits(spec.limit)
@@ -172,6 +175,16 @@ fn mount(workload: &Workload, volume: &VolumeMount) -> Mount {
     }
 }
 
+fn file_mount(bind: Bind) -> Mount {
+    Mount {
+        typ: Some(MountType::BIND),
+        source: Some(bind.source.to_string_lossy().into_owned()),
+        target: Some(bind.target),
+        read_only: Some(true),
+        ..Mount::default()
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::sync::Arc;
@@ -205,7 +218,8 @@ mod tests {
             node_name: "n".into(),
             node,
         };
-        container(&Owner::new("c", node), &workload, publish_on, resolver)
+        let owner = Owner::new("c", node);
+        container(&owner, &workload, publish_on, resolver, Vec::new())
     }
 
     fn port(target: u16, published: Option<u16>, mode: PublishMode) -> PortSpec {

@@ -27,7 +27,9 @@ use futures::future::{BoxFuture, FutureExt as _};
 use tokio::sync::{Semaphore, watch};
 
 use super::execute::Executed;
+use super::files::Files;
 use super::logs::{LogChunk, LogError, LogQuery};
+use super::select::Choice;
 use super::{Found, Live, Resolver, Runtime, RuntimesConfig, StartContext, StartError};
 
 mod adopt;
@@ -78,6 +80,7 @@ struct Inner {
     socket: Option<String>,
     advertise: IpAddr,
     resolver: Option<Resolver>,
+    files: Files,
     networks: Networks,
     engine: watch::Sender<Option<Engine>>,
     waiters: Waiters,
@@ -123,7 +126,7 @@ where
 
 impl DockerRuntime {
     /// Looks for an engine once.
-    pub(super) async fn open(config: &RuntimesConfig) -> Self {
+    pub(super) async fn open(config: &RuntimesConfig, files: Files) -> Self {
         let engine = connect::connect(config.docker_socket.as_deref()).await;
         Self {
             inner: Arc::new(Inner {
@@ -131,6 +134,7 @@ impl DockerRuntime {
                 socket: config.docker_socket.clone(),
                 advertise: config.advertise,
                 resolver: config.resolver.clone(),
+                files,
                 networks: Networks::default(),
                 engine: watch::Sender::new(engine),
                 waiters: Waiters::default(),
@@ -174,6 +178,10 @@ impl Inner {
 }
 
 impl Runtime for DockerRuntime {
+    fn choice(&self) -> Choice {
+        Choice::Docker
+    }
+
     fn adopt(&self) -> BoxFuture<'_, Vec<Found>> {
         self.inner.clone().adopt().boxed()
     }
@@ -193,6 +201,10 @@ impl Runtime for DockerRuntime {
         grace_ms: u64,
     ) -> BoxFuture<'a, ()> {
         self.inner.clone().stop(id, signal, grace_ms).boxed()
+    }
+
+    fn notify<'a>(&'a self, id: &'a WorkloadId, signal: &'a str) -> BoxFuture<'a, ()> {
+        self.inner.notify(id, signal).boxed()
     }
 
     fn remove<'a>(&'a self, id: &'a WorkloadId) -> BoxFuture<'a, ()> {

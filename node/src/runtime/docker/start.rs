@@ -117,7 +117,9 @@ impl Inner {
     ) -> Result<Created, Fault> {
         let _permit = self.permit(context).await.map_err(Fault::Final)?;
         let publish_on = engine.rootless.then_some(self.advertise);
-        let body = create::container(&self.owner, workload, publish_on, self.resolver.as_ref());
+        let binds = self.files.binds(workload);
+        let resolver = self.resolver.as_ref();
+        let body = create::container(&self.owner, workload, publish_on, resolver, binds);
         // Twice: the second time after a container in the way has been removed.
         for last in [false, true] {
             let options = CreateContainerOptions {

@@ -35,6 +35,11 @@ impl Inner {
         }
     }
 
+    /// Sends a signal to a container that is not asked to end.
+    pub(super) async fn notify(&self, id: &WorkloadId, signal: &str) {
+        self.kill(&self.owner.name(id), signal).await;
+    }
+
     async fn kill(&self, name: &str, signal: &str) {
         let Some(engine) = self.client() else {
             return;

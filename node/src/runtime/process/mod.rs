@@ -14,6 +14,7 @@
 //! - Its volumes. Nothing is mounted: a named volume is the directory
 //!   `volumes/<namespace>/<name>` below the data directory, told as `DUNLIN_VOLUME_<NAME>`. A
 //!   bind mount's host path is visible to a process anyway.
+//! - Its secrets and configs, as files in two directories ([`super::files`]).
 //! - A working directory of its own that goes away with the attempt, unless the specification
 //!   names one. With another user than the daemon's it is that user's home.
 //! - Of the daemon's environment only `PATH`, `LANG`, `TZ` and `HOME`.
@@ -34,7 +35,9 @@ use tokio::sync::Semaphore;
 use tracing::warn;
 
 use super::execute::{self, Executed};
+use super::files::Files;
 use super::logs::{LogChunk, LogError, LogQuery};
+use super::select::Choice;
 use super::{Found, Live, OpenError, Runtime, RuntimesConfig, StartContext, StartError, signal};
 use crate::supervisor::cgroup::{CgroupPlan, Hierarchy};
 use crate::supervisor::{Paths, RunRecord, beside};
@@ -58,6 +61,7 @@ struct Inner {
     workloads: PathBuf,
     volumes: PathBuf,
     advertise: IpAddr,
+    files: Files,
     supervisor: Vec<OsString>,
     /// Where limits are set, or why none can be.
     cgroups: Result<Hierarchy, String>,
@@ -66,7 +70,7 @@ struct Inner {
 
 impl ProcessRuntime {
     /// Prepares the directories and finds out about cgroups.
-    pub(super) async fn open(config: &RuntimesConfig) -> Result<Self, OpenError> {
+    pub(super) async fn open(config: &RuntimesConfig, files: Files) -> Result<Self, OpenError> {
         if config.supervisor_command.is_empty() {
             return Err(OpenError::NoSupervisor);
         }
@@ -89,6 +93,7 @@ impl ProcessRuntime {
                 workloads,
                 volumes,
                 advertise: config.advertise,
+                files,
                 supervisor: config.supervisor_command.clone(),
                 cgroups,
                 starts: Semaphore::new(PARALLEL_STARTS),
@@ -104,6 +109,10 @@ impl ProcessRuntime {
 }
 
 impl Runtime for ProcessRuntime {
+    fn choice(&self) -> Choice {
+        Choice::Process
+    }
+
     fn adopt(&self) -> BoxFuture<'_, Vec<Found>> {
         self.inner.clone().adopt().boxed()
     }
@@ -139,6 +148,14 @@ impl Runtime for ProcessRuntime {
         });
         let paths = self.inner.paths(id);
         watch::stop(paths, signal, grace_ms).boxed()
+    }
+
+    fn notify<'a>(&'a self, id: &'a WorkloadId, signal: &'a str) -> BoxFuture<'a, ()> {
+        let (paths, name) = (self.inner.paths(id), signal.to_owned());
+        async move {
+            blocking(move || watch::notify(&paths, &name)).await;
+        }
+        .boxed()
     }
 
     fn remove<'a>(&'a self, id: &'a WorkloadId) -> BoxFuture<'a, ()> {

@@ -144,6 +144,7 @@ impl Inner {
                 "'{name}' cannot be the name of an environment variable"
             )));
         }
+        environment.extend(self.files.variables(workload));
         let mut volumes = Vec::new();
         for volume in &spec.volumes {
             if let Some(path) = self.volume(workload, volume)? {

@@ -11,7 +11,7 @@ use rustix::process::{Pid, PidfdFlags, Signal};
 use tokio::io::unix::AsyncFd;
 use tracing::warn;
 
-use super::super::Ending;
+use super::super::{Ending, signal};
 use super::{blocking, directory, is_held, sys};
 use crate::supervisor::{
     ExitRecord, LaunchSpec, Paths, ProcessStamp, RunRecord, boot_id, proc, read_json, write_json,
@@ -144,6 +144,23 @@ fn kill_session(leader: ProcessStamp) {
             let _ = rustix::process::kill_process(pid, Signal::KILL);
         }
         std::thread::sleep(KILL_PAUSE);
+    }
+}
+
+/// Sends a signal to the workload, if it lives.
+pub(super) fn notify(paths: &Paths, name: &str) {
+    let Some(signal) = signal::parse(name) else {
+        warn!(
+            signal = name,
+            "unknown signal; the change of a secret is not told"
+        );
+        return;
+    };
+    let record = read_json::<RunRecord>(&paths.run());
+    let workload = record.and_then(|record| open_same(record.workload));
+    let sent = workload.and_then(|w| Ok(rustix::process::pidfd_send_signal(w, signal)?));
+    if let Err(error) = sent {
+        tracing::debug!(%error, "the workload has just ended");
     }
 }
 
