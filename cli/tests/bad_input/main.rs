@@ -5,4 +5,5 @@ mod commands;
 mod daemon;
 mod hosts;
 mod remote;
+mod secrets;
 mod starting;

@@ -124,6 +124,7 @@ impl Lab {
             supervisor_command: vec![env!("CARGO_BIN_EXE_dunlin-test-supervisor").into()],
             allowed,
             resolver: None,
+            vault: None,
             docker_socket,
         };
         Self::open(config, directory, Vec::new()).await

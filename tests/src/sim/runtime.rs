@@ -97,6 +97,7 @@ impl Runtime {
             RuntimeCommand::Adopt => vec![(2_000, RuntimeEvent::Adopted(self.adopted()))],
             RuntimeCommand::Start(workload) => self.start(*workload, now, rng),
             RuntimeCommand::Stop { id, .. } => self.stop(id, now, rng),
+            RuntimeCommand::Refresh { .. } => Vec::new(),
             RuntimeCommand::Remove { id } => {
                 self.processes.remove(&id);
                 Vec::new()

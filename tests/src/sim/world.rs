@@ -409,6 +409,8 @@ impl World {
                     super::workload::answered(self, host, id.0, result);
                 }
                 Effect::Runtime(command) => self.runtime(host, command, before.as_ref()),
+                // Nothing here has secrets: the tests of the agent look after them.
+                Effect::Secret(_) => {}
                 Effect::Changed(changed) => self.changed(host, changed),
                 Effect::Event(event) => {
                     if event.text.contains(check::PORT_CLASH) {
@@ -460,7 +462,7 @@ impl World {
                 check::stop_is_justified(self, host, id, before);
             }
             RuntimeCommand::Remove { id } => check::removal_is_harmless(self, host, id),
-            RuntimeCommand::Adopt | RuntimeCommand::Probe(_) => {}
+            RuntimeCommand::Adopt | RuntimeCommand::Probe(_) | RuntimeCommand::Refresh { .. } => {}
         }
         let life = self.hosts[host].life;
         let answers = self.hosts[host]

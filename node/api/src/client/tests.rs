@@ -55,6 +55,18 @@ async fn every_call_goes_to_a_route_of_the_contract() {
     let _ = client.convergence(&ConvergenceQuery::default()).await;
     let _ = client.routes(&RouteQuery::default()).await;
     let _ = client.metrics().await;
+    let item = "default/web".parse().unwrap();
+    let request = ItemRequest {
+        value: String::new(),
+        labels: None,
+        existing: None,
+    };
+    for kind in ItemKind::ALL {
+        let _ = client.items(kind, &ItemQuery::default()).await;
+        let _ = client.item(kind, &item).await;
+        let _ = client.put_item(kind, &item, &request).await;
+        let _ = client.remove_item(kind, &item).await;
+    }
     let _ = client.ticket(&TicketRequest::default()).await;
     let _ = client.remove_node("n1", &RemoveQuery::default()).await;
     let _ = client.audit().await;

@@ -4,16 +4,19 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use bytes::Bytes;
 use dunlin_gossip::membership::{MemberEvent, MemberId, Profile};
 use dunlin_state::Now;
-use dunlin_state::desired::{Command, Desired, Service};
+use dunlin_state::desired::{Command, Desired, Item, Service};
 use dunlin_state::model::{
-    Claim, Facts, NodeId, NodeRegister, Phase, Resources, ServiceKey, ServiceSpec, Slot, Version,
+    Claim, ContentId, Facts, ItemKey, NodeId, NodeRegister, Phase, Resources, ServiceKey,
+    ServiceSpec, Slot, Version,
 };
 
 use crate::agent::{Agent, Output, Start};
 use crate::bidding::Message;
-use crate::io::{Adopted, NodeConfig, Running, RuntimeCommand, RuntimeEvent, WorkloadId};
+use crate::io::{Adopted, NodeConfig, Running, RuntimeCommand, RuntimeEvent, Workload, WorkloadId};
+use crate::secrets::{self, Order};
 
 /// Milliseconds that anything takes between two nodes.
 pub(crate) const LATENCY: u64 = 2;
@@ -28,6 +31,8 @@ enum Delivery {
     Member(MemberEvent),
     Probed(NodeId, bool),
     Desired(Arc<Desired>),
+    Secrets(NodeId, secrets::Message),
+    Answer(secrets::Answer),
 }
 
 pub(crate) struct Node {
@@ -56,6 +61,14 @@ pub(crate) struct Flock {
     pub(crate) proposed: Vec<Command>,
     /// Who has proposed something.
     pub(crate) proposers: BTreeSet<NodeId>,
+    /// What each node can open, also after a restart.
+    pub(crate) vaults: BTreeMap<NodeId, BTreeMap<ItemKey, ContentId>>,
+    /// Whom keys were sealed to.
+    pub(crate) given: BTreeSet<NodeId>,
+    /// Attempts whose files were to be brought up to date.
+    pub(crate) refreshed: Vec<(NodeId, WorkloadId)>,
+    /// Starts without the secrets that the specification names.
+    pub(crate) blind_starts: Vec<String>,
     /// Stops that left a slot without a replica.
     pub(crate) wrong_stops: Vec<String>,
     /// The least number of slots that were served at once, since it was last reset.
@@ -106,6 +119,10 @@ impl Flock {
             calls: 0,
             proposed: Vec::new(),
             proposers: BTreeSet::new(),
+            vaults: BTreeMap::new(),
+            given: BTreeSet::new(),
+            refreshed: Vec::new(),
+            blind_starts: Vec::new(),
             wrong_stops: Vec::new(),
             lowest: usize::MAX,
         };
@@ -334,6 +351,8 @@ impl Flock {
             Delivery::Member(event) => agent.member(event, &|_| None, now),
             Delivery::Probed(node, reachable) => agent.probed(node, reachable, &|_| None, now),
             Delivery::Desired(desired) => agent.desired_changed(desired, now),
+            Delivery::Secrets(from, message) => agent.secret_message(from, message, now),
+            Delivery::Answer(answer) => agent.secret_answer(answer, now),
         };
         self.perform(to, out);
     }
@@ -365,6 +384,12 @@ impl Flock {
                     let delay = if reachable { LATENCY } else { 1_000 };
                     self.push(delay, id, Delivery::Probed(node, reachable));
                 }
+                Output::Ask { to, message } => {
+                    if self.reachable(id).contains(&to) {
+                        self.push(LATENCY, to, Delivery::Secrets(id, message));
+                    }
+                }
+                Output::Secret(order) => self.keep_keys(id, order),
                 Output::Runtime(command) => self.run_command(id, command),
                 Output::Report(_) => {
                     self.nodes.get_mut(&id).unwrap().seq += 1;
@@ -397,7 +422,12 @@ impl Flock {
                 });
                 RuntimeEvent::Adopted(found.collect())
             }
+            RuntimeCommand::Refresh { id: workload, .. } => {
+                self.refreshed.push((id, workload));
+                return;
+            }
             RuntimeCommand::Start(workload) => {
+                self.judge_start(id, &workload);
                 let broken = self.broken.contains(&workload.spec.image);
                 if broken || self.broken_nodes.contains(&id) {
                     RuntimeEvent::StartFailed {
@@ -430,6 +460,82 @@ impl Flock {
             },
         };
         self.push(RUNTIME, id, Delivery::Runtime(event));
+    }
+
+    /// The holder of keys, with boxes that are the bytes of whom they are for.
+    fn keep_keys(&mut self, id: NodeId, order: Order) {
+        let vault = self.vaults.entry(id).or_default();
+        let answer = match order {
+            Order::Open {
+                secret,
+                item,
+                sealed,
+            } => {
+                let own = |sealed: &[u8]| sealed == id.as_bytes();
+                let opened = vault.get(&secret) == Some(&item.content)
+                    || item.boxes.get(&id).is_some_and(|b| own(b))
+                    || sealed.is_some_and(|b| own(&b));
+                let content = item.content;
+                if opened {
+                    vault.insert(secret.clone(), content);
+                }
+                secrets::Answer::Opened {
+                    secret,
+                    content,
+                    opened,
+                }
+            }
+            Order::Seal {
+                to,
+                secret,
+                content,
+            } => {
+                assert_eq!(vault.get(&secret), Some(&content), "it has not got the key");
+                self.given.insert(to);
+                secrets::Answer::Sealed {
+                    to,
+                    secret,
+                    content,
+                    sealed: to.as_bytes().to_vec().into(),
+                }
+            }
+            Order::Forget(secret) => {
+                vault.remove(&secret);
+                return;
+            }
+        };
+        self.push(0, id, Delivery::Answer(answer));
+    }
+
+    /// A secret whose key lies beside it for these nodes.
+    pub(crate) fn secret(&mut self, name: &str, value: &str, boxes: &[NodeId]) {
+        let stored: Bytes = value.as_bytes().to_vec().into();
+        let boxes = boxes.iter();
+        let item = Item {
+            version: 1,
+            content: ContentId::of(&stored),
+            stored,
+            boxes: boxes.map(|n| (*n, n.as_bytes().to_vec().into())).collect(),
+            labels: BTreeMap::new(),
+            updated: 0,
+        };
+        let name: ItemKey = name.parse().unwrap();
+        self.edit(|d| {
+            Arc::make_mut(&mut d.items)
+                .secrets
+                .insert(name, Arc::new(item));
+        });
+    }
+
+    fn judge_start(&mut self, id: NodeId, workload: &Workload) {
+        let vault = self.vaults.get(&id);
+        for mount in &workload.spec.secrets {
+            let name: ItemKey = mount.source.parse().unwrap();
+            if vault.is_none_or(|vault| !vault.contains_key(&name)) {
+                self.blind_starts
+                    .push(format!("{name} for {:?}", workload.id));
+            }
+        }
     }
 
     /// Invariant I2, as far as the stopping node can know: a replica that serves a wanted slot by

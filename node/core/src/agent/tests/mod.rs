@@ -2,4 +2,5 @@ mod chaos;
 pub(crate) mod flock;
 mod healing;
 mod placing;
+mod secrets;
 mod updating;

@@ -319,7 +319,8 @@ impl Net {
                     self.hosts.get_mut(&id).unwrap().answers.push(result);
                 }
                 Effect::Runtime(command) => self.run_command(id, command),
-                Effect::Changed(_) => {}
+                // No test here has a secret.
+                Effect::Changed(_) | Effect::Secret(_) => {}
                 Effect::Event(event) => self.events.push(event.text),
             }
         }
@@ -364,7 +365,7 @@ impl Net {
                 host.running.remove(&workload);
                 RuntimeEvent::Lost(workload)
             }
-            RuntimeCommand::Remove { .. } => return,
+            RuntimeCommand::Remove { .. } | RuntimeCommand::Refresh { .. } => return,
             RuntimeCommand::Probe(order) => RuntimeEvent::Probed {
                 id: order.id,
                 result: Ok(()),

@@ -1,0 +1,163 @@
+//! A marked secret, from its writer to a replica on another node, and all the places where it must
+//! not be found.
+
+use std::fs;
+use std::path::Path;
+
+use crate::daemon::{Daemon, until};
+
+const FIRST: &str = "marked-secret-5d1c-one";
+const SECOND: &str = "marked-secret-5d1c-number-two";
+
+/// The service tells the length of its secret, and where it finds it; never what it is.
+const COMPOSE: &str = "\
+services:
+  web:
+    x-dunlin: {runtime: process, secret_signal: SIGUSR1}
+    command:
+      - sh
+      - -c
+      - |
+        tell() { echo \"length $$(wc -c < $$DUNLIN_SECRETS_DIR/pw) at $$DUNLIN_SECRETS_DIR\"; }
+        trap tell USR1
+        tell
+        cat $$DUNLIN_CONFIGS_DIR/cfg
+        while :; do sleep 0.1; done
+    deploy: {placement: {constraints: [node.hostname == n2]}}
+    secrets: [{source: db_pw, target: pw}]
+    configs: [cfg]
+secrets: {db_pw: {external: true}}
+configs: {cfg: {content: \"greeting\\n\"}}
+";
+
+#[test]
+fn a_secret_reaches_its_replica_and_is_found_nowhere_else() {
+    let mut first = Daemon::start("n1", &[]);
+    let ticket = first.ask(&["ticket"]).expect(0, &["dunlin2-"]).text;
+    let mut words = ticket.split_whitespace();
+    let ticket = words.find(|w| w.starts_with("dunlin2-")).expect("a ticket");
+    let mut second = Daemon::start("n2", &["--join", ticket]);
+    until("the cluster", || first.sees(2) && second.sees(2));
+
+    first.deploy(COMPOSE, &["-d"]).expect(0, &[]);
+    let missing = "waits for secret 'default/db_pw', which does not exist";
+    until("the word on what is missing", || {
+        first.ask(&["ps"]).text.contains(missing)
+    });
+    first.ask(&["explain", "web"]).expect(0, &[missing]);
+
+    let file = tempfile::NamedTempFile::new().expect("a file");
+    let path = file.path().display().to_string();
+    fs::write(file.path(), FIRST).expect("it is written");
+    first
+        .ask(&["secret", "create", "db_pw", &path])
+        .expect(0, &[]);
+    first
+        .ask(&["secret", "create", "db_pw", &path])
+        .expect(6, &["exists already"]);
+    first
+        .ask(&["secret", "update", "nothing", &path])
+        .expect(5, &["no secret is named"]);
+    let length = |secret: &str| format!("length {}", secret.len());
+    let logged = |part: String, node: &Daemon| node.ask(&["logs", "web"]).text.contains(&part);
+    until("the first version", || logged(length(FIRST), &second));
+    until("the config", || logged("greeting".to_owned(), &second));
+
+    fs::write(file.path(), SECOND).expect("it is written");
+    // A plain node may not change it.
+    second
+        .ask(&["secret", "update", "db_pw", &path])
+        .expect(7, &["may not write"]);
+    first
+        .ask(&["secret", "update", "db_pw", &path])
+        .expect(0, &[]);
+    first
+        .ask(&["secret", "update", "db_pw", &path])
+        .expect(0, &["as it was"]);
+    until("the second version", || logged(length(SECOND), &second));
+    first.ask(&["ps"]).expect(0, &["ready"]);
+    first
+        .ask(&["secret", "rm", "db_pw"])
+        .expect(6, &["is used by service"]);
+
+    let told = first.ask(&["logs", "web"]).text;
+    let place = told.split_whitespace().rfind(|w| w.starts_with('/'));
+    let place = Path::new(place.expect("a directory")).to_owned();
+    assert_eq!(
+        fs::read(place.join("pw")).expect("it is there"),
+        SECOND.as_bytes()
+    );
+
+    // A replica that is adopted by the next life of the daemon, and one that is started by it.
+    second.restart(|_| (), &[]);
+    until("the adoption", || first.ask(&["ps"]).text.contains("ready"));
+    assert!(place.join("pw").exists(), "its files were taken away");
+    first.ask(&["stop", "web"]).expect(0, &[]);
+    until("the end", || !place.exists());
+    first.ask(&["start", "web"]).expect(0, &[]);
+
+    let mut answers = Vec::new();
+    for node in [&first, &second] {
+        for words in [
+            &["secret", "ls", "--json"][..],
+            &["secret", "inspect", "db_pw"],
+            &["inspect", "web", "--json"],
+            &["ps", "--json"],
+            &["explain", "web", "--json"],
+            &["history", "web", "--json"],
+            &["audit", "--json"],
+        ] {
+            answers.push(node.ask(words).expect(0, &[]).text);
+        }
+    }
+    first.ask(&["rm", "web"]).expect(0, &[]);
+    first.ask(&["secret", "rm", "db_pw"]).expect(0, &[]);
+    until("the removal", || second.ask(&["ps", "-q"]).text.is_empty());
+    first.end();
+    second.end();
+    for text in &answers {
+        clean("an answer", text.as_bytes());
+    }
+    for node in [&first, &second] {
+        clean("the log", node.log().as_bytes());
+        let found = scan(&node.directory);
+        assert!(found > 5, "only {found} files were looked at");
+    }
+}
+
+/// Looks through all files below a directory; how many there are.
+fn scan(directory: &Path) -> usize {
+    let mut found = 0;
+    for entry in fs::read_dir(directory).expect("a directory").flatten() {
+        let kind = entry.file_type().expect("a type");
+        if kind.is_dir() {
+            found += scan(&entry.path());
+        } else if kind.is_file() {
+            found += 1;
+            let bytes = fs::read(entry.path()).expect("it can be read");
+            clean(&entry.path().display().to_string(), &bytes);
+        }
+    }
+    found
+}
+
+/// The marked part must not be there: as it is, in hexadecimal, or in base 64 at any offset.
+fn clean(place: &str, bytes: &[u8]) {
+    let mark = b"marked-secret-5d1c";
+    let hex = data_encoding::HEXLOWER.encode(mark);
+    let mut forms = vec![mark.to_vec(), hex.into_bytes()];
+    for offset in 0..3 {
+        let shifted = [&vec![b'x'; offset][..], mark].concat();
+        let text = data_encoding::BASE64.encode(&shifted);
+        // The first and last groups depend on what stands around it.
+        forms.push(text.as_bytes()[4..20].to_vec());
+    }
+    for form in forms {
+        let found = bytes.windows(form.len()).any(|window| window == form);
+        assert!(
+            !found,
+            "{} was found in {place}",
+            String::from_utf8_lossy(&form)
+        );
+    }
+}
