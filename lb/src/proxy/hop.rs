@@ -43,6 +43,16 @@ use super::pool::PortKey;
 use super::relay::Wire;
 use crate::balance::Target;
 
+/// Reads the head of a stream as a node does that is asked for a replica, and writes it again;
+/// `None` when it is refused. For tests with hostile input.
+pub fn reread_request(bytes: &[u8]) -> Option<Vec<u8>> {
+    let (length, rest) = bytes.split_first_chunk::<2>()?;
+    if usize::from(u16::from_be_bytes(*length)) != rest.len() {
+        return None;
+    }
+    Some(Request::decode(rest).ok()?.encode())
+}
+
 /// The data plane listens on so many ports after the membership port.
 pub const PORT_OFFSET: u16 = 2;
 

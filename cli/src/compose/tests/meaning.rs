@@ -482,6 +482,8 @@ fn sample(path: &str, key: &str) -> String {
         "(top level)" => format!("{key}: 1\n"),
         "x-dunlin" => format!("x-dunlin: {entry}\n"),
         "volumes.<name>" => format!("volumes: {{a: {entry}}}\n"),
+        "secrets.<name>" => format!("secrets: {{a: {entry}}}\n"),
+        "configs.<name>" => format!("configs: {{a: {entry}}}\n"),
         "services.<name>" => format!("services: {{web: {entry}}}\n"),
         _ => {
             let inner = path

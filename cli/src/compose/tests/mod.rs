@@ -2,6 +2,7 @@
 
 mod faults;
 mod hostile;
+mod items;
 mod meaning;
 mod real;
 mod values;

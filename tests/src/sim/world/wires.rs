@@ -33,6 +33,7 @@ fn kind(message: &PeerMessage) -> &'static str {
     match message {
         PeerMessage::Swim(_) => "swim",
         PeerMessage::Bidding(_) => "bidding",
+        PeerMessage::Secrets(_) => "secrets",
         PeerMessage::Replication(message) => match message {
             Message::Changes { .. } => "changes",
             Message::Summary { .. } => "summary",
@@ -55,7 +56,7 @@ fn weight(message: &PeerMessage) -> usize {
     FRAME
         + match message {
             PeerMessage::Swim(bytes) => bytes.len(),
-            PeerMessage::Bidding(_) => FRAME,
+            PeerMessage::Bidding(_) | PeerMessage::Secrets(_) => FRAME,
             PeerMessage::Replication(message) => match message {
                 Message::Changes { changes, .. } => changes.iter().map(|c| c.len() + 4).sum(),
                 Message::Summary { .. } => 2 * FRAME,
