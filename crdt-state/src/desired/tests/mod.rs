@@ -4,6 +4,7 @@ mod commands;
 mod converge;
 mod disk;
 mod hostile;
+mod items;
 mod rebasing;
 mod signed;
 mod vips;
