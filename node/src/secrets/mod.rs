@@ -89,6 +89,18 @@ impl SecretVault {
         (Arc::new(vault), KeyKeeper::new(path, changes))
     }
 
+    /// A holder that keeps nothing over a restart: for tests of what delivers secrets.
+    pub fn in_memory(own: SecretKey) -> Arc<Self> {
+        let (kept, _) = tokio::sync::watch::channel(KeyFile::default());
+        let state = State {
+            items: Arc::default(),
+            open: BTreeMap::new(),
+            kept,
+        };
+        let state = Mutex::new(state);
+        Arc::new(Self { own, state })
+    }
+
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -98,7 +110,7 @@ impl SecretVault {
     }
 
     /// Desired state has other secrets or configs now.
-    pub(crate) fn set_items(&self, items: &Arc<Items>) {
+    pub fn set_items(&self, items: &Arc<Items>) {
         let mut state = self.state();
         if !Arc::ptr_eq(&state.items, items) {
             state.items = Arc::clone(items);
@@ -106,7 +118,7 @@ impl SecretVault {
     }
 
     /// Carries out an order of the machine.
-    pub(crate) fn perform(&self, order: Order) -> Option<Answer> {
+    pub fn perform(&self, order: Order) -> Option<Answer> {
         match order {
             Order::Open {
                 secret,

@@ -130,6 +130,20 @@ impl Lab {
         Self::open(config, directory, Vec::new()).await
     }
 
+    /// A node whose replicas may have secrets.
+    pub async fn with_vault(
+        allowed: RuntimeKind,
+        node: NodeId,
+        vault: Arc<dunlin_node::SecretVault>,
+    ) -> Self {
+        let lab = Self::with(allowed, node).await;
+        let config = RuntimesConfig {
+            vault: Some(vault),
+            ..lab.config.clone()
+        };
+        Self::open(config, lab.directory.clone(), Vec::new()).await
+    }
+
     async fn open(config: RuntimesConfig, directory: Arc<TempDir>, live: Vec<WorkloadId>) -> Self {
         let (runtimes, handle) = Runtimes::open(config.clone()).await.unwrap();
         let (commands, orders) = mpsc::channel(16);
