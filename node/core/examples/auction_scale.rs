@@ -318,6 +318,8 @@ impl Bus {
                 }
                 Output::Runtime(command) => self.run_command(index, command),
                 Output::Probe { .. }
+                | Output::Ask { .. }
+                | Output::Secret(_)
                 | Output::Event(_)
                 | Output::Persist(_)
                 | Output::Propose(_)
@@ -349,7 +351,7 @@ impl Bus {
                 oom: false,
                 last_words: Vec::new(),
             },
-            RuntimeCommand::Remove { .. } => return,
+            RuntimeCommand::Remove { .. } | RuntimeCommand::Refresh { .. } => return,
             RuntimeCommand::Probe(order) => RuntimeEvent::Probed {
                 id: order.id,
                 result: Ok(()),

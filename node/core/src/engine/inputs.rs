@@ -3,7 +3,7 @@
 use dunlin_gossip::membership::MemberEvent;
 use dunlin_gossip::{membership, overlay, replication};
 use dunlin_state::Now;
-use dunlin_state::desired::Command;
+use dunlin_state::desired::{Command, Rules};
 use dunlin_state::model::NodeId;
 
 use super::{Engine, FORGET_GONE_MS, FORGET_LEFT_MS, OWN_PERSIST, STALL_MS, note};
@@ -84,14 +84,7 @@ impl Engine {
                 self.heard(from, out);
                 self.on_peer(from, message, out);
             }
-            Input::ProbeDone { node, reachable } => {
-                if reachable {
-                    self.heard(node, out);
-                }
-                let heard = |n| self.membership.last_heard(n);
-                let outputs = self.agent.probed(node, reachable, &heard, now);
-                self.carry_out(outputs, out);
-            }
+            Input::ProbeDone { node, reachable } => self.on_probed(node, reachable, out),
             Input::Propose {
                 id,
                 commands,
@@ -116,11 +109,7 @@ impl Engine {
             }
             Input::Join(address) => self.tell_membership(membership::Input::Join { address }, out),
             Input::Seen(address) => self.tell_membership(membership::Input::Call { address }, out),
-            Input::Rules(rules) => {
-                let outputs = self.agent.set_authority(&rules, now);
-                self.carry_out(outputs, out);
-                self.tell_replication(replication::Input::Rules(rules), out);
-            }
+            Input::Rules(rules) => self.on_rules(rules, out),
             Input::Secret(answer) => {
                 let outputs = self.agent.secret_answer(answer, now);
                 self.carry_out(outputs, out);
@@ -140,6 +129,21 @@ impl Engine {
             }
             Input::Timeout => self.on_timeout(out),
         }
+    }
+
+    fn on_probed(&mut self, node: NodeId, reachable: bool, out: &mut Vec<Effect>) {
+        if reachable {
+            self.heard(node, out);
+        }
+        let heard = |n| self.membership.last_heard(n);
+        let outputs = self.agent.probed(node, reachable, &heard, self.now);
+        self.carry_out(outputs, out);
+    }
+
+    fn on_rules(&mut self, rules: Box<Rules>, out: &mut Vec<Effect>) {
+        let outputs = self.agent.set_authority(&rules, self.now);
+        self.carry_out(outputs, out);
+        self.tell_replication(replication::Input::Rules(rules), out);
     }
 
     /// Says before a deploy whether what it replaces has proven itself, which only claims tell.
