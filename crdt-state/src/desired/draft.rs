@@ -3,25 +3,20 @@
 //! The commands of one proposal are tried in order on a working copy of the snapshot. The first
 //! that is refused ends it, and nothing has happened.
 
+mod items;
+mod trust;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::command::{Command, RolloutChange};
-use super::document::cut;
-use super::items::{Item, MAX_ITEMS, MAX_SECRET_BOXES, NewItem, StoredItem, items_of};
-use super::keys::{Aspect, Key, NodeAspect, TrustKey};
+use super::keys::{Aspect, Key, NodeAspect};
 use super::rejection::{Rejection, similar};
 use super::snapshot::{Desired, Previous, Rollout, Service};
-use super::trust::{MAX_BOXES, TrustCommand};
 use super::validate::{MAX_REGISTER_BYTES, MAX_REPLICAS, check_labels, check_spec};
 use super::value::{SpecValue, StoredRollout, Value as _};
 use super::vips::{MAX_SETTLED, free};
-use dunlin_trust::{KeyringOrder, PublicKey, Role};
-
-use crate::model::{
-    Availability, ContentId, ItemKey, ItemKind, MAX_ITEM_BYTES, Mode, NodeId, ServiceKey,
-    ServiceSpec, VipIndex,
-};
+use crate::model::{Availability, Mode, NodeId, ServiceKey, ServiceSpec, VipIndex};
 
 /// Services in a cluster: ten times the design size of 1,000 nodes with one service each.
 pub const MAX_SERVICES: usize = 10_000;
@@ -32,8 +27,6 @@ pub const MAX_COMMANDS: usize = 1_000;
 /// Bytes of a specification that is kept beside its successor: the rest of a register is for what
 /// else is said of the rollout.
 const MAX_PREVIOUS_BYTES: usize = MAX_REGISTER_BYTES - 4 * 1024;
-/// Bytes of the reason for a removal.
-const MAX_REASON_BYTES: usize = 300;
 
 /// The registers that a proposal writes; a null value is a tombstone.
 pub(super) type Writes = BTreeMap<Key, serde_json::Value>;
@@ -371,164 +364,6 @@ impl Draft {
         Ok(())
     }
 
-    fn put_item(&mut self, kind: ItemKind, key: &ItemKey, new: &NewItem) -> Result<(), Rejection> {
-        let items = self.desired.items.of(kind);
-        let old = items.get(key).cloned();
-        let item = || key.clone();
-        match (&old, new.existing) {
-            (Some(_), Some(false)) => return Err(Rejection::ItemExists { kind, item: item() }),
-            (None, Some(true)) => return Err(Rejection::NoSuchItem { kind, item: item() }),
-            (None, _) if items.len() >= MAX_ITEMS => {
-                let max = MAX_ITEMS;
-                return Err(Rejection::TooManyItems { kind, max });
-            }
-            (Some(_) | None, _) => {}
-        }
-        // What seals a secret adds a little, of which people need not know.
-        let bytes = new.stored.len().saturating_sub(seal_bytes(kind));
-        let max = MAX_ITEM_BYTES;
-        if bytes > max {
-            let item = item();
-            return Err(Rejection::ItemTooLarge {
-                kind,
-                item,
-                bytes,
-                max,
-            });
-        }
-        if let Some(labels) = &new.labels {
-            check_labels(labels.iter()).map_err(|fault| {
-                let item = item();
-                Rejection::InvalidItemLabels { kind, item, fault }
-            })?;
-        }
-        let known = old.as_ref().map(|old| old.labels.clone());
-        let labels = new.labels.clone().or(known).unwrap_or_default();
-        let content = ContentId::of(&new.stored);
-        let version = match &old {
-            Some(old) if old.content == content && old.labels == labels => return Ok(()),
-            Some(old) if old.content == content => old.version,
-            Some(old) => old.version.saturating_add(1),
-            None => 1,
-        };
-        let boxes: BTreeMap<_, _> = new
-            .boxes
-            .clone()
-            .into_iter()
-            .take(MAX_SECRET_BOXES)
-            .collect();
-        let stored = StoredItem::new(version, &new.stored, &boxes, labels.clone());
-        self.writes.insert(Key::Item(kind, item()), json(&stored));
-        let item = Item {
-            version,
-            content,
-            stored: new.stored.clone(),
-            boxes,
-            labels,
-            updated: 0,
-        };
-        let items = Arc::make_mut(&mut self.desired.items).of_mut(kind);
-        items.insert(key.clone(), Arc::new(item));
-        Ok(())
-    }
-
-    fn remove_item(&mut self, kind: ItemKind, key: &ItemKey) -> Result<(), Rejection> {
-        let item = key.clone();
-        if !self.desired.items.of(kind).contains_key(key) {
-            return Err(Rejection::NoSuchItem { kind, item });
-        }
-        let uses = |(service, s): &(&ServiceKey, &Service)| {
-            items_of(&s.spec, service.namespace(), kind).any(|used| used == *key)
-        };
-        if let Some((service, _)) = self.desired.services.iter().find(uses) {
-            let service = service.clone();
-            return Err(Rejection::ItemInUse {
-                kind,
-                item,
-                service,
-            });
-        }
-        Arc::make_mut(&mut self.desired.items)
-            .of_mut(kind)
-            .remove(key);
-        self.writes
-            .insert(Key::Item(kind, item), serde_json::Value::Null);
-        Ok(())
-    }
-
-    fn trust(&mut self, command: &TrustCommand) -> Result<(), Rejection> {
-        let records = &self.desired.trust;
-        let (key, value) = match command {
-            TrustCommand::Invite {
-                invite,
-                role,
-                not_after,
-                uses,
-            } => {
-                let role: Role = role.parse().map_err(|_bad| bad_trust(role))?;
-                let key = TrustKey::Invite(role.to_string(), parse_key(invite)?);
-                (
-                    key,
-                    serde_json::json!({"not_after": not_after, "uses": uses}),
-                )
-            }
-            TrustCommand::Use { invite, node, role } => {
-                let (invite, node) = (parse_key(invite)?, parse_key(node)?);
-                if records.uses.get(&invite).is_some_and(|u| u.contains(&node)) {
-                    return Ok(());
-                }
-                (
-                    TrustKey::Use(invite, node),
-                    serde_json::json!({"role": role}),
-                )
-            }
-            TrustCommand::Revoke { key, reason } => {
-                let key = parse_key(key)?;
-                if records.revoked.contains_key(&key) {
-                    return Ok(());
-                }
-                // The counter is filled in where it is known.
-                let value =
-                    serde_json::json!({"counter": 0, "reason": cut(reason, MAX_REASON_BYTES)});
-                (TrustKey::Revoked(key), value)
-            }
-            TrustCommand::Keyring {
-                epoch,
-                admission,
-                boxes,
-                without,
-            } => {
-                let order = KeyringOrder {
-                    epoch: *epoch,
-                    admission: parse_key(admission)?,
-                };
-                return self.keyring(order, boxes, without);
-            }
-        };
-        self.writes.insert(Key::Trust(key), value);
-        Ok(())
-    }
-
-    fn keyring(
-        &mut self,
-        order: KeyringOrder,
-        boxes: &BTreeMap<String, String>,
-        without: &BTreeSet<String>,
-    ) -> Result<(), Rejection> {
-        let all: Vec<_> = boxes.iter().collect();
-        for (part, boxes) in all.chunks(MAX_BOXES).enumerate() {
-            let part = u16::try_from(part).map_err(|_many| bad_trust("keyring"))?;
-            let boxes: BTreeMap<_, _> = boxes.iter().copied().collect();
-            let mut value = serde_json::json!({ "boxes": boxes });
-            if part == 0 {
-                value["without"] = serde_json::json!(without);
-            }
-            let key = Key::Trust(TrustKey::Keyring(order, part));
-            self.writes.insert(key, value);
-        }
-        Ok(())
-    }
-
     fn existing(&mut self, key: &ServiceKey) -> Result<&mut Service, Rejection> {
         let Desired { services, .. } = &mut self.desired;
         // Looked up before it is borrowed for writing, which would bar the search for names.
@@ -561,22 +396,6 @@ impl Draft {
 pub fn revision_of(spec: &ServiceSpec) -> String {
     let value = SpecValue::read(spec_json(spec));
     value.map_or_else(|_| String::new(), |v| v.service(None, 1, true).revision)
-}
-
-/// Bytes that the stored form of a value is longer than the value.
-fn seal_bytes(kind: ItemKind) -> usize {
-    match kind {
-        ItemKind::Secret => dunlin_trust::SECRET_OVERHEAD,
-        ItemKind::Config => 0,
-    }
-}
-
-fn bad_trust(text: &str) -> Rejection {
-    Rejection::BadTrust(text.chars().take(100).collect())
-}
-
-fn parse_key(text: &str) -> Result<PublicKey, Rejection> {
-    text.parse().map_err(|_malformed| bad_trust(text))
 }
 
 fn check_replicas(service: &ServiceKey, replicas: u32) -> Result<(), Rejection> {

@@ -1,14 +1,16 @@
 //! What a specification may say. The same checks run on a command before it is written and on
 //! every register that a peer wrote, so that no decision ever sees an invalid specification.
 
+mod files;
+mod health;
+
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use thiserror::Error;
 
 use crate::model::{
-    Constraint, FileMount, HealthTest, HttpTest, PortSpec, Protocol, Resources, RuntimeKind,
-    ServiceSpec, TrafficPolicy, is_file_name,
+    Constraint, PortSpec, Protocol, Resources, RuntimeKind, ServiceSpec, TrafficPolicy,
 };
 
 /// Replicas of one service. Above it a typing error is likelier than an intention: the design size
@@ -191,9 +193,9 @@ pub fn check_spec(spec: &ServiceSpec) -> Result<(), SpecFault> {
     if policies.any(|policy| policy.parallelism == 0) {
         return Err(SpecFault::Zero("update parallelism"));
     }
-    check_health(spec)?;
+    health::check_health(spec)?;
     check_volumes(spec)?;
-    check_files(spec)?;
+    files::check_files(spec)?;
     check_traffic(&spec.traffic)?;
     check_stop(spec)
 }
@@ -395,65 +397,6 @@ fn check_placement(spec: &ServiceSpec) -> Result<(), SpecFault> {
     Ok(())
 }
 
-fn check_health(spec: &ServiceSpec) -> Result<(), SpecFault> {
-    let checks = [&spec.health, &spec.readiness, &spec.liveness];
-    for check in checks.into_iter().flatten() {
-        check_health_test(&check.test)?;
-        let longest = [
-            check.interval_ms,
-            check.timeout_ms,
-            check.start_period_ms,
-            check.start_interval_ms,
-        ];
-        if longest.into_iter().any(|ms| ms > MAX_HEALTH_MS) {
-            return Err(SpecFault::HealthTooLong);
-        }
-    }
-    Ok(())
-}
-
-fn check_health_test(test: &HealthTest) -> Result<(), SpecFault> {
-    match test {
-        HealthTest::None | HealthTest::Tcp(None | Some(1..)) => Ok(()),
-        HealthTest::Tcp(Some(0)) => Err(SpecFault::PortZero),
-        HealthTest::Exec(command) if command.is_empty() => Err(SpecFault::EmptyHealthCheck),
-        HealthTest::Shell(line) if line.trim().is_empty() => Err(SpecFault::EmptyHealthCheck),
-        HealthTest::Exec(command) => {
-            check_list("words of the health check", command.len())?;
-            let mut words = command.iter();
-            words.try_for_each(|word| check_no_nul("the health check", word))
-        }
-        HealthTest::Shell(line) => check_no_nul("the health check", line),
-        HealthTest::Http(http) => check_http_test(http),
-    }
-}
-
-fn check_http_test(test: &HttpTest) -> Result<(), SpecFault> {
-    if test.port == Some(0) {
-        return Err(SpecFault::PortZero);
-    }
-    check_list("headers of the health check", test.headers.len())?;
-    check_text("the path of the health check", &test.path)?;
-    let host = test.host.as_deref().unwrap_or_default();
-    check_text("the host of the health check", host)?;
-    for (name, value) in &test.headers {
-        check_text("a header of the health check", name)?;
-        check_text("a header of the health check", value)?;
-    }
-    let token = |c: char| c.is_ascii_alphanumeric() || "!#$%&'*+-.^_`|~".contains(c);
-    let names = test.headers.keys();
-    let named = names.clone().all(|n| !n.is_empty() && n.chars().all(token));
-    let printable = |text: &str| text.chars().all(|c| c == ' ' || c.is_ascii_graphic());
-    let values = test.headers.values().all(|v| printable(v));
-    let path = test.path.starts_with('/') && test.path.chars().all(|c| c.is_ascii_graphic());
-    let host = host.chars().all(|c| c.is_ascii_graphic());
-    if named && values && path && host {
-        Ok(())
-    } else {
-        Err(SpecFault::BadHttpTest)
-    }
-}
-
 fn check_volumes(spec: &ServiceSpec) -> Result<(), SpecFault> {
     check_list("volumes", spec.volumes.len())?;
     let mut targets = BTreeSet::new();
@@ -468,40 +411,6 @@ fn check_volumes(spec: &ServiceSpec) -> Result<(), SpecFault> {
                 source_name: volume.source.clone(),
                 target: volume.target.clone(),
             });
-        }
-    }
-    Ok(())
-}
-
-/// Names and targets become parts of paths on the node that runs a replica.
-fn check_files(spec: &ServiceSpec) -> Result<(), SpecFault> {
-    for (what, mounts) in [("secrets", &spec.secrets), ("configs", &spec.configs)] {
-        check_list(what, mounts.len())?;
-        let mut names = BTreeSet::new();
-        for mount in mounts {
-            let target = mount.target();
-            let absolute = || {
-                let mut parts = target
-                    .strip_prefix('/')
-                    .into_iter()
-                    .flat_map(|t| t.split('/'));
-                target.len() <= MAX_TEXT
-                    && target.starts_with('/')
-                    && !target.chars().any(char::is_control)
-                    && parts.all(|part| !matches!(part, "" | "." | ".."))
-            };
-            let fine = is_file_name(&mount.source)
-                && is_file_name(mount.file_name())
-                && (is_file_name(target) || absolute())
-                && mount.mode.is_none_or(|mode| mode <= 0o777)
-                // A process gets all of them in one directory.
-                && names.insert(FileMount::file_name(mount));
-            if !fine {
-                return Err(SpecFault::BadFile {
-                    source_name: mount.source.chars().take(80).collect(),
-                    target: target.chars().take(80).collect(),
-                });
-            }
         }
     }
     Ok(())

@@ -260,13 +260,9 @@ impl Node {
         });
         let stop = stop_rest.clone();
         tasks.spawn(async move {
-            tokio::join!(joining.run(stop.clone()), keeper.run(stop));
-            Ok("the watch for members, or the keeper of certificates")
-        });
-        let stop = stop_rest.clone();
-        tasks.spawn(async move {
-            key_keeper.run(stop).await;
-            Ok("the keeper of the keys of secrets")
+            let keys = key_keeper.run(stop.clone());
+            tokio::join!(joining.run(stop.clone()), keeper.run(stop), keys);
+            Ok("the watch for members, or a keeper of certificates or keys")
         });
         let (stop, served) = (stop_api.clone(), context.clone());
         tasks.spawn(async move {

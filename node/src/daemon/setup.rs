@@ -87,13 +87,7 @@ struct Own {
 }
 
 pub(super) async fn build(mut config: UpConfig, started: Instant) -> Result<Parts, UpError> {
-    // Supervisors are given paths below it, and a later life may start in another folder.
-    config.data_dir =
-        std::path::absolute(&config.data_dir).map_err(|source| IdentityError::Io {
-            action: "resolve",
-            path: config.data_dir,
-            source,
-        })?;
+    config.data_dir = absolute(config.data_dir)?;
     let clock = Clock::start();
     let invitation = invitation(config.join.as_deref())?;
     let (me, membership) = settle(&config, invitation.as_ref())?;
@@ -103,16 +97,12 @@ pub(super) async fn build(mut config: UpConfig, started: Instant) -> Result<Part
         .unwrap_or_else(|| config.data_dir.join("api.sock"));
     let api = ApiServer::bind(&api_path, config.api_group.as_deref())?;
     let authority = Arc::new(GateAuthority::new(SecretKey::from_seed(me.seed)));
-    let api = match config.api_listen {
-        Some(address) => api.and_remote(address, authority.clone()).await?,
-        None => api,
-    };
+    let api = api_for_others(api, &config, &authority).await?;
     let vips = settle_vips(&config, &me).await?;
     let mut notes: Vec<String> = vips.note.clone().into_iter().collect();
     let naming = naming::bind(&config, vips.range, &mut notes).await?;
     let (written_tx, written) = mpsc::channel(WRITTEN);
-    let key = SecretKey::from_seed(me.seed);
-    let (vault, key_keeper) = SecretVault::open(key, &config.data_dir);
+    let (vault, key_keeper) = vault(&config, &me);
     let (runtimes, runtimes_handle) = Runtimes::open(RuntimesConfig {
         vault: Some(Arc::clone(&vault)),
         resolver: naming.as_ref().and_then(Naming::resolver),
@@ -492,6 +482,30 @@ async fn settle_vips(config: &UpConfig, me: &Own) -> Result<Vips, UpError> {
         tracing::warn!("{note}");
     }
     Ok(vips)
+}
+
+async fn api_for_others(
+    api: ApiServer,
+    config: &UpConfig,
+    authority: &Arc<GateAuthority>,
+) -> Result<ApiServer, UpError> {
+    match config.api_listen {
+        Some(address) => Ok(api.and_remote(address, authority.clone()).await?),
+        None => Ok(api),
+    }
+}
+
+/// Supervisors are given paths below it, and a later life may start in another folder.
+fn absolute(data_dir: PathBuf) -> Result<PathBuf, IdentityError> {
+    std::path::absolute(&data_dir).map_err(|source| IdentityError::Io {
+        action: "resolve",
+        path: data_dir,
+        source,
+    })
+}
+
+fn vault(config: &UpConfig, me: &Own) -> (Arc<SecretVault>, KeyKeeper) {
+    SecretVault::open(SecretKey::from_seed(me.seed), &config.data_dir)
 }
 
 fn runtimes_config(config: &UpConfig, me: &Own) -> RuntimesConfig {

@@ -26,7 +26,7 @@ use dunlin_state::model::{
 use crate::bidding::{self, Auctioneer, Bidder, BidderEffect, Market, Message};
 use crate::cluster::Cluster;
 use crate::io::{Event, NodeConfig, RuntimeCommand};
-use crate::liveness::{self, Heard, Liveness, Standing};
+use crate::liveness::{Heard, Liveness, Standing};
 use crate::placement::Reason;
 use crate::reconcile::{self, Reconciler, World};
 use crate::rollout::Rollout;
@@ -509,32 +509,4 @@ fn push_reconciled(effects: Vec<reconcile::Effect>, out: &mut Vec<Output>) {
         reconcile::Effect::Runtime(command) => Output::Runtime(command),
         reconcile::Effect::Event(event) => Output::Event(event),
     }));
-}
-
-impl Agent {
-    fn on_liveness(&mut self, effects: Vec<liveness::Effect>, now: Now, out: &mut Vec<Output>) {
-        for effect in effects {
-            match effect {
-                liveness::Effect::Probe { node, address } => {
-                    out.push(Output::Probe { node, address });
-                }
-                liveness::Effect::Changed { node, standing } => {
-                    if standing.holds_claims() && !self.cluster.is_trusted(node) {
-                        self.distrusted.set(&node, Some(now.mono + DISTRUST_MS));
-                    }
-                    let touched = self.cluster.set_standing(node, standing, &self.desired);
-                    self.dirty.extend(touched);
-                    out.push(Output::Standing { node, standing });
-                    if standing == Standing::Alive {
-                        self.auctioneer.nudge(now.mono);
-                        continue;
-                    }
-                    let open = self.is_floor_open(now);
-                    let floor = floor::floor(&self.cluster, &self.desired, open);
-                    let effects = self.auctioneer.node_lost(node, floor, now);
-                    self.on_auctioneer(effects, out);
-                }
-            }
-        }
-    }
 }

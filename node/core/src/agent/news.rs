@@ -7,10 +7,10 @@ use dunlin_state::Now;
 use dunlin_state::desired::{Desired, Service};
 use dunlin_state::model::{Mode, NodeId, NodeRegister, ServiceKey, ServiceSpec};
 
-use super::{Agent, Output, push_reconciled};
+use super::{Agent, DISTRUST_MS, Output, floor, push_reconciled};
 use crate::bidding::Message;
 use crate::io::{Event, RuntimeEvent};
-use crate::liveness::Heard;
+use crate::liveness::{self, Heard, Standing};
 
 impl Agent {
     /// Desired state has changed.
@@ -192,6 +192,37 @@ impl Agent {
         self.dirty.extend(touched);
         self.settle(now, &mut out);
         out
+    }
+
+    pub(super) fn on_liveness(
+        &mut self,
+        effects: Vec<liveness::Effect>,
+        now: Now,
+        out: &mut Vec<Output>,
+    ) {
+        for effect in effects {
+            match effect {
+                liveness::Effect::Probe { node, address } => {
+                    out.push(Output::Probe { node, address });
+                }
+                liveness::Effect::Changed { node, standing } => {
+                    if standing.holds_claims() && !self.cluster.is_trusted(node) {
+                        self.distrusted.set(&node, Some(now.mono + DISTRUST_MS));
+                    }
+                    let touched = self.cluster.set_standing(node, standing, &self.desired);
+                    self.dirty.extend(touched);
+                    out.push(Output::Standing { node, standing });
+                    if standing == Standing::Alive {
+                        self.auctioneer.nudge(now.mono);
+                        continue;
+                    }
+                    let open = self.is_floor_open(now);
+                    let floor = floor::floor(&self.cluster, &self.desired, open);
+                    let effects = self.auctioneer.node_lost(node, floor, now);
+                    self.on_auctioneer(effects, out);
+                }
+            }
+        }
     }
 }
 

@@ -11,6 +11,8 @@
 //!
 //! Keys themselves are never seen here: this machine orders them opened, sealed and forgotten.
 
+mod entitled;
+mod message;
 #[cfg(test)]
 mod tests;
 
@@ -19,17 +21,15 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use dunlin_state::Now;
-use dunlin_state::desired::{Desired, Item, Service, items_of};
-use dunlin_state::model::{
-    Claim, ContentId, ItemKey, ItemKind, Mode, NodeId, ServiceKey, ServiceSpec, Slot, beats,
-};
-use dunlin_trust::{Chain, Power, PublicKey, rights};
-use serde::{Deserialize, Serialize};
+use dunlin_state::desired::{Desired, Item, items_of};
+use dunlin_state::model::{ContentId, ItemKey, ItemKind, NodeId, ServiceKey, ServiceSpec};
+use dunlin_trust::{Power, PublicKey, rights};
 
 use crate::cluster::Cluster;
 use crate::hashing::{mix, node_hash};
-use crate::liveness::Standing;
-use crate::placement::{NodeView, matches_constraints};
+pub(crate) use entitled::recipients;
+use entitled::{register_key, users};
+pub use message::{Answer, Message, Order};
 
 /// Nodes asked at a time: one that holds the key answers within a round trip, and asking all at
 /// once would have each of them seal it.
@@ -50,90 +50,6 @@ const ANSWER_INTERVAL_MS: u64 = 200;
 
 /// Answers that are remembered for that; when there are more, the asking nodes wait.
 const MAX_ANSWERED: usize = 4_096;
-
-/// What nodes say to each other about secrets.
-#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Message {
-    /// Asks for the key of a version of a secret.
-    Want {
-        /// Which secret.
-        secret: ItemKey,
-        /// Which version.
-        content: ContentId,
-        /// The asker's certificates, when they are the reason why it may have it.
-        proof: Option<Bytes>,
-    },
-    /// The key, sealed to who has asked.
-    Give {
-        /// Of which secret.
-        secret: ItemKey,
-        /// Of which version.
-        content: ContentId,
-        /// The sealed key.
-        sealed: Bytes,
-    },
-}
-
-impl std::fmt::Debug for Message {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Self::Want { secret, .. } => write!(f, "Want({secret})"),
-            Self::Give { secret, .. } => write!(f, "Give({secret})"),
-        }
-    }
-}
-
-/// What the holder of keys is asked to do.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Order {
-    /// Try to open a version of a secret: with what is kept from before, with the box for this node
-    /// in desired state, or with this one. Answered by [`Answer::Opened`].
-    Open {
-        /// Which secret.
-        secret: ItemKey,
-        /// It, as in desired state.
-        item: Arc<Item>,
-        /// A sealed key that a peer has sent.
-        sealed: Option<Bytes>,
-    },
-    /// Seal the key to a node. Answered by [`Answer::Sealed`].
-    Seal {
-        /// To whom.
-        to: NodeId,
-        /// Which secret.
-        secret: ItemKey,
-        /// Which version.
-        content: ContentId,
-    },
-    /// Forget the keys of this secret.
-    Forget(ItemKey),
-}
-
-/// What the holder of keys answers.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Answer {
-    /// Whether a secret could be opened.
-    Opened {
-        /// Which secret.
-        secret: ItemKey,
-        /// Which version.
-        content: ContentId,
-        /// Whether it could.
-        opened: bool,
-    },
-    /// A key was sealed.
-    Sealed {
-        /// To whom.
-        to: NodeId,
-        /// Of which secret.
-        secret: ItemKey,
-        /// Of which version.
-        content: ContentId,
-        /// The sealed key.
-        sealed: Bytes,
-    },
-}
 
 /// What the machine wants done.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -479,49 +395,6 @@ impl Keeper {
         }
     }
 
-    /// Whether a node may have the key of a secret.
-    fn is_entitled(
-        &self,
-        node: NodeId,
-        secret: &ItemKey,
-        proof: Option<&[u8]>,
-        view: View<'_>,
-        now: Now,
-    ) -> bool {
-        if view
-            .desired
-            .trust
-            .revoked
-            .contains_key(&PublicKey(*node.as_bytes()))
-        {
-            return false;
-        }
-        proof.is_some_and(|proof| self.proves(node, secret, proof, view.desired, now))
-            || users(secret, view.desired).any(|service| holds_slot(node, service, secret, view))
-    }
-
-    fn proves(
-        &self,
-        node: NodeId,
-        secret: &ItemKey,
-        proof: &[u8],
-        desired: &Desired,
-        now: Now,
-    ) -> bool {
-        let (Some(root), Ok(chain)) = (self.root, Chain::decode(proof)) else {
-            return false;
-        };
-        let revoked = &desired.trust.revoked;
-        if chain.subjects().any(|key| revoked.contains_key(&key)) {
-            return false;
-        }
-        let Ok(verified) = chain.verify_at(&root, now.wall / 1_000) else {
-            return false;
-        };
-        verified.subject.0 == *node.as_bytes()
-            && rights::check(&verified.power, &register_key(secret)).is_ok()
-    }
-
     fn note_answer(&mut self, to: NodeId, secret: &ItemKey, now: u64) -> bool {
         let key = (to, secret.clone());
         if self.answered.get(&key).is_some_and(|until| *until > now) {
@@ -547,94 +420,8 @@ fn open(secret: &ItemKey, item: &Arc<Item>, sealed: Option<Bytes>) -> Effect {
     })
 }
 
-/// The key of desired state under which a secret stands: what rights are about.
-fn register_key(secret: &ItemKey) -> String {
-    format!("{}/{secret}", ItemKind::Secret)
-}
-
 fn first_half(content: &ContentId) -> [u8; 8] {
     let mut half = [0; 8];
     half.copy_from_slice(&content.0[..8]);
     half
-}
-
-/// The nodes that a new version of a secret is sealed to at once: those that hold a slot of a
-/// service that uses it.
-pub(crate) fn recipients(
-    secret: &ItemKey,
-    cluster: &Cluster,
-    desired: &Desired,
-) -> BTreeSet<NodeId> {
-    let used = &BTreeSet::new();
-    let view = View {
-        cluster,
-        desired,
-        used,
-    };
-    let services: Vec<&ServiceKey> = users(secret, desired).collect();
-    let holds = |node: &NodeId| services.iter().any(|s| holds_slot(*node, s, secret, view));
-    cluster
-        .nodes()
-        .map(|(node, _)| node)
-        .filter(holds)
-        .collect()
-}
-
-/// The services whose replicas get a secret.
-fn users<'a>(secret: &'a ItemKey, desired: &'a Desired) -> impl Iterator<Item = &'a ServiceKey> {
-    let services = desired.services.iter();
-    let uses = move |(key, service): &(&'a ServiceKey, &'a Service)| {
-        let specs = service.rollout.previous.iter().map(|p| &p.spec);
-        key.namespace() == secret.namespace()
-            && specs.chain([&service.spec]).any(|spec| names(spec, secret))
-    };
-    services.filter(uses).map(|(key, _)| key)
-}
-
-fn names(spec: &ServiceSpec, secret: &ItemKey) -> bool {
-    spec.secrets
-        .iter()
-        .any(|mount| mount.source == secret.name())
-}
-
-/// Whether a node holds a slot of this service with a specification that names the secret.
-fn holds_slot(node: NodeId, key: &ServiceKey, secret: &ItemKey, view: View<'_>) -> bool {
-    let Some(service) = view.desired.services.get(key).filter(|s| s.running) else {
-        return false;
-    };
-    let Some(register) = view.cluster.register(node) else {
-        return false;
-    };
-    let standing = view.cluster.standing(node);
-    let conditions = NodeView::conditions(node, &register.report, standing, view.desired);
-    let mut claims = register.report.claims.iter();
-    claims.any(|claim| {
-        let slot = claim.slot.slot;
-        let exists = match (slot, service.spec.mode) {
-            (Slot::Replica(index), Mode::Replicated) => index < service.wanted_replicas(),
-            (Slot::Node(of), Mode::Global) => of == node,
-            (Slot::Replica(_), Mode::Global) | (Slot::Node(_), Mode::Replicated) => false,
-        };
-        // One of another revision is about to change to the present specification.
-        let spec = service.spec_of(&claim.revision).unwrap_or(&service.spec);
-        claim.slot.service == *key
-            && exists
-            && names(spec, secret)
-            && matches_constraints(spec, &conditions)
-            && !is_beaten(node, claim, view)
-    })
-}
-
-/// Whether somebody alive has a better claim to the slot.
-fn is_beaten(node: NodeId, claim: &Claim, view: View<'_>) -> bool {
-    let others = view.cluster.alive().filter(|other| *other != node);
-    let mut registers = others.filter_map(|other| Some((other, view.cluster.register(other)?)));
-    registers.any(|(other, register)| {
-        let claims = &register.report.claims;
-        let theirs = claims.iter().find(|c| c.slot == claim.slot && !c.leaving);
-        theirs.is_some_and(|theirs| {
-            view.cluster.standing(other) == Standing::Alive
-                && beats((&other, theirs), (&node, claim)).is_gt()
-        })
-    })
 }

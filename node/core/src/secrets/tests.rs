@@ -2,7 +2,7 @@
 
 use dunlin_state::desired::Revocation;
 use dunlin_trust::{
-    ClusterId, Credential, Founding, Namespaces, Role, SecretKey, issue_node, issue_role,
+    Chain, ClusterId, Credential, Founding, Namespaces, Role, SecretKey, issue_node, issue_role,
 };
 
 use super::*;

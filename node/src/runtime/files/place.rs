@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use dunlin_state::model::NodeId;
 
 /// What `statfs` says of a tmpfs, and of a ramfs (Linux, `magic.h`).
-const IN_MEMORY: [i64; 2] = [0x0102_1994, 0x8584_58f6];
+const IN_MEMORY: [i128; 2] = [0x0102_1994, 0x8584_58f6];
 
 /// The directory, or why there is none.
 #[derive(Debug, Clone)]
@@ -80,8 +80,9 @@ fn check(directory: &Path) -> Result<(), String> {
 }
 
 fn is_in_memory(path: &Path) -> bool {
+    // The type's width differs between architectures.
     rustix::fs::statfs(path).is_ok_and(|found| {
-        // The type's width differs between architectures.
-        IN_MEMORY.contains(&(found.f_type as i64))
+        let kind = i128::from(found.f_type) & 0xffff_ffff;
+        IN_MEMORY.contains(&kind)
     })
 }

@@ -133,7 +133,7 @@ fn a_process_finds_its_files_in_memory_and_they_go_with_it() {
     assert_eq!(mode(&secrets.join("password")), 0o440);
     assert_eq!((mode(&secrets), mode(&lab.directory())), (0o700, 0o700));
     let found = rustix::fs::statfs(&secrets).unwrap();
-    assert!([0x0102_1994, 0x8584_58f6].contains(&(found.f_type as i64)));
+    assert!([0x0102_1994, 0x8584_58f6].contains(&i128::from(found.f_type)));
     lab.files.remove(&id());
     assert!(!lab.directory().exists());
 }
