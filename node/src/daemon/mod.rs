@@ -31,6 +31,7 @@ use crate::config::UpConfig;
 use crate::host;
 use crate::identity::{Identity, IdentityError};
 use crate::runtime::{OpenError, RuntimesError};
+use crate::secrets::SecretVault;
 use crate::store::{Store, StoreError};
 use crate::vips::Vips;
 pub use driver::DriverError;
@@ -169,6 +170,7 @@ pub async fn run(config: UpConfig) -> Result<(), UpError> {
         // Nothing of this cluster may leak into the next one that this node joins.
         Store::forget(&data_dir)?;
         Belonging::forget(&data_dir)?;
+        SecretVault::forget(&data_dir)?;
     }
     result.map(|_reason| ())
 }

@@ -352,6 +352,7 @@ impl Shared {
     fn refresh_offer(&self) {
         let engine = self.docker.as_ref().and_then(|docker| docker.version());
         let mut offer = Offer::default();
+        offer.notes.extend(self.files.notes());
         if let Some(process) = &self.process {
             offer.runtimes.push("process".to_owned());
             offer.notes.extend(process.notes());

@@ -23,6 +23,8 @@ use dunlin_state::model::{
 use dunlin_trust::{BadSecret, ContentKey, PublicKey, SealedKey, SecretKey};
 use thiserror::Error;
 
+use crate::identity::{IdentityError, io_error};
+
 pub(crate) use keyfile::KeyKeeper;
 use keyfile::{Kept, KeyFile};
 
@@ -87,6 +89,17 @@ impl SecretVault {
             state: Mutex::new(state),
         };
         (Arc::new(vault), KeyKeeper::new(path, changes))
+    }
+
+    /// Deletes what the disk has: the node has left its cluster.
+    pub(crate) fn forget(dir: &Path) -> Result<(), IdentityError> {
+        let path = dir.join(keyfile::NAME);
+        match std::fs::remove_file(&path) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                Err(io_error("delete", &path)(error))
+            }
+            Ok(()) | Err(_) => Ok(()),
+        }
     }
 
     /// A holder that keeps nothing over a restart: for tests of what delivers secrets.

@@ -148,6 +148,9 @@ async fn keys_come_back_after_a_restart_and_lie_sealed_on_disk() {
         let (vault, _) = SecretVault::open(key(1), dir.path());
         assert!(!opens(&vault, &bare, None));
     }
+    SecretVault::forget(dir.path()).unwrap();
+    assert!(!path.exists(), "a node that leaves keeps no keys");
+    SecretVault::forget(dir.path()).unwrap();
 }
 
 #[test]

@@ -84,6 +84,9 @@ impl Agent {
     }
 
     pub(super) fn keys_due(&mut self, now: Now, out: &mut Vec<Output>) {
+        if self.keeper.poll_timeout().is_none_or(|at| at > now.mono) {
+            return;
+        }
         let used = self.used_secrets();
         let view = View {
             cluster: &self.cluster,
@@ -110,6 +113,10 @@ impl Agent {
 
     /// The secrets of what this node holds.
     fn used_secrets(&self) -> BTreeSet<ItemKey> {
+        // Most clusters have none, and this is asked after every change of a claim.
+        if self.desired.items.secrets.is_empty() {
+            return BTreeSet::new();
+        }
         let specs = self.reconciler.specs();
         let keys = specs
             .flat_map(|(slot, spec)| items_of(spec, slot.service.namespace(), ItemKind::Secret));

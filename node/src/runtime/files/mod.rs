@@ -68,12 +68,21 @@ impl Files {
         Ok(self.base.path()?.join(leaf(id)))
     }
 
+    /// What the operator should know.
+    pub(super) fn notes(&self) -> Option<String> {
+        let reason = self.base.path().err()?;
+        Some(format!(
+            "services with secrets or configs are not started here: {reason}"
+        ))
+    }
+
     /// Writes the files of an attempt that is about to start; blocking.
     pub(super) fn prepare(&self, workload: &Workload, choice: Choice) -> Result<(), StartError> {
         if !has_files(&workload.spec) {
             return Ok(());
         }
-        let directory = self.base.make().map_err(StartError::passing)?;
+        // Another node may have a place in memory.
+        let directory = self.base.make().map_err(StartError::hopeless)?;
         let directory = directory.join(leaf(&workload.id));
         let contents = self.contents(&workload.id, &workload.spec);
         let contents = contents.map_err(StartError::passing)?;
