@@ -1,8 +1,17 @@
 //! A marked secret, from its writer to a replica on another node, and all the places where it must
 //! not be found.
 
-use std::fs;
+use std::fs::{self, File};
+use std::io::Read;
+use std::num::NonZeroU32;
 use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use rustix::net::sockopt::{Timeout, set_socket_recv_buffer_size, set_socket_timeout};
+use rustix::net::{AddressFamily, Protocol, SocketFlags, SocketType, socket_with};
 
 use crate::daemon::{Daemon, until};
 
@@ -32,6 +41,7 @@ configs: {cfg: {content: \"greeting\\n\"}}
 
 #[test]
 fn a_secret_reaches_its_replica_and_is_found_nowhere_else() {
+    let capture = Capture::start();
     let mut first = Daemon::start("n1", &[]);
     let ticket = first.ask(&["ticket"]).expect(0, &["dunlin2-"]).text;
     let mut words = ticket.split_whitespace();
@@ -115,6 +125,10 @@ fn a_secret_reaches_its_replica_and_is_found_nowhere_else() {
     until("the removal", || second.ask(&["ps", "-q"]).text.is_empty());
     first.end();
     second.end();
+    if let Some(capture) = capture {
+        let packets = capture.end();
+        assert!(packets > 100, "only {packets} packets were seen");
+    }
     for text in &answers {
         clean("an answer", text.as_bytes());
     }
@@ -122,6 +136,50 @@ fn a_secret_reaches_its_replica_and_is_found_nowhere_else() {
         clean("the log", node.log().as_bytes());
         let found = scan(&node.directory);
         assert!(found > 5, "only {found} files were looked at");
+    }
+}
+
+/// Looks through every packet of this host while it passes. Only root may.
+struct Capture {
+    stop: Arc<AtomicBool>,
+    thread: JoinHandle<usize>,
+}
+
+impl Capture {
+    fn start() -> Option<Self> {
+        /// All protocols (Linux, `if_ether.h`), in network order.
+        const ALL: u16 = 0x0003_u16.to_be();
+        let protocol = NonZeroU32::new(u32::from(ALL)).map(Protocol::from_raw);
+        let (family, kind) = (AddressFamily::PACKET, SocketType::RAW);
+        let Ok(socket) = socket_with(family, kind, SocketFlags::CLOEXEC, protocol) else {
+            eprintln!("skipped: packets are captured by root only");
+            return None;
+        };
+        // Best effort: what does not fit is not looked at.
+        let _ = set_socket_recv_buffer_size(&socket, 8 << 20);
+        let pause = Some(Duration::from_millis(100));
+        set_socket_timeout(&socket, Timeout::Recv, pause).expect("a timeout");
+        let stop = Arc::new(AtomicBool::new(false));
+        let stopped = Arc::clone(&stop);
+        let thread = std::thread::spawn(move || {
+            let mut socket = File::from(socket);
+            let mut packet = vec![0; 1 << 17];
+            let mut count = 0;
+            while !stopped.load(Ordering::Relaxed) {
+                if let Ok(length) = socket.read(&mut packet) {
+                    clean("a packet", &packet[..length]);
+                    count += 1;
+                }
+            }
+            count
+        });
+        Some(Self { stop, thread })
+    }
+
+    /// How many packets were seen; none held the mark.
+    fn end(self) -> usize {
+        self.stop.store(true, Ordering::Relaxed);
+        self.thread.join().expect("no packet held the mark")
     }
 }
 
