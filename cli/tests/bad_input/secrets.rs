@@ -4,7 +4,7 @@
 use std::fs::{self, File};
 use std::io::Read;
 use std::num::NonZeroU32;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
@@ -68,35 +68,10 @@ fn a_secret_reaches_its_replica_and_is_found_nowhere_else() {
     first
         .ask(&["secret", "update", "nothing", &path])
         .expect(5, &["no secret is named"]);
-    let length = |secret: &str| format!("length {}", secret.len());
-    let logged = |part: String, node: &Daemon| node.ask(&["logs", "web"]).text.contains(&part);
-    until("the first version", || logged(length(FIRST), &second));
-    until("the config", || logged("greeting".to_owned(), &second));
+    until("the first version", || logged(&length(FIRST), &second));
+    until("the config", || logged("greeting", &second));
 
-    fs::write(file.path(), SECOND).expect("it is written");
-    // A plain node may not change it.
-    second
-        .ask(&["secret", "update", "db_pw", &path])
-        .expect(7, &["may not write"]);
-    first
-        .ask(&["secret", "update", "db_pw", &path])
-        .expect(0, &[]);
-    first
-        .ask(&["secret", "update", "db_pw", &path])
-        .expect(0, &["as it was"]);
-    until("the second version", || logged(length(SECOND), &second));
-    first.ask(&["ps"]).expect(0, &["ready"]);
-    first
-        .ask(&["secret", "rm", "db_pw"])
-        .expect(6, &["is used by service"]);
-
-    let told = first.ask(&["logs", "web"]).text;
-    let place = told.split_whitespace().rfind(|w| w.starts_with('/'));
-    let place = Path::new(place.expect("a directory")).to_owned();
-    assert_eq!(
-        fs::read(place.join("pw")).expect("it is there"),
-        SECOND.as_bytes()
-    );
+    let place = rotate(&first, &second, file.path());
 
     // A replica that is adopted by the next life of the daemon, and one that is started by it.
     second.restart(|_| (), &[]);
@@ -106,20 +81,7 @@ fn a_secret_reaches_its_replica_and_is_found_nowhere_else() {
     until("the end", || !place.exists());
     first.ask(&["start", "web"]).expect(0, &[]);
 
-    let mut answers = Vec::new();
-    for node in [&first, &second] {
-        for words in [
-            &["secret", "ls", "--json"][..],
-            &["secret", "inspect", "db_pw"],
-            &["inspect", "web", "--json"],
-            &["ps", "--json"],
-            &["explain", "web", "--json"],
-            &["history", "web", "--json"],
-            &["audit", "--json"],
-        ] {
-            answers.push(node.ask(words).expect(0, &[]).text);
-        }
-    }
+    let answers = answers(&[&first, &second]);
     first.ask(&["rm", "web"]).expect(0, &[]);
     first.ask(&["secret", "rm", "db_pw"]).expect(0, &[]);
     until("the removal", || second.ask(&["ps", "-q"]).text.is_empty());
@@ -137,6 +99,63 @@ fn a_secret_reaches_its_replica_and_is_found_nowhere_else() {
         let found = scan(&node.directory);
         assert!(found > 5, "only {found} files were looked at");
     }
+}
+
+fn length(secret: &str) -> String {
+    format!("length {}", secret.len())
+}
+
+fn logged(part: &str, node: &Daemon) -> bool {
+    node.ask(&["logs", "web"]).text.contains(part)
+}
+
+/// Gives the secret another value. Answers with the directory in which the replica finds it.
+fn rotate(first: &Daemon, second: &Daemon, file: &Path) -> PathBuf {
+    let path = file.display().to_string();
+    fs::write(file, SECOND).expect("it is written");
+    // A plain node may not change it.
+    second
+        .ask(&["secret", "update", "db_pw", &path])
+        .expect(7, &["may not write"]);
+    first
+        .ask(&["secret", "update", "db_pw", &path])
+        .expect(0, &[]);
+    first
+        .ask(&["secret", "update", "db_pw", &path])
+        .expect(0, &["as it was"]);
+    until("the second version", || logged(&length(SECOND), second));
+    first.ask(&["ps"]).expect(0, &["ready"]);
+    first
+        .ask(&["secret", "rm", "db_pw"])
+        .expect(6, &["is used by service"]);
+
+    let told = first.ask(&["logs", "web"]).text;
+    let place = told.split_whitespace().rfind(|w| w.starts_with('/'));
+    let place = Path::new(place.expect("a directory")).to_owned();
+    assert_eq!(
+        fs::read(place.join("pw")).expect("it is there"),
+        SECOND.as_bytes()
+    );
+    place
+}
+
+/// What the API says of everything that has to do with the secret.
+fn answers(nodes: &[&Daemon]) -> Vec<String> {
+    let mut answers = Vec::new();
+    for node in nodes {
+        for words in [
+            &["secret", "ls", "--json"][..],
+            &["secret", "inspect", "db_pw"],
+            &["inspect", "web", "--json"],
+            &["ps", "--json"],
+            &["explain", "web", "--json"],
+            &["history", "web", "--json"],
+            &["audit", "--json"],
+        ] {
+            answers.push(node.ask(words).expect(0, &[]).text);
+        }
+    }
+    answers
 }
 
 /// Looks through every packet of this host while it passes. Only root may.
