@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::Parser;
-use dunlin_tests::lab::scenarios::Scenario;
+use dunlin_tests::lab::scenarios::{Pace, Scenario};
 use dunlin_tests::lab::{Figures, Lab, LabError, Workloads};
 
 /// Put real daemons through faults and measure.
@@ -12,7 +12,7 @@ use dunlin_tests::lab::{Figures, Lab, LabError, Workloads};
 #[command(name = "lab")]
 struct Args {
     /// Scenarios: deploy, kill, partition, isolated, blackout, removed, moved, spread, names, docker-deploy,
-    /// docker-kill, idle; `ci` for all but idle.
+    /// docker-kill, load, idle, torture; `ci` for all but the last three.
     #[arg(required = true)]
     scenarios: Vec<String>,
     /// Hosts in the lab.
@@ -21,6 +21,12 @@ struct Args {
     /// Repetitions where a scenario has any.
     #[arg(long, default_value_t = 2)]
     times: usize,
+    /// How long torture lasts: no round begins after that.
+    #[arg(long, default_value_t = 600)]
+    seconds: u64,
+    /// What torture does; by chance when absent, and printed.
+    #[arg(long)]
+    seed: Option<u64>,
     /// The daemon to test.
     #[arg(long, default_value = "target/release/dunlin")]
     binary: PathBuf,
@@ -90,10 +96,18 @@ async fn put_through(
     scenarios: &[Scenario],
     figures: &mut Figures,
 ) -> Result<(), LabError> {
+    let pace = Pace {
+        times: args.times,
+        seconds: args.seconds,
+        // Small enough to be typed again.
+        seed: args
+            .seed
+            .unwrap_or_else(|| u64::from(rand::random::<u32>())),
+    };
     let mut lab = Lab::start(binary, args.hosts, workloads).await?;
     for scenario in scenarios {
         println!("lab: {}", scenario.name());
-        if let Err(error) = scenario.run(&mut lab, args.times, figures).await {
+        if let Err(error) = scenario.run(&mut lab, &pace, figures).await {
             lab.tell();
             return Err(LabError::broken(format!("{}: {error}", scenario.name())));
         }

@@ -3,7 +3,7 @@
 use std::fs::{self, File, OpenOptions};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::Duration;
 
 use dunlin_api::client::Client;
@@ -184,8 +184,35 @@ impl Host {
         self.power_off();
     }
 
+    /// How the daemon ended, if it did so without having been killed by the lab.
+    pub fn ended(&mut self) -> Option<ExitStatus> {
+        self.daemon.as_mut()?.try_wait().ok().flatten()
+    }
+
+    /// The line in its log that tells of a panic, if there is any.
+    pub fn panic(&self) -> Option<String> {
+        let text = fs::read_to_string(self.log_path()).unwrap_or_default();
+        let line = text.lines().find(|line| line.contains("panicked"))?;
+        Some(line.to_owned())
+    }
+
+    /// Sends the daemon a signal, such as `STOP`.
+    pub fn signal(&self, name: &str) -> Result<(), LabError> {
+        let Some(pid) = self.pid() else {
+            return Err(LabError::broken("there is no daemon to send a signal to"));
+        };
+        let sent = Command::new("kill")
+            .args([&format!("-{name}"), &pid.to_string()])
+            .status()
+            .map_err(|e| LabError::new("run kill", e))?;
+        match sent.success() {
+            true => Ok(()),
+            false => Err(LabError::broken(format!("cannot send {name} to {pid}"))),
+        }
+    }
+
     /// Everything that runs in the host's namespace, or in a container of its engine.
-    fn processes(&self) -> Vec<u32> {
+    pub fn processes(&self) -> Vec<u32> {
         let space = format!("/run/netns/{}", self.namespace);
         let Ok(wanted) = fs::metadata(space).map(|m| m.ino()) else {
             return Vec::new();

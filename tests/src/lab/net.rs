@@ -2,7 +2,11 @@
 
 use std::error::Error;
 use std::fmt;
+use std::fs::File;
+use std::os::fd::AsFd as _;
 use std::process::Command;
+
+use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
 /// Why a lab cannot go on.
 #[derive(Debug)]
@@ -116,6 +120,11 @@ impl Network {
         hosts.iter().try_for_each(|host| self.put(*host, Side::B))
     }
 
+    /// Brings hosts back from the other side of a partition.
+    pub fn join(&self, hosts: &[usize]) -> Result<(), LabError> {
+        hosts.iter().try_for_each(|host| self.put(*host, Side::A))
+    }
+
     /// Puts all hosts on one side again.
     pub fn heal(&self) -> Result<(), LabError> {
         (0..self.hosts).try_for_each(|host| self.put(host, Side::A))
@@ -141,6 +150,24 @@ impl Network {
     fn outer(&self, host: usize) -> String {
         format!("dl{}v{host}", self.tag)
     }
+}
+
+/// Does something in a namespace. A thread cannot leave one, so one enters it for this alone. What
+/// sockets it makes belong to the namespace for ever, wherever they are used.
+pub(super) fn inside<T: Send + 'static>(
+    namespace: &str,
+    work: impl FnOnce() -> std::io::Result<T> + Send + 'static,
+) -> Result<T, LabError> {
+    let path = format!("/run/netns/{namespace}");
+    let done = std::thread::spawn(move || {
+        let space = File::open(path)?;
+        move_into_link_name_space(space.as_fd(), Some(LinkNameSpaceType::Network))?;
+        work()
+    });
+    let done = done
+        .join()
+        .map_err(|_panic| LabError::broken("a thread panicked"))?;
+    done.map_err(|e| LabError::new("work in a namespace", e))
 }
 
 #[derive(Debug, Clone, Copy)]

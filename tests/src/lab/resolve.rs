@@ -2,17 +2,13 @@
 
 use std::cell::Cell;
 use std::collections::BTreeSet;
-use std::fs::File;
 use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
-use std::os::fd::AsFd as _;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
-
-use super::net::LabError;
+use super::net::{LabError, inside};
 
 /// Where every daemon of a lab answers, on its host's own loopback.
 pub(super) const SERVER: &str = "127.0.0.1:5300";
@@ -54,27 +50,19 @@ pub(super) struct Asker {
 }
 
 impl Asker {
-    /// A socket belongs for ever to the namespace in which it was made, so a thread enters it,
-    /// makes one, and ends.
+    /// A socket in that namespace.
     pub(super) fn new(namespace: &str) -> Result<Self, LabError> {
-        let path = format!("/run/netns/{namespace}");
-        let made = std::thread::spawn(move || -> std::io::Result<UdpSocket> {
-            let space = File::open(path)?;
-            move_into_link_name_space(space.as_fd(), Some(LinkNameSpaceType::Network))?;
+        let socket = inside(namespace, || {
             let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0))?;
             let server: SocketAddr = SERVER.parse().map_err(std::io::Error::other)?;
             socket.connect(server)?;
             socket.set_read_timeout(Some(PATIENCE))?;
             Ok(socket)
-        });
-        let made = made
-            .join()
-            .map_err(|_panic| LabError::broken("a thread panicked"))?;
-        made.map(|socket| Self {
+        })?;
+        Ok(Self {
             socket,
             next: Cell::new(0),
         })
-        .map_err(|e| LabError::new("enter a namespace", e))
     }
 
     /// Asks for the IPv4 addresses of a name, again when nothing comes.

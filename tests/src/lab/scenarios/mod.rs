@@ -13,6 +13,7 @@ mod names;
 mod partition;
 mod removed;
 mod spread;
+mod torture;
 
 use std::collections::BTreeMap;
 use std::io::{Read as _, Write as _};
@@ -25,6 +26,17 @@ use dunlin_state::model::{PortSpec, Resources, RuntimeKind, ServiceKey, ServiceS
 use super::net::LabError;
 use super::report::Figures;
 use super::{Lab, Workloads, eventually};
+
+/// How much of it, for those scenarios that can be had in several sizes.
+#[derive(Debug, Clone, Copy)]
+pub struct Pace {
+    /// Repetitions.
+    pub times: usize,
+    /// How long torture lasts, in seconds.
+    pub seconds: u64,
+    /// What torture does, and in which order.
+    pub seed: u64,
+}
 
 /// A scenario of a lab.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -51,6 +63,8 @@ pub enum Scenario {
     Names,
     /// What doing nothing costs.
     Idle,
+    /// A seeded mix of faults and changes, judged from outside.
+    Torture,
     /// Thirty containers.
     DockerDeploy,
     /// A host with containers loses power, or its cable.
@@ -87,6 +101,7 @@ impl Scenario {
             Self::Spread => "spread",
             Self::Names => "names",
             Self::Idle => "idle",
+            Self::Torture => "torture",
             Self::DockerDeploy => "docker-deploy",
             Self::DockerKill => "docker-kill",
         }
@@ -106,7 +121,8 @@ impl Scenario {
             | Self::Removed
             | Self::Spread
             | Self::Names
-            | Self::Idle => Workloads::Processes,
+            | Self::Idle
+            | Self::Torture => Workloads::Processes,
         }
     }
 
@@ -114,17 +130,18 @@ impl Scenario {
     pub fn named(name: &str) -> Option<Self> {
         Self::CI
             .into_iter()
-            .chain([Self::Idle, Self::Load])
+            .chain([Self::Idle, Self::Load, Self::Torture])
             .find(|s| s.name() == name)
     }
 
-    /// Puts the lab through it, so many times.
+    /// Puts the lab through it.
     pub async fn run(
         self,
         lab: &mut Lab,
-        times: usize,
+        pace: &Pace,
         figures: &mut Figures,
     ) -> Result<(), LabError> {
+        let times = pace.times;
         match self {
             Self::Deploy => deploy::run(lab, times, figures).await,
             Self::Kill => kill::run(lab, times, figures).await,
@@ -137,6 +154,7 @@ impl Scenario {
             Self::Spread => spread::run(lab, times, figures).await,
             Self::Names => names::run(lab, times, figures).await,
             Self::Idle => idle::run(lab, figures).await,
+            Self::Torture => torture::run(lab, pace, figures).await,
             Self::DockerDeploy => containers::deploy_many(lab, times, figures).await,
             Self::DockerKill => containers::kill(lab, times, figures).await,
         }

@@ -1,0 +1,102 @@
+//! Calls from within a host's namespace, and the replicas in its process table.
+
+use std::fmt;
+use std::fs;
+use std::io::{Read as _, Write as _};
+use std::net::{SocketAddr, TcpStream};
+use std::time::Duration;
+
+use dunlin_api::Replica;
+use serde::Deserialize;
+
+use crate::lab::Host;
+use crate::lab::net::{LabError, inside};
+
+/// For one call: others share the CPUs.
+const PATIENCE: Duration = Duration::from_secs(3);
+
+/// Who a replica says that it is.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
+pub(super) struct Who {
+    service: String,
+    slot: u32,
+    node: String,
+    epoch: u64,
+}
+
+impl Who {
+    /// Who it should be.
+    pub(super) fn of(replica: &Replica) -> Self {
+        Self {
+            service: replica.service.name().to_owned(),
+            // Torture has no services with a replica on each node.
+            slot: replica.slot.to_string().parse().unwrap_or(u32::MAX),
+            node: replica.node_name.clone(),
+            epoch: replica.epoch,
+        }
+    }
+
+    fn from_environment(environment: &str) -> Option<Self> {
+        let variable = |name: &str| {
+            let mut all = environment.split('\0');
+            all.find_map(|line| line.strip_prefix(name)?.strip_prefix('='))
+        };
+        Some(Self {
+            service: variable("DUNLIN_SERVICE")?.to_owned(),
+            slot: variable("DUNLIN_SLOT")?.parse().ok()?,
+            node: variable("DUNLIN_NODE")?.to_owned(),
+            epoch: variable("DUNLIN_EPOCH")?.parse().ok()?,
+        })
+    }
+}
+
+impl fmt::Display for Who {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (service, slot, node, epoch) = (&self.service, self.slot, &self.node, self.epoch);
+        write!(f, "{service} {slot} on {node} epoch {epoch}")
+    }
+}
+
+/// Calls all addresses from a namespace, one after the other: who answered, or what went wrong.
+pub(super) fn call(
+    namespace: &str,
+    addresses: Vec<SocketAddr>,
+) -> Result<Vec<Result<Who, String>>, LabError> {
+    inside(namespace, move || {
+        let called = addresses.iter().map(|address| one(*address));
+        Ok(called.collect())
+    })
+}
+
+fn one(address: SocketAddr) -> Result<Who, String> {
+    let text = exchange(address).map_err(|e| e.to_string())?;
+    let (head, body) = text.split_once("\r\n\r\n").unwrap_or((&text, ""));
+    if !head.starts_with("HTTP/1.1 200") {
+        return Err(format!("{head:.60}"));
+    }
+    serde_json::from_str(body).map_err(|e| format!("{e}: {body:.200}"))
+}
+
+fn exchange(address: SocketAddr) -> std::io::Result<String> {
+    let mut stream = TcpStream::connect_timeout(&address, PATIENCE)?;
+    stream.set_read_timeout(Some(PATIENCE))?;
+    stream.set_write_timeout(Some(PATIENCE))?;
+    stream.write_all(b"GET / HTTP/1.1\r\nHost: lab\r\nConnection: close\r\n\r\n")?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer)?;
+    Ok(answer)
+}
+
+/// The replicas whose processes run on a host.
+pub(super) fn running(host: &Host) -> Vec<Who> {
+    let read = |pid: &u32, file: &str| {
+        let bytes = fs::read(format!("/proc/{pid}/{file}")).unwrap_or_default();
+        String::from_utf8_lossy(&bytes).into_owned()
+    };
+    let all = host.processes().into_iter();
+    // The program itself, and not who watches over it.
+    let replicas = all.filter(|pid| read(pid, "cmdline").split('\0').nth(1) == Some("whoami"));
+    replicas
+        .filter_map(|pid| Who::from_environment(&read(&pid, "environ")))
+        .collect()
+}

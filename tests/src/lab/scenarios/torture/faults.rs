@@ -1,0 +1,145 @@
+//! What is done to hosts, and how it is mended.
+
+use std::process::Command;
+
+use rand::RngExt as _;
+
+use super::{Lab, Torture};
+use crate::lab::net::LabError;
+
+/// What every fault's line in the history begins with.
+const FAULT: &str = "fault: ";
+
+/// What is wrong with a host.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Trouble {
+    /// Its daemon was killed; its replicas go on.
+    DaemonKilled,
+    /// Everything on it was killed.
+    PowerCut,
+    /// Its daemon is stopped in its tracks.
+    Frozen,
+    /// Its cable is out.
+    Unplugged,
+    /// It is on the other side of a partition, with all others of whom this is so.
+    Apart,
+    /// It hears nobody.
+    Deaf,
+    /// Nobody hears it.
+    Mute,
+    /// So many of a hundred packets to it are lost.
+    Lossy(u8),
+}
+
+impl Trouble {
+    fn inflict(self, lab: &mut Lab, host: usize) -> Result<(), LabError> {
+        match self {
+            Self::DaemonKilled => lab.hosts[host].kill_daemon(),
+            Self::PowerCut => lab.hosts[host].power_off(),
+            Self::Frozen => lab.hosts[host].signal("STOP")?,
+            Self::Unplugged => lab.network.cable(host, false)?,
+            Self::Apart => lab.network.split(&[host])?,
+            Self::Deaf => filter(lab, host, "input iifname eth0 drop")?,
+            Self::Mute => filter(lab, host, "output oifname eth0 drop")?,
+            Self::Lossy(percent) => {
+                let rule = format!("input iifname eth0 numgen random mod 100 < {percent} drop");
+                filter(lab, host, &rule)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn mend(self, lab: &mut Lab, host: usize) -> Result<(), LabError> {
+        match self {
+            Self::DaemonKilled | Self::PowerCut => lab.hosts[host].start(None),
+            Self::Frozen => lab.hosts[host].signal("CONT"),
+            Self::Unplugged => lab.network.cable(host, true),
+            Self::Apart => lab.network.join(&[host]),
+            Self::Deaf | Self::Mute | Self::Lossy(_) => {
+                nft(&lab.network.namespace(host), "delete table inet torture")
+            }
+        }
+    }
+}
+
+impl Torture {
+    /// Makes some trouble, or ends some.
+    pub(super) fn fault(&mut self, lab: &mut Lab) -> Result<(), LabError> {
+        let minority = (lab.hosts.len() - 1) / 2;
+        let host = self.rng.random_range(0..lab.hosts.len());
+        let trouble = self.draw();
+        let full = self.troubles.len() >= minority;
+        if let Some(old) = self.troubles.remove(&host) {
+            self.story.note(&format!("mended: h{host} {old:?}"));
+            return old.mend(lab, host);
+        }
+        if full {
+            return Ok(());
+        }
+        self.story.note(&format!("{FAULT}h{host} {trouble:?}"));
+        trouble.inflict(lab, host)?;
+        self.troubles.insert(host, trouble);
+        Ok(())
+    }
+
+    fn draw(&mut self) -> Trouble {
+        let percent = self.rng.random_range(5..50);
+        match self.rng.random_range(0..if self.filters { 8 } else { 5 }) {
+            0 => Trouble::DaemonKilled,
+            1 => Trouble::PowerCut,
+            2 => Trouble::Frozen,
+            3 => Trouble::Unplugged,
+            4 => Trouble::Apart,
+            5 => Trouble::Deaf,
+            6 => Trouble::Mute,
+            _rest => Trouble::Lossy(percent),
+        }
+    }
+
+    /// Ends all trouble.
+    pub(super) fn mend_all(&mut self, lab: &mut Lab) -> Result<(), LabError> {
+        while let Some((host, trouble)) = self.troubles.pop_first() {
+            self.story.note(&format!("mended: h{host} {trouble:?}"));
+            trouble.mend(lab, host)?;
+        }
+        Ok(())
+    }
+}
+
+/// How many faults a history tells of.
+pub(super) fn count(lines: &[String]) -> usize {
+    lines.iter().filter(|l| l.contains(FAULT)).count()
+}
+
+/// Whether packets can be filtered in a namespace.
+pub(super) fn can_filter(namespace: &str) -> bool {
+    let rules = "add table inet torture; delete table inet torture";
+    nft(namespace, rules).is_ok()
+}
+
+/// Adds one rule, named by its hook, to a host that has none.
+fn filter(lab: &Lab, host: usize, rule: &str) -> Result<(), LabError> {
+    let (hook, rule) = rule.split_once(' ').unwrap_or((rule, ""));
+    let rules = format!(
+        "add table inet torture; \
+         add chain inet torture all {{ type filter hook {hook} priority 0; }}; \
+         add rule inet torture all {rule}"
+    );
+    nft(&lab.network.namespace(host), &rules)
+}
+
+fn nft(namespace: &str, rules: &str) -> Result<(), LabError> {
+    let space = format!("--net=/run/netns/{namespace}");
+    // Debian has it where only root looks for programs.
+    let path = format!("{}:/usr/sbin", std::env::var("PATH").unwrap_or_default());
+    let output = Command::new("nsenter")
+        .env("PATH", path)
+        .args([&space, "nft", rules])
+        .output()
+        .map_err(|e| LabError::new("run nft", e))?;
+    if output.status.success() {
+        return Ok(());
+    }
+    let complaint = String::from_utf8_lossy(&output.stderr).trim().to_owned();
+    Err(LabError::new(&format!("nft {rules}"), complaint))
+}
