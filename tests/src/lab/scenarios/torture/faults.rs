@@ -122,8 +122,8 @@ fn filter(lab: &Lab, host: usize, rule: &str) -> Result<(), LabError> {
     let (hook, rule) = rule.split_once(' ').unwrap_or((rule, ""));
     let rules = format!(
         "add table inet torture; \
-         add chain inet torture all {{ type filter hook {hook} priority 0; }}; \
-         add rule inet torture all {rule}"
+         add chain inet torture drops {{ type filter hook {hook} priority 0; }}; \
+         add rule inet torture drops {rule}"
     );
     nft(&lab.network.namespace(host), &rules)
 }

@@ -115,9 +115,16 @@ impl Torture {
             let rest = self.rest(lab).await?;
             figures.add("torture: from the last mending to rest", rest);
             rounds += 1;
+            println!(
+                "lab: round {rounds}: at rest after {:.1} s",
+                rest.as_secs_f64()
+            );
         }
         self.remove_all(lab).await?;
         self.rest(lab).await?;
+        if std::env::var_os("DUNLIN_LAB_KEEP").is_some() {
+            self.story.tell();
+        }
         println!(
             "lab: {rounds} rounds, {} faults, changes: {}",
             faults::count(&self.story.lines),
@@ -185,11 +192,17 @@ impl Torture {
         mut complaints: impl AsyncFnMut(&Lab, &Ledger) -> Vec<String>,
     ) -> Result<(), LabError> {
         let start = Instant::now();
+        let mut last = None;
         loop {
             self.nobody_died(lab)?;
             let found = complaints(lab, &self.ledger).await;
-            if found.is_empty() {
+            let Some(first) = found.first() else {
                 return Ok(());
+            };
+            // What keeps it from rest belongs to the story.
+            if last.as_ref() != Some(first) {
+                self.story.note(&format!("not at rest: {first}"));
+                last = Some(first.clone());
             }
             if start.elapsed() > REST {
                 return Err(LabError::broken(format!(
