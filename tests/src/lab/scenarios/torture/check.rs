@@ -181,24 +181,29 @@ fn answers(lab: &Lab, view: &View) -> Vec<String> {
 }
 
 /// Whether each published port is answered on every host by a replica of its service, and by
-/// nobody when there is none.
+/// nobody when there is no such service. A service without replicas is passed over: its port may
+/// keep a caller waiting until there is one.
 fn ports(lab: &Lab, view: &View) -> Vec<String> {
     let mut found = Vec::new();
+    let empty = |service: &usize| view.wanted.get(service).is_some_and(|d| d.scale == 0);
+    let asked: Vec<usize> = (0..SERVICES).filter(|service| !empty(service)).collect();
     for at in 0..lab.hosts.len() {
         let ip = IpAddr::V4(address(lab, at));
-        let all = (0..SERVICES).map(|service| SocketAddr::new(ip, PORT + service as u16));
+        let all = asked
+            .iter()
+            .map(|service| SocketAddr::new(ip, PORT + *service as u16));
         let said = match call(&lab.network.namespace(at), all.collect()) {
             Ok(said) => said,
             Err(error) => return vec![error.to_string()],
         };
-        for (service, said) in said.into_iter().enumerate() {
-            let replicas = view.wanted.get(&service).map_or(&[][..], |d| &d.replicas);
-            let right = match &said {
-                Ok(who) => replicas.iter().any(|r| Who::of(r) == *who),
-                Err(_) => replicas.is_empty(),
+        for (service, said) in asked.iter().zip(said) {
+            let right = match (view.wanted.get(service), &said) {
+                (Some(detail), Ok(who)) => detail.replicas.iter().any(|r| Who::of(r) == *who),
+                (None, Err(_)) => true,
+                (Some(_), Err(_)) | (None, Ok(_)) => false,
             };
             if !right {
-                let name = name(service);
+                let name = name(*service);
                 found.push(format!("the port of {name} on h{at}: {said:?}"));
             }
         }
