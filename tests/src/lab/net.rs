@@ -32,11 +32,25 @@ impl fmt::Display for LabError {
 
 impl Error for LabError {}
 
+/// Waits until no other lab runs on this host.
+fn turn() -> Result<File, LabError> {
+    let path = std::env::temp_dir().join("dunlin-lab.lock");
+    let file = File::create(&path).map_err(|e| LabError::new("open the lab's lock", e))?;
+    if file.try_lock().is_err() {
+        println!("lab: another one runs on this host; waiting for its end");
+        file.lock()
+            .map_err(|e| LabError::new("wait for another lab", e))?;
+    }
+    Ok(file)
+}
+
 /// Namespaces and links, removed when dropped.
 #[derive(Debug)]
 pub struct Network {
     hosts: usize,
-    /// Distinguishes labs that run at the same time.
+    /// All labs use the same addresses: this one's turn lasts as long as its network.
+    _turn: File,
+    /// Tells what a lab that was killed has left from what this one makes.
     tag: u32,
     /// How often the hosts have been given new addresses.
     moves: usize,
@@ -47,6 +61,7 @@ impl Network {
     pub fn create(hosts: usize) -> Result<Self, LabError> {
         let network = Self {
             hosts,
+            _turn: turn()?,
             tag: std::process::id() % 10_000,
             moves: 0,
         };
