@@ -7,6 +7,7 @@
 //! a slot in an epoch, never for an address, so nobody can use it as a relay to anywhere else.
 
 mod link;
+mod reborn;
 mod serve;
 mod session;
 mod tls;
@@ -20,7 +21,7 @@ use std::time::Duration;
 
 use dunlin_state::model::{NodeId, Protocol};
 use dunlin_state::route::RouteTable;
-use quinn::{ConnectionError, Endpoint, EndpointConfig, TokioRuntime, VarInt};
+use quinn::{ConnectionError, Endpoint, TokioRuntime, VarInt};
 use rustix::net::sockopt::{
     set_socket_recv_buffer_size, set_socket_recv_buffer_size_force, set_socket_send_buffer_size,
 };
@@ -201,7 +202,7 @@ impl Hop {
         let mut server = quinn::ServerConfig::with_crypto(Arc::new(crypto));
         server.transport_config(Arc::new(transport()));
         let endpoint = Endpoint::new(
-            EndpointConfig::default(),
+            reborn::endpoint(&seed),
             Some(server),
             socket,
             Arc::new(TokioRuntime),

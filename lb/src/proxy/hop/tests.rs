@@ -396,3 +396,64 @@ async fn datagrams_of_all_sizes_arrive_both_ways() {
     }
     task.abort();
 }
+
+/// Carries packets between one client and a node, as long as it is not aborted.
+fn carry(front: &Arc<tokio::net::UdpSocket>, to: SocketAddr) -> JoinHandle<()> {
+    let front = Arc::clone(front);
+    tokio::spawn(async move {
+        let back = tokio::net::UdpSocket::bind((Ipv4Addr::LOCALHOST, 0));
+        let back = back.await.unwrap();
+        back.connect(to).await.unwrap();
+        let (mut there, mut here) = (vec![0; 65_535], vec![0; 65_535]);
+        let mut client = None;
+        loop {
+            // A packet that nobody takes is lost, as packets are.
+            tokio::select! {
+                Ok((length, from)) = front.recv_from(&mut there) => {
+                    client = Some(from);
+                    let _lost = back.send(&there[..length]).await;
+                }
+                Ok(length) = back.recv(&mut here) => {
+                    if let Some(client) = client {
+                        let _lost = front.send_to(&here[..length], client).await;
+                    }
+                }
+            }
+        }
+    })
+}
+
+#[tokio::test]
+async fn a_node_that_was_killed_and_is_back_tells_that_it_knows_nothing() {
+    let (a, dead) = (node(0), node(1));
+    let (_replica, at) = listen().await;
+    let front = tokio::net::UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).await;
+    let front = Arc::new(front.unwrap());
+    let members = [(0, a.address), (1, front.local_addr().unwrap())];
+    let table = Arc::new(table(&members, 1, at));
+    a.routes.send_replace(Arc::clone(&table));
+    dead.routes.send_replace(Arc::clone(&table));
+    let carried = carry(&front, dead.address);
+    let client = SocketAddr::from(([192, 0, 2, 1], 9));
+    let asked = (target(at), port());
+    let (link, _wire) = a
+        .hop
+        .open(&asked.0, &asked.1, client, client)
+        .await
+        .unwrap();
+    // From here on nothing of the first one is heard, not even that it stops.
+    carried.abort();
+    let _aborted = carried.await;
+    let back = node(1);
+    back.routes.send_replace(table);
+    let _carried = carry(&front, back.address);
+    let first = a.hop.open(&asked.0, &asked.1, client, client).await;
+    assert!(
+        matches!(first, Err(HopError::Link(_) | HopError::Stream)),
+        "{first:?}"
+    );
+    let reason = link.connection.closed().await;
+    assert!(matches!(reason, ConnectionError::Reset), "{reason:?}");
+    let again = a.hop.open(&asked.0, &asked.1, client, client).await;
+    assert!(again.is_ok(), "{again:?}");
+}
