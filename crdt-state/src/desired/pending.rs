@@ -67,10 +67,12 @@ impl Pending {
             .collect()
     }
 
-    /// Changes that others wait for and that nobody has sent.
-    pub(super) fn wanted(&self) -> BTreeSet<Hash> {
+    /// Changes that others wait for and that are not here. To ask for what is `known` would never
+    /// end: a peer that has it sends it each time.
+    pub(super) fn wanted(&self, known: impl Fn(&Hash) -> bool) -> BTreeSet<Hash> {
         let deps = self.changes.values().flat_map(|c| c.deps.iter().copied());
-        deps.filter(|dep| !self.changes.contains_key(dep)).collect()
+        deps.filter(|dep| !self.changes.contains_key(dep) && !known(dep))
+            .collect()
     }
 
     /// Forgets everything: another document has taken the place of ours.

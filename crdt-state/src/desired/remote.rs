@@ -68,7 +68,10 @@ impl Document {
     /// The next step of anti-entropy to send to a peer, if there is anything to say.
     pub fn generate_step(&mut self, session: &mut SyncSession) -> Option<Bytes> {
         let state = session.state_for(self.id());
-        let wanted = self.pending.wanted().into_iter();
+        let wanted = self
+            .pending
+            .wanted(|hash| self.engine.has(hash))
+            .into_iter();
         let step = self.engine.sync_generate(state, wanted, MAX_BATCH_BYTES);
         match step {
             Ok(step) => step,

@@ -256,6 +256,27 @@ fn sync_peers(a: &mut Peer, b: &mut Peer) {
     panic!("anti-entropy does not come to an end");
 }
 
+/// Two nodes wait for changes of a third, and asked each other for ever for one that both had.
+#[test]
+fn what_is_here_is_not_asked_for() {
+    let mut world = World::new();
+    for step in [
+        Step::Write(3, 56, 0),
+        Step::Write(2, 7, 82),
+        Step::Write(2, 112, 0),
+        Step::Push(3, 2, 0),
+        Step::Write(2, 0, 1),
+        Step::Write(2, 0, 2),
+        Step::Push(2, 1, 15_886_382_401_771_956_590),
+        Step::Write(2, 91, 3),
+        Step::Push(2, 0, 2_362_353_382_311_441_702),
+    ] {
+        world.run(&step);
+    }
+    world.heal();
+    world.check();
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 150, ..ProptestConfig::default() })]
 
