@@ -1,44 +1,40 @@
 //! Building the parts of a node, in the order in which they depend on each other.
 
-use std::fs;
-use std::io;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
+use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use dunlin_api::DnsStatus;
-use dunlin_core::engine::{Engine, StartError};
-use dunlin_core::io::{Effect, NodeConfig, Recovered, RuntimeCommand, RuntimeEvent};
+use dunlin_core::engine::Engine;
+use dunlin_core::io::{Effect, RuntimeCommand, RuntimeEvent};
 use dunlin_dns::{DnsServer, Suffix};
-use dunlin_gossip::membership::{MemberId, Profile};
 use dunlin_gossip::net::{Control, Net, NetConfig, NetTasks, NodeSeed};
 use dunlin_lb::Publisher;
-use dunlin_lb::proxy::hop::{Hop, HopConfig, HopTask, PORT_OFFSET};
-use dunlin_state::model::{Facts, NodeId, VipRange};
+use dunlin_lb::proxy::hop::{Hop, HopConfig, HopTask};
+use dunlin_state::model::NodeId;
 use dunlin_state::route::RouteTable;
 use dunlin_trust::{SecretKey, Ticket};
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
 use super::UpError;
-use super::clock::{Clock, wall_millis};
+use super::clock::Clock;
 use super::driver::{Driver, Inbox, Outbox, PeerRequest};
 use super::handle::{EngineHandle, Request};
 use super::joining::Joining;
 use super::naming::{self, Naming};
+use super::own::{Own, absolute, invitation, of_this_host_only, settle};
 use super::peers::{self, PeerDesk};
 use super::publishing;
+use super::recovery::recover;
 use super::trust::{Keeper, Trustee};
 use crate::api::{ApiServer, Context, EventLog, GateAuthority, LogSource, NodeInfo, Traffic};
-use crate::cluster::Belonging;
 use crate::config::UpConfig;
-use crate::host;
-use crate::identity::{Identity, IdentityError};
+use crate::identity::Identity;
 use crate::runtime::{Runtimes, RuntimesConfig, RuntimesHandle};
-use crate::seal::NodeSeal;
 use crate::secrets::{KeyKeeper, SecretVault};
-use crate::store::{Store, StoreError, Written};
+use crate::store::{Store, Written};
 use crate::supervisor;
 use crate::vips::{Owner, Vips};
 
@@ -71,19 +67,6 @@ pub(super) struct Parts {
     pub(super) hop: HopTask,
     pub(super) vips: Vips,
     pub(super) identity: Identity,
-}
-
-/// Who the node is and where it listens.
-struct Own {
-    member: MemberId,
-    name: String,
-    belonging: Belonging,
-    seed: [u8; 32],
-    /// Where published ports answer.
-    publish_ip: IpAddr,
-    /// Where peers bring connections to this node's replicas.
-    data_plane: UdpSocket,
-    identity: Identity,
 }
 
 pub(super) async fn build(mut config: UpConfig, started: Instant) -> Result<Parts, UpError> {
@@ -315,42 +298,6 @@ fn proxies(
     Ok((publisher, task, traffic))
 }
 
-/// Who this node is, which cluster it is in, and its bound membership socket.
-fn settle(config: &UpConfig, invitation: Option<&Ticket>) -> Result<(Own, UdpSocket), UpError> {
-    let name = name(config)?;
-    let identity = Identity::open(&config.data_dir, wall_millis() / 1_000)?;
-    let seed = identity.key.to_bytes();
-    let key = SecretKey::from_seed(seed);
-    let now = wall_millis() / 1_000;
-    let belonging = Belonging::settle(&config.data_dir, invitation, &key, now)?;
-    let (membership, address) = bind_membership(config)?;
-    let member = MemberId {
-        node: identity.node(),
-        boot: identity.boot,
-        address,
-    };
-    let publish_ip = publishing::bind_ip(config.advertise, &membership)
-        .map_err(|source| UpError::Bind { address, source })?;
-    let data_plane = bind_data_plane(&membership)?;
-    Ok((
-        Own {
-            member,
-            name,
-            belonging,
-            seed,
-            publish_ip,
-            data_plane,
-            identity,
-        },
-        membership,
-    ))
-}
-
-/// Whether nobody beyond this host could be a peer, so that asking the network only finds strangers.
-fn of_this_host_only(config: &UpConfig, own: SocketAddr) -> bool {
-    own.ip().is_loopback() || matches!(config.profile, Profile::Local)
-}
-
 /// Where other members should be: at the ticket's addresses, and where they were before.
 fn asked(engine: &Engine, invitation: Option<&Ticket>, own: SocketAddr) -> Vec<SocketAddr> {
     let invited = invitation.iter().flat_map(|t| t.addresses.iter().copied());
@@ -411,66 +358,6 @@ fn info(
     }
 }
 
-/// The ticket, given as such or as the path of a file that holds it.
-fn invitation(join: Option<&str>) -> Result<Option<Ticket>, UpError> {
-    let Some(text) = join.map(str::trim).filter(|t| !t.is_empty()) else {
-        return Ok(None);
-    };
-    let path = Path::new(text);
-    if !text.starts_with("dunlin") || text.contains('/') {
-        if !path.exists() {
-            return Err(UpError::NoTicketFile(path.to_owned()));
-        }
-        let content = fs::read_to_string(path).map_err(|source| UpError::TicketFile {
-            path: path.to_owned(),
-            source,
-        })?;
-        return Ok(Some(content.parse()?));
-    }
-    Ok(Some(text.parse()?))
-}
-
-fn name(config: &UpConfig) -> Result<String, UpError> {
-    let name = config.name.clone().unwrap_or_else(host::name);
-    dunlin_state::model::check_label("node", &name)?;
-    Ok(name)
-}
-
-/// Binds the advertised address itself, so that several daemons share a host. An address that is
-/// not this host's own (behind NAT) is advertised all the same, and every address is listened on.
-fn bind_membership(config: &UpConfig) -> Result<(UdpSocket, SocketAddr), UpError> {
-    let advertised = SocketAddr::new(
-        config.advertise.unwrap_or_else(host::default_address),
-        config.port,
-    );
-    let bound = match UdpSocket::bind(advertised) {
-        Err(error) if error.kind() == io::ErrorKind::AddrNotAvailable => {
-            let any: IpAddr = match advertised {
-                SocketAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
-                SocketAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
-            };
-            UdpSocket::bind((any, config.port))
-        }
-        other => other,
-    };
-    let socket = bound.map_err(|source| UpError::Bind {
-        address: advertised,
-        source,
-    })?;
-    Ok((socket, advertised))
-}
-
-/// Binds the data plane where membership listens, some ports on.
-fn bind_data_plane(membership: &UdpSocket) -> Result<UdpSocket, UpError> {
-    let unknown = SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), 0);
-    let mut address = membership.local_addr().map_err(|source| UpError::BindHop {
-        address: unknown,
-        source,
-    })?;
-    address.set_port(address.port().saturating_add(PORT_OFFSET));
-    UdpSocket::bind(address).map_err(|source| UpError::BindHop { address, source })
-}
-
 async fn settle_vips(config: &UpConfig, me: &Own) -> Result<Vips, UpError> {
     let owner = Owner {
         node: me.member.node,
@@ -495,15 +382,6 @@ async fn api_for_others(
     }
 }
 
-/// Supervisors are given paths below it, and a later life may start in another folder.
-fn absolute(data_dir: PathBuf) -> Result<PathBuf, IdentityError> {
-    std::path::absolute(&data_dir).map_err(|source| IdentityError::Io {
-        action: "resolve",
-        path: data_dir,
-        source,
-    })
-}
-
 fn vault(config: &UpConfig, me: &Own) -> (Arc<SecretVault>, KeyKeeper) {
     SecretVault::open(SecretKey::from_seed(me.seed), &config.data_dir)
 }
@@ -522,81 +400,4 @@ fn runtimes_config(config: &UpConfig, me: &Own) -> RuntimesConfig {
         vault: None,
         docker_socket: None,
     }
-}
-
-/// Opens the store and makes the engine from what is in it. A damaged state is moved aside when
-/// there is someone to fetch it from, and otherwise refused: an empty cluster must never look like
-/// the old one.
-fn recover(
-    config: &UpConfig,
-    me: &Own,
-    runtimes: &RuntimesHandle,
-    vips: VipRange,
-    written: mpsc::Sender<Written>,
-    clock: Clock,
-) -> Result<(Store, Engine, Vec<Effect>, Vec<String>), UpError> {
-    let attempt = || -> Result<(Store, Engine, Vec<Effect>), UpError> {
-        let (store, mut recovered) = Store::open(&config.data_dir, written.clone())?;
-        recovered.rules = Some(me.belonging.rules());
-        let (engine, first) = engine(config, me, runtimes, vips, recovered, clock)?;
-        Ok((store, engine, first))
-    };
-    let damage = match attempt() {
-        Ok((store, engine, first)) => return Ok((store, engine, first, Vec::new())),
-        Err(UpError::Store(damage @ StoreError::Damaged { .. })) => damage.to_string(),
-        Err(UpError::State(damage @ StartError::Document(_))) => damage.to_string(),
-        Err(other) => return Err(other),
-    };
-    if !config.recover && config.join.is_none() {
-        return Err(UpError::Task(format!(
-            "{damage}\nhint: `dunlin up --recover` moves it aside and fetches the state from other members"
-        )));
-    }
-    let aside = Store::set_aside(&config.data_dir, wall_millis() / 1_000)
-        .map_err(|e| UpError::Task(format!("{damage}; and it cannot be moved aside: {e}")))?;
-    let note = format!(
-        "the state was damaged ({damage}), was moved to {}, and is fetched from other members",
-        aside.display()
-    );
-    tracing::warn!("{note}");
-    let (store, engine, first) = attempt()?;
-    Ok((store, engine, first, vec![note]))
-}
-
-fn engine(
-    config: &UpConfig,
-    me: &Own,
-    runtimes: &RuntimesHandle,
-    vips: VipRange,
-    recovered: Recovered,
-    clock: Clock,
-) -> Result<(Engine, Vec<Effect>), UpError> {
-    let offer = runtimes.offer();
-    let facts = Facts {
-        engine: offer.engine,
-        ..host::facts(&config.data_dir)
-    };
-    let node = NodeConfig {
-        member: me.member,
-        name: me.name.clone(),
-        profile: config.profile,
-        seed: seed(me.member.node, me.member.boot),
-        labels: config.labels.clone(),
-        capacity: host::capacity(&facts),
-        facts,
-        runtimes: offer.runtimes,
-        dunlin_version: env!("CARGO_PKG_VERSION").to_owned(),
-        vips,
-    };
-    let seal = Arc::new(NodeSeal::new(me.identity.key.clone()));
-    Ok(Engine::new(node, seal, recovered, clock.now())?)
-}
-
-/// Different for every node and every life.
-fn seed(node: NodeId, boot: u64) -> u64 {
-    let mut hasher = blake3::Hasher::new();
-    hasher.update(node.as_bytes()).update(&boot.to_be_bytes());
-    let mut seed = [0; 8];
-    seed.copy_from_slice(&hasher.finalize().as_bytes()[..8]);
-    u64::from_be_bytes(seed)
 }

@@ -15,9 +15,10 @@ pub mod runtime;
 pub mod scenario;
 pub mod world;
 
+mod herd;
 mod node;
 mod queue;
-
+mod story;
 mod workload;
 
 pub use report::{Outcome, Summary};

@@ -61,15 +61,70 @@ pub(super) fn index_of(address: SocketAddr) -> Option<usize> {
     }
 }
 
+/// The key of a host.
+pub(super) fn identity(index: usize, seed: u64) -> NodeId {
+    let mut hasher = blake3::Hasher::new();
+    hasher
+        .update(&seed.to_be_bytes())
+        .update(&index.to_be_bytes());
+    NodeId::from_bytes(*hasher.finalize().as_bytes())
+}
+
+/// A host as membership knows it.
+pub(super) fn member(index: usize, node: NodeId, boot: u64) -> MemberId {
+    let address = address(index);
+    MemberId {
+        node,
+        boot,
+        address,
+    }
+}
+
+/// Both clocks when the world's shows `micros` and the wall clock is wrong by `skew` milliseconds.
+pub(super) fn clock(micros: u64, skew: i64) -> Now {
+    let mono = micros / 1_000;
+    let wall = WALL_START
+        .saturating_add(skew)
+        .saturating_add_unsigned(mono);
+    Now {
+        mono,
+        wall: u64::try_from(wall).unwrap_or(0),
+    }
+}
+
+/// What every host is and has.
+pub(super) fn config(index: usize, id: NodeId, boot: u64, seed: u64) -> NodeConfig {
+    NodeConfig {
+        member: member(index, id, boot),
+        name: format!("n{index}"),
+        profile: Profile::Lan,
+        seed,
+        labels: [("zone".to_owned(), zone(index))].into(),
+        facts: Facts {
+            os: "linux".to_owned(),
+            arch: "amd64".to_owned(),
+            ..Facts::default()
+        },
+        capacity: Resources {
+            cpu_millis: 8_000,
+            memory: 16 << 30,
+            disk: 100 << 30,
+        },
+        runtimes: vec!["process".to_owned(), "docker".to_owned()],
+        dunlin_version: "simulated".to_owned(),
+        vips: Default::default(),
+    }
+}
+
+fn zone(index: usize) -> String {
+    format!("z{}", index % 3)
+}
+
 impl Host {
     pub(super) fn new(index: usize, seed: u64, temper: Temper) -> Self {
-        let mut hasher = blake3::Hasher::new();
-        hasher
-            .update(&seed.to_be_bytes())
-            .update(&index.to_be_bytes());
         Self {
             index,
-            id: NodeId::from_bytes(*hasher.finalize().as_bytes()),
+            id: identity(index, seed),
             engine: None,
             started_at: 0,
             life: 0,
@@ -83,14 +138,7 @@ impl Host {
 
     /// Both clocks of this host when the world's shows `micros`.
     pub(super) fn now(&self, micros: u64) -> Now {
-        let mono = micros / 1_000;
-        let wall = WALL_START
-            .saturating_add(self.skew)
-            .saturating_add_unsigned(mono);
-        Now {
-            mono,
-            wall: u64::try_from(wall).unwrap_or(0),
-        }
+        clock(micros, self.skew)
     }
 
     /// Starts the daemon from what is on disk.
@@ -98,30 +146,9 @@ impl Host {
         self.life += 1;
         self.started_at = micros;
         self.timer = None;
-        let config = NodeConfig {
-            member: MemberId {
-                node: self.id,
-                boot: self.disk.next_boot(),
-                address: address(self.index),
-            },
-            name: format!("n{}", self.index),
-            profile: Profile::Lan,
-            seed: seed ^ (self.life << 32) ^ self.index as u64,
-            labels: [("zone".to_owned(), self.zone())].into(),
-            facts: Facts {
-                os: "linux".to_owned(),
-                arch: "amd64".to_owned(),
-                ..Facts::default()
-            },
-            capacity: Resources {
-                cpu_millis: 8_000,
-                memory: 16 << 30,
-                disk: 100 << 30,
-            },
-            runtimes: vec!["process".to_owned(), "docker".to_owned()],
-            dunlin_version: "simulated".to_owned(),
-            vips: Default::default(),
-        };
+        let salt = seed ^ (self.life << 32) ^ self.index as u64;
+        let boot = self.disk.next_boot();
+        let config = config(self.index, self.id, boot, salt);
         let seal = Arc::new(SharedSecret::new(self.id, CLUSTER_SECRET));
         let (engine, effects) = Engine::new(config, seal, self.disk.recover(), self.now(micros))
             .map_err(|e| e.to_string())?;
@@ -131,7 +158,7 @@ impl Host {
 
     /// Where it stands.
     pub(super) fn zone(&self) -> String {
-        format!("z{}", self.index % 3)
+        zone(self.index)
     }
 
     /// Whether its daemon runs.

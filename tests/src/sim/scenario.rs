@@ -6,6 +6,7 @@ use rand::RngExt as _;
 
 use super::check;
 use super::faults::Fault;
+use super::herd;
 use super::network::Weather;
 use super::report::Outcome;
 use super::runtime::Temper;
@@ -42,6 +43,8 @@ pub enum Scenario {
     Churn,
     /// One large deploy on many nodes, for speed.
     Scale,
+    /// The same by the machines that place alone, on more nodes.
+    Placement,
 }
 
 impl Scenario {
@@ -77,6 +80,7 @@ impl Scenario {
             Self::Rollout => "rollout",
             Self::Churn => "churn",
             Self::Scale => "scale",
+            Self::Placement => "placement",
         }
     }
 
@@ -84,7 +88,7 @@ impl Scenario {
     pub fn named(name: &str) -> Option<Self> {
         Self::ALL
             .into_iter()
-            .chain([Self::Scale])
+            .chain([Self::Scale, Self::Placement])
             .find(|s| s.name() == name)
     }
 
@@ -106,7 +110,8 @@ impl Scenario {
             | Self::Full
             | Self::Health
             | Self::Rollout
-            | Self::Scale => Weather::FAIR,
+            | Self::Scale
+            | Self::Placement => Weather::FAIR,
         }
     }
 
@@ -123,13 +128,14 @@ impl Scenario {
             | Self::Full
             | Self::Health
             | Self::Rollout
-            | Self::Scale => Temper::CALM,
+            | Self::Scale
+            | Self::Placement => Temper::CALM,
         }
     }
 
     fn variety(self) -> Variety {
         match self {
-            Self::Calm | Self::Lossy | Self::Scale => Variety::Plain,
+            Self::Calm | Self::Lossy | Self::Scale | Self::Placement => Variety::Plain,
             Self::Crash
             | Self::Partition
             | Self::Clock
@@ -156,11 +162,14 @@ impl Scenario {
             | Self::Drain
             | Self::Full
             | Self::Health
-            | Self::Scale => true,
+            | Self::Scale
+            | Self::Placement => true,
             Self::Partition | Self::Lossy | Self::Rollout | Self::Churn => false,
         };
         watch.no_gaps = match self {
-            Self::Calm | Self::Clock | Self::Drain | Self::Full | Self::Scale => true,
+            Self::Calm | Self::Clock | Self::Drain | Self::Full | Self::Scale | Self::Placement => {
+                true
+            }
             Self::Crash
             | Self::Partition
             | Self::Lossy
@@ -204,8 +213,21 @@ pub fn run(
     seed: u64,
     hours: Option<f64>,
 ) -> Outcome {
-    if scenario == Scenario::Scale {
-        return run_scale(nodes, services, seed);
+    match scenario {
+        Scenario::Scale => return run_scale(nodes, services, seed),
+        Scenario::Placement => return herd::run(nodes, services, REPLICAS, STACK, seed),
+        Scenario::Calm
+        | Scenario::Crash
+        | Scenario::Partition
+        | Scenario::Lossy
+        | Scenario::Disk
+        | Scenario::Runtime
+        | Scenario::Clock
+        | Scenario::Drain
+        | Scenario::Full
+        | Scenario::Health
+        | Scenario::Rollout
+        | Scenario::Churn => {}
     }
     let mut world = World::new(nodes, seed, scenario.weather(), scenario.temper());
     scenario.set_rules(&mut world);
@@ -336,7 +358,7 @@ fn plan_people(world: &mut World, scenario: Scenario, services: usize) {
 
 fn plan_trouble(world: &mut World, scenario: Scenario, ends: u64) {
     match scenario {
-        Scenario::Calm | Scenario::Scale => {}
+        Scenario::Calm | Scenario::Scale | Scenario::Placement => {}
         Scenario::Crash => plan_crashes(world, 5),
         Scenario::Partition => plan_splits(world),
         Scenario::Lossy => plan_stalls(world, ends),

@@ -167,6 +167,15 @@ pub(super) fn can_run(image: &str) -> bool {
     !image.starts_with(MISSING_IMAGE)
 }
 
+/// The first deploy of a plain service.
+pub(super) fn deployment(number: usize, replicas: u32) -> Command {
+    Command::Deploy {
+        service: service(number),
+        spec: Box::new(spec(number, 1, Variety::Plain)),
+        replicas: Some(replicas),
+    }
+}
+
 fn spec(number: usize, version: u32, variety: Variety) -> ServiceSpec {
     let missing = variety == Variety::Missing && number % 6 == 5;
     let registry = if missing { MISSING_IMAGE } else { "registry/" };

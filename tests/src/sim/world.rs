@@ -2,7 +2,7 @@
 
 mod wires;
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 
 use bytes::Bytes;
@@ -21,6 +21,7 @@ use super::node::{Host, address};
 use super::queue::Queue;
 use super::report::Outcome;
 use super::runtime::Temper;
+use super::story::{MAX_VIOLATIONS, Story};
 use super::workload::{Op, Ops};
 use wires::{Packet, pair};
 
@@ -30,12 +31,8 @@ pub const SECOND: u64 = 1_000_000;
 const IDLE_TIMEOUT: u64 = 10 * SECOND;
 /// The daemon answers a probe within a second, one way or the other.
 const PROBE_TIMEOUT: u64 = SECOND;
-/// Lines kept for the story of a violation.
-const TRACE: usize = 400;
 /// In larger clusters it is looked at intervals who believes whom down, not at every change.
 const LOOK_AT_ONCE: usize = 64;
-/// After this many a run has failed plainly enough.
-const MAX_VIOLATIONS: usize = 20;
 
 /// What can happen next.
 #[derive(Debug)]
@@ -112,8 +109,7 @@ pub struct World {
     connected: BTreeSet<(usize, usize)>,
     /// Whose views of the members have changed since that was looked at.
     members_changed: BTreeSet<usize>,
-    log: blake3::Hasher,
-    trace: VecDeque<String>,
+    story: Story,
 }
 
 impl World {
@@ -137,8 +133,7 @@ impl World {
             links: BTreeMap::new(),
             connected: BTreeSet::new(),
             members_changed: BTreeSet::new(),
-            log: blake3::Hasher::new(),
-            trace: VecDeque::new(),
+            story: Story::default(),
         }
     }
 
@@ -256,23 +251,12 @@ impl World {
 
     /// Remembers a line for the story of a violation, and for the digest.
     pub(super) fn note(&mut self, line: String) {
-        let line = format!("{:>10.3} {line}", self.now as f64 / SECOND as f64);
-        self.log.update(line.as_bytes());
-        if self.trace.len() == TRACE {
-            self.trace.pop_front();
-        }
-        self.trace.push_back(line);
+        self.story.note(self.now, &line);
     }
 
     /// Records that a rule was broken.
     pub(super) fn violation(&mut self, what: String) {
-        self.note(format!("VIOLATION {what}"));
-        if self.outcome.violations.is_empty() {
-            self.outcome.trace = self.trace.iter().cloned().collect();
-        }
-        if self.outcome.violations.len() < MAX_VIOLATIONS {
-            self.outcome.violations.push(what);
-        }
+        self.story.violation(self.now, what, &mut self.outcome);
     }
 
     /// The host with this identity.
@@ -287,13 +271,8 @@ impl World {
     }
 
     /// Ends the run.
-    pub(super) fn finish(mut self) -> Outcome {
-        if self.outcome.trace.is_empty() {
-            self.outcome.trace = self.trace.iter().cloned().collect();
-        }
-        self.outcome.simulated_s = self.now as f64 / SECOND as f64;
-        self.outcome.digest = self.log.finalize().to_hex()[..16].to_owned();
-        self.outcome
+    pub(super) fn finish(self) -> Outcome {
+        self.story.end(self.now, self.outcome)
     }
 
     fn happen(&mut self, next: Next) {
