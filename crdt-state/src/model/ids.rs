@@ -2,7 +2,9 @@
 
 use std::cmp::Ordering;
 use std::fmt;
+use std::hash::{Hash, Hasher};
 use std::str::FromStr;
+use std::sync::Arc;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use thiserror::Error;
@@ -136,12 +138,15 @@ pub struct BadName {
     pub name: String,
 }
 
-/// A service's full name. Both parts are DNS labels, so that every service has a host name.
-#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+/// A service's full name. Both parts are DNS labels, so that every service has a host name. A node
+/// keeps the name of a service in many places, so copies share one text.
+#[derive(Clone, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct ServiceKey {
-    namespace: String,
-    name: String,
+    /// `namespace/name`.
+    text: Arc<str>,
+    /// Bytes of the namespace.
+    split: usize,
 }
 
 impl ServiceKey {
@@ -153,19 +158,59 @@ impl ServiceKey {
         check_label("namespace", namespace)?;
         check_label("service", name)?;
         Ok(Self {
-            namespace: namespace.to_owned(),
-            name: name.to_owned(),
+            text: format!("{namespace}/{name}").into(),
+            split: namespace.len(),
         })
     }
 
     /// The namespace part.
     pub fn namespace(&self) -> &str {
-        &self.namespace
+        self.parts().0
     }
 
     /// The service part.
     pub fn name(&self) -> &str {
-        &self.name
+        self.parts().1
+    }
+
+    fn parts(&self) -> (&str, &str) {
+        let (namespace, rest) = self.text.split_at(self.split);
+        (namespace, rest.strip_prefix('/').unwrap_or(rest))
+    }
+}
+
+impl PartialEq for ServiceKey {
+    fn eq(&self, other: &Self) -> bool {
+        // No label has a slash: equal texts are equal names.
+        Arc::ptr_eq(&self.text, &other.text) || self.text == other.text
+    }
+}
+
+impl Eq for ServiceKey {}
+
+/// By namespace, then by name.
+impl Ord for ServiceKey {
+    fn cmp(&self, other: &Self) -> Ordering {
+        if Arc::ptr_eq(&self.text, &other.text) {
+            Ordering::Equal
+        } else if self.split == other.split {
+            // The slashes stand at the same place: one comparison does for both parts.
+            self.text.cmp(&other.text)
+        } else {
+            self.parts().cmp(&other.parts())
+        }
+    }
+}
+
+impl PartialOrd for ServiceKey {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Hash for ServiceKey {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.text.hash(state);
     }
 }
 
@@ -190,7 +235,7 @@ pub fn check_label(what: &'static str, name: &str) -> Result<(), BadName> {
 
 impl fmt::Display for ServiceKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}/{}", self.namespace, self.name)
+        f.write_str(&self.text)
     }
 }
 
@@ -222,7 +267,7 @@ impl TryFrom<String> for ServiceKey {
 
 impl From<ServiceKey> for String {
     fn from(key: ServiceKey) -> Self {
-        key.to_string()
+        key.text.as_ref().to_owned()
     }
 }
 

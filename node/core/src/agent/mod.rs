@@ -357,7 +357,8 @@ impl Agent {
     }
 
     /// Takes in one register, of this or another node.
-    fn take_register(&mut self, register: &Arc<NodeRegister>, now: Now) {
+    /// Returns whether it is the first of its node.
+    fn take_register(&mut self, register: &Arc<NodeRegister>, now: Now) -> bool {
         let ask_roomier = register.node == self.me || self.auctioneer.is_starving();
         let change = self.cluster.set_register(register, ask_roomier);
         self.dirty.extend(change.services);
@@ -367,6 +368,7 @@ impl Agent {
                 self.dirty.extend(self.globals.iter().cloned());
             }
         }
+        change.first
     }
 
     /// This node's report as it should be published.

@@ -73,10 +73,11 @@ impl Agent {
             if register.node == self.me {
                 continue;
             }
-            let address = register.report.address;
-            let effects = self.liveness.registered(register.node, address, now.mono);
-            self.on_liveness(effects, now, &mut out);
-            self.take_register(register, now);
+            if self.take_register(register, now) {
+                let address = register.report.address;
+                let effects = self.liveness.registered(register.node, address, now.mono);
+                self.on_liveness(effects, now, &mut out);
+            }
             self.opening.heard_register(now.mono);
         }
         self.try_open(now, &mut out);

@@ -82,6 +82,8 @@ pub(crate) struct RegisterChange {
     pub(crate) services: BTreeSet<ServiceKey>,
     /// Whether the node may now take what it refused before.
     pub(crate) roomier: bool,
+    /// Whether nothing was known of the node before.
+    pub(crate) first: bool,
 }
 
 impl Cluster {
@@ -162,7 +164,7 @@ impl Cluster {
         self.ranks.get(service)?.top()
     }
 
-    /// How many living nodes rank before this one.
+    /// How many living nodes rank before this one; of very many, some.
     pub(crate) fn ahead_of_me(&self, service: &ServiceKey) -> Option<usize> {
         Some(self.ranks.get(service)?.ahead())
     }
@@ -213,7 +215,9 @@ impl Cluster {
         } else if !is_alive && was_alive && node != self.me {
             self.alive.remove(&node);
             self.others.retain(|other| *other != hash);
-            touched.extend(self.rerank(|rank| rank.leave(hash)));
+            let others = std::mem::take(&mut self.others);
+            touched.extend(self.rerank(|rank| rank.leave(hash, &others)));
+            self.others = others;
         }
         for service in &touched {
             self.review_watch(service, desired);
@@ -283,6 +287,7 @@ impl Cluster {
         let mut change = RegisterChange {
             services: BTreeSet::new(),
             roomier: ask_roomier && old.is_none_or(differ),
+            first: old.is_none(),
         };
         let old_claims = old.map_or(&[][..], |r| r.claims.as_slice());
         self.diff_claims(node, old_claims, &register.report.claims, &mut change);
@@ -301,21 +306,14 @@ impl Cluster {
         let mut came: Vec<&Claim> = Vec::new();
         let mut olds = old.iter().peekable();
         for claim in new {
-            loop {
-                match olds.peek() {
-                    Some(o) if o.slot == claim.slot => {
-                        if *o != claim {
-                            came.push(claim);
-                        }
-                        olds.next();
-                        break;
-                    }
-                    Some(o) if o.slot < claim.slot => gone.extend(olds.next()),
-                    Some(_) | None => {
-                        came.push(claim);
-                        break;
-                    }
-                }
+            let is_earlier = |old: &&Claim| old.slot < claim.slot;
+            while let Some(earlier) = olds.next_if(is_earlier) {
+                gone.push(earlier);
+            }
+            let before = olds.next_if(|old| old.slot == claim.slot);
+            // Few services are watched, and claims are long: the cheap question comes first.
+            if self.filter.may_contain(&claim.slot.service) && before != Some(claim) {
+                came.push(claim);
             }
         }
         gone.extend(olds);
@@ -335,9 +333,7 @@ impl Cluster {
         }
         for claim in came {
             let service = &claim.slot.service;
-            if self.filter.may_contain(service)
-                && let Some(watch) = self.watched.get_mut(service)
-            {
+            if let Some(watch) = self.watched.get_mut(service) {
                 watch.insert(claim.slot.slot, node, claim, &standing);
                 change.services.insert(service.clone());
             }
