@@ -6,7 +6,8 @@
 //! node that is known counts only from that node itself. From anybody else it is a hint: whoever is
 //! said to live at an address is asked there, and its answer, in its own name, is what counts. Who
 //! has left answers no more, so a goodbye that was missed counts when two members tell of it; each
-//! honest one has heard it or been told by two others, so a single liar gets nobody to say it.
+//! honest one has heard it or been told by two others, so a single liar gets nobody to say it. That
+//! somebody is gone makes a suspect of it, who is asked at once and has the time of an answer.
 //!
 //! A node that is not known at all is taken as it is told of, so that a cluster of a thousand need
 //! not introduce everybody to everybody; the first word of its own puts right what was wrong.
@@ -15,11 +16,12 @@
 //! speaks for itself, and it does when it is asked.
 
 use dunlin_state::model::NodeId;
-use foca::{Member, Message};
+use foca::{Incarnation, Member, Message, State};
 
 use super::codec::Packet;
 use super::identity::WireId;
 use super::machine::{Membership, Turn, note};
+use super::queue::Task;
 
 /// How often one node is asked whether hearsay about it is true, ms: more often than a lost question
 /// takes to be noticed, and seldom enough that nobody can make us flood an address.
@@ -47,9 +49,50 @@ impl Membership {
             !is_hearsay || (id.left && self.is_told_again(speaker, &id))
         });
         packet.updates = updates;
+        self.soften(packet, turn.now);
         for id in doubted {
             self.go_after(id, turn);
         }
+    }
+
+    /// That somebody is gone, each node finds out for itself, and the one concerned may object: what
+    /// others say makes a suspect of it, who gets the time of an answer.
+    fn soften(&mut self, packet: &mut Packet, now: u64) {
+        let speaker = packet.header.src.member.node;
+        for update in &mut packet.updates {
+            let (id, incarnation) = (*update.id(), update.incarnation());
+            if id.member.node == speaker || update.state() != State::Down {
+                continue;
+            }
+            let Some(peer) = self.peers.get_mut(&id.member.node) else {
+                continue;
+            };
+            if peer.id != id || !peer.is_active() {
+                continue;
+            }
+            *update = Member::new(id, incarnation, State::Suspect);
+            if peer.asked.is_none_or(|at| now >= at + ASK_GAP) {
+                peer.asked = Some(now);
+                self.try_quickly(id, incarnation, now);
+            }
+        }
+    }
+
+    /// Gives a member, of whom somebody says that it is gone, one chance to answer.
+    fn try_quickly(&mut self, member: WireId, incarnation: Incarnation, now: u64) {
+        let timer = foca::Timer::ChangeSuspectToDown {
+            member_id: member,
+            incarnation,
+            token: self.token,
+        };
+        let convict = Task::Convict {
+            member,
+            since: now,
+            timer,
+        };
+        self.queue.push(now, Task::Nudge(member));
+        let wait = self.health.stretch(self.timing.probe_rtt);
+        self.queue.push(now + wait, convict);
     }
 
     /// Whether somebody else has told of this goodbye before.

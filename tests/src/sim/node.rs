@@ -122,11 +122,16 @@ impl Host {
             dunlin_version: "simulated".to_owned(),
             vips: Default::default(),
         };
-        let seal = Arc::new(SharedSecret::new(self.id, CLUSTER_SECRET));
-        let (engine, effects) = Engine::new(config, seal, self.disk.recover(), self.now(micros))
-            .map_err(|e| e.to_string())?;
+        let (engine, effects) =
+            Engine::new(config, self.seal(), self.disk.recover(), self.now(micros))
+                .map_err(|e| e.to_string())?;
         self.engine = Some(engine);
         Ok(effects)
+    }
+
+    /// What it signs with.
+    pub(super) fn seal(&self) -> Arc<SharedSecret> {
+        Arc::new(SharedSecret::new(self.id, CLUSTER_SECRET))
     }
 
     /// Where it stands.

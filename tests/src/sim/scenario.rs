@@ -38,6 +38,8 @@ pub enum Scenario {
     /// Specifications follow each other, some of which cannot run; in half of the runs nodes die and
     /// the network splits meanwhile.
     Rollout,
+    /// A member lies. Nothing may move for it.
+    Liar,
     /// All of it.
     Churn,
     /// One large deploy on many nodes, for speed.
@@ -46,7 +48,7 @@ pub enum Scenario {
 
 impl Scenario {
     /// Those that a run without `--scenario` goes through.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 13] = [
         Self::Calm,
         Self::Crash,
         Self::Partition,
@@ -58,6 +60,7 @@ impl Scenario {
         Self::Full,
         Self::Health,
         Self::Rollout,
+        Self::Liar,
         Self::Churn,
     ];
 
@@ -75,6 +78,7 @@ impl Scenario {
             Self::Full => "full",
             Self::Health => "health",
             Self::Rollout => "rollout",
+            Self::Liar => "liar",
             Self::Churn => "churn",
             Self::Scale => "scale",
         }
@@ -106,6 +110,7 @@ impl Scenario {
             | Self::Full
             | Self::Health
             | Self::Rollout
+            | Self::Liar
             | Self::Scale => Weather::FAIR,
         }
     }
@@ -123,13 +128,14 @@ impl Scenario {
             | Self::Full
             | Self::Health
             | Self::Rollout
+            | Self::Liar
             | Self::Scale => Temper::CALM,
         }
     }
 
     fn variety(self) -> Variety {
         match self {
-            Self::Calm | Self::Lossy | Self::Scale => Variety::Plain,
+            Self::Calm | Self::Lossy | Self::Liar | Self::Scale => Variety::Plain,
             Self::Crash
             | Self::Partition
             | Self::Clock
@@ -146,7 +152,7 @@ impl Scenario {
     /// What holds in this scenario beyond what always holds.
     fn set_rules(self, world: &mut World) {
         let watch = &mut world.watch;
-        watch.nothing_may_move = self == Self::Lossy;
+        watch.nothing_may_move = matches!(self, Self::Lossy | Self::Liar);
         watch.fair = match self {
             Self::Calm
             | Self::Crash
@@ -156,11 +162,12 @@ impl Scenario {
             | Self::Drain
             | Self::Full
             | Self::Health
+            | Self::Liar
             | Self::Scale => true,
             Self::Partition | Self::Lossy | Self::Rollout | Self::Churn => false,
         };
         watch.no_gaps = match self {
-            Self::Calm | Self::Clock | Self::Drain | Self::Full | Self::Scale => true,
+            Self::Calm | Self::Clock | Self::Drain | Self::Full | Self::Liar | Self::Scale => true,
             Self::Crash
             | Self::Partition
             | Self::Lossy
@@ -296,7 +303,7 @@ fn plan_people(world: &mut World, scenario: Scenario, services: usize) {
             },
         );
     }
-    let quiet = matches!(scenario, Scenario::Lossy | Scenario::Crash);
+    let quiet = matches!(scenario, Scenario::Lossy | Scenario::Crash | Scenario::Liar);
     let edits = if quiet { 0 } else { services * 3 };
     if !quiet && services > 1 {
         // Only the last one is removed, and nobody edits it.
@@ -348,6 +355,7 @@ fn plan_trouble(world: &mut World, scenario: Scenario, ends: u64) {
             plan_crashes(world, 3);
             plan_splits(world);
         }
+        Scenario::Liar => plan_lies(world),
         Scenario::Clock => plan_jumps(world),
         Scenario::Drain | Scenario::Full => plan_drains(world),
         Scenario::Churn => {
@@ -447,6 +455,15 @@ fn plan_illness(world: &mut World) {
         world.plan(at, Fault::Sicken(host, micros));
     }
     plan_deaths(world);
+}
+
+fn plan_lies(world: &mut World) {
+    let liar = some_host(world);
+    world.corrupt(liar);
+    for _ in 0..30 {
+        let at = world.rng.random_range(FORMED + 6 * SECOND..TROUBLE_ENDS);
+        world.plan(at, Fault::Lie(liar));
+    }
 }
 
 fn plan_jumps(world: &mut World) {

@@ -1,5 +1,6 @@
 //! The world: hosts, links, time, and what happens next.
 
+mod lies;
 mod wires;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -112,6 +113,7 @@ pub struct World {
     connected: BTreeSet<(usize, usize)>,
     /// Whose views of the members have changed since that was looked at.
     members_changed: BTreeSet<usize>,
+    pub(super) liar: lies::Liar,
     log: blake3::Hasher,
     trace: VecDeque<String>,
 }
@@ -137,6 +139,7 @@ impl World {
             links: BTreeMap::new(),
             connected: BTreeSet::new(),
             members_changed: BTreeSet::new(),
+            liar: lies::Liar::default(),
             log: blake3::Hasher::new(),
             trace: VecDeque::new(),
         }
