@@ -29,6 +29,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use dunlin_trust::Credential;
 use serde::{Deserialize, Serialize};
 
 use super::command::Command;
@@ -152,6 +153,11 @@ impl Document {
     /// Sets whom to believe from now on, and in whose name to write.
     pub fn set_rules(&mut self, rules: Rules) {
         self.rules = Some(rules);
+    }
+
+    /// In whose name it writes.
+    pub fn credentials(&self) -> &[Credential] {
+        self.rules.as_ref().map_or(&[], Rules::credentials)
     }
 
     /// Loads a saved document and the changes written after it. `actor` must be one that has never
