@@ -36,7 +36,7 @@ mod wire;
 pub mod zone;
 
 pub use answer::Manner;
-pub use forward::Upstreams;
+pub use forward::{Upstreams, relay};
 pub use respond::{Outcome, respond};
 pub use server::{Allow, BindError, DnsServer, ServeError};
 pub use suffix::{BadSuffix, Suffix};

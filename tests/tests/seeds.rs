@@ -44,11 +44,20 @@ fn faults_do_happen() {
         Scenario::Runtime,
         Scenario::Clock,
         Scenario::Health,
+        Scenario::Liar,
         Scenario::Churn,
     ] {
         let outcome = replay(scenario, 1);
         assert!(outcome.faults > 0, "{} has faults", scenario.name());
         assert!(outcome.awards > 0, "{} places work", scenario.name());
+    }
+}
+
+/// A member that lies moves nothing, and nobody falls silent for what it says.
+#[test]
+fn a_liar_moves_nothing() {
+    for seed in 1..=3 {
+        assert_holds(Scenario::Liar, seed);
     }
 }
 

@@ -82,11 +82,14 @@ fn a_secret_reaches_its_replica_and_is_found_nowhere_else() {
     first.ask(&["start", "web"]).expect(0, &[]);
 
     let answers = answers(&[&first, &second]);
+    let third = follow(&first, &second, ticket);
     first.ask(&["rm", "web"]).expect(0, &[]);
     first.ask(&["secret", "rm", "db_pw"]).expect(0, &[]);
-    until("the removal", || second.ask(&["ps", "-q"]).text.is_empty());
-    first.end();
-    second.end();
+    until("the removal", || third.ask(&["ps", "-q"]).text.is_empty());
+    let mut third = third;
+    for node in [&mut first, &mut second, &mut third] {
+        node.end();
+    }
     if let Some(capture) = capture {
         let packets = capture.end();
         assert!(packets > 100, "only {packets} packets were seen");
@@ -94,7 +97,7 @@ fn a_secret_reaches_its_replica_and_is_found_nowhere_else() {
     for text in &answers {
         clean("an answer", text.as_bytes());
     }
-    for node in [&first, &second] {
+    for node in [&first, &second, &third] {
         clean("the log", node.log().as_bytes());
         let found = scan(&node.directory);
         assert!(found > 5, "only {found} files were looked at");
@@ -137,6 +140,50 @@ fn rotate(first: &Daemon, second: &Daemon, file: &Path) -> PathBuf {
         SECOND.as_bytes()
     );
     place
+}
+
+/// The replica moves to a node that has never had the secret: its key follows, and goes where it was.
+fn follow(first: &Daemon, second: &Daemon, ticket: &str) -> Daemon {
+    let third = Daemon::start("n3", &["--join", ticket]);
+    until("the third", || first.sees(3) && third.sees(3));
+    assert!(holds_a_key(second), "nothing to be taken away");
+    assert!(!holds_a_key(&third), "a key without a slot");
+    let moved = COMPOSE.replace("node.hostname == n2", "node.hostname == n3");
+    first.deploy(&moved, &["-d"]).expect(0, &[]);
+    let mut environments = 0;
+    until("the move", || {
+        environments += environments_are_clean();
+        let replicas = first.ask(&["ps"]).text;
+        replicas.contains("n3") && replicas.contains("ready") && !replicas.contains("n2")
+    });
+    assert!(environments > 0, "no replica's environment was looked at");
+    until("the key's arrival", || holds_a_key(&third));
+    until("the key's end", || !holds_a_key(second));
+    third
+}
+
+/// Whether a node keeps the key of a secret, sealed to itself.
+fn holds_a_key(node: &Daemon) -> bool {
+    let kept = fs::read_to_string(node.directory.join("secret-keys.json"));
+    kept.is_ok_and(|text| text.contains("db_pw"))
+}
+
+/// Looks at what every process of this host was started with. How many of them are replicas with
+/// secrets.
+fn environments_are_clean() -> usize {
+    let mut replicas = 0;
+    for entry in fs::read_dir("/proc").expect("a directory").flatten() {
+        for name in ["environ", "cmdline"] {
+            // It may have ended, or be somebody else's.
+            let Ok(bytes) = fs::read(entry.path().join(name)) else {
+                continue;
+            };
+            clean(&format!("{}/{name}", entry.path().display()), &bytes);
+            let variable = b"DUNLIN_SECRETS_DIR=";
+            replicas += usize::from(bytes.windows(variable.len()).any(|w| w == variable));
+        }
+    }
+    replicas
 }
 
 /// What the API says of everything that has to do with the secret.

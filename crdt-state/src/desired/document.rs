@@ -29,6 +29,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use dunlin_trust::Credential;
 use serde::{Deserialize, Serialize};
 
 use super::command::Command;
@@ -154,6 +155,11 @@ impl Document {
         self.rules = Some(rules);
     }
 
+    /// In whose name it writes.
+    pub fn credentials(&self) -> &[Credential] {
+        self.rules.as_ref().map_or(&[], Rules::credentials)
+    }
+
     /// Loads a saved document and the changes written after it. `actor` must be one that has never
     /// written: a new boot's.
     ///
@@ -276,7 +282,7 @@ impl Document {
             actor: self.actor,
         };
         let author = cut(author, MAX_AUTHOR_BYTES);
-        let mut bytes = BTreeMap::new();
+        let mut registers = Vec::with_capacity(writes.len());
         for (key, mut value) in writes {
             if let Key::Trust(TrustKey::Revoked(_)) = key {
                 // What the removed one has written up to here stays.
@@ -289,16 +295,23 @@ impl Document {
                 base: self.base(&key),
                 value,
             };
-            let encoded = match &self.rules {
-                Some(rules) => match rules.seal(&key, &register, self.table.voids()) {
-                    Ok(sealed) => sealed,
-                    // Virtual addresses are written down on the way, also those of services in
-                    // namespaces that the author has no business in: somebody else will do it.
-                    Err(Rejection::NotAllowed { .. }) if matches!(key, Key::Vip(_)) => continue,
-                    Err(refused) => return Err(refused),
-                },
-                None => register.encode(),
+            // Virtual addresses are written down on the way, also those of services in namespaces
+            // that the author has no business in: somebody else will do it.
+            let may_not = |rules: &Rules| {
+                let verdict = rules.may_write(&key, &register);
+                matches!(verdict, Err(Rejection::NotAllowed { .. }))
             };
+            if matches!(key, Key::Vip(_)) && self.rules.as_ref().is_some_and(may_not) {
+                continue;
+            }
+            registers.push((key, register));
+        }
+        let sealed = match &self.rules {
+            Some(rules) => rules.seal(&registers, self.table.voids())?,
+            None => registers.iter().map(|(_, r)| r.encode()).collect(),
+        };
+        let mut bytes = BTreeMap::new();
+        for ((key, _), encoded) in registers.into_iter().zip(sealed) {
             if encoded.len() > MAX_REGISTER_BYTES {
                 return Err(Rejection::ValueTooLarge {
                     what: key.to_string(),

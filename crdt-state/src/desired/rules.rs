@@ -14,12 +14,12 @@
 //! also kept under a key that contains its stamp, nothing is ever deleted by a change, and the
 //! newest of all versions counts, not the one that was written last.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use bytes::Bytes;
 use dunlin_trust::{
-    Chain, ClusterId, Credential, PublicKey, Seconds, Signed, Verified, rights, sign,
+    Chain, ClusterId, Credential, PublicKey, Seconds, Signed, Verified, rights, sign_all,
 };
 
 use super::engine::{Engine, Incoming};
@@ -29,8 +29,9 @@ use super::rejection::Rejection;
 
 /// Chains whose verification is remembered; more than a cluster has operators.
 const MAX_CHAINS: usize = 256;
-/// Statements whose verification is remembered: the two copies of each register of a change.
-const MAX_STATEMENTS: usize = 256;
+/// Signatures that are remembered as verified: the registers of a change share one, and come again
+/// with the next step of anti-entropy.
+const MAX_SIGNATURES: usize = 256;
 
 /// Whom a document believes, and how it signs. See the [module](self).
 #[derive(Debug, Clone, Default)]
@@ -39,7 +40,7 @@ pub struct Rules {
     /// In the order in which they are tried.
     credentials: Arc<Vec<Credential>>,
     chains: BTreeMap<[u8; 32], Verified>,
-    statements: BTreeMap<[u8; 32], ()>,
+    signatures: BTreeSet<[u8; 32]>,
 }
 
 impl Rules {
@@ -68,35 +69,55 @@ impl Rules {
         self.root.is_some()
     }
 
-    /// Signs a register with the credential that may write it. What would count for nothing is
-    /// refused.
-    pub(super) fn seal(
-        &self,
-        key: &Key,
-        register: &Register,
-        voids: &Voids,
-    ) -> Result<Bytes, Rejection> {
-        let context = key.to_string();
-        let may = |c: &&Credential| rights::check(&c.verified().power, &context).is_ok();
-        let Some(root) = self.root else {
-            return Err(Rejection::NotJoined);
-        };
-        let Some(credential) = self.credentials.iter().find(may) else {
+    /// The credential that may write a register. What would count for nothing is refused.
+    pub(super) fn may_write(&self, key: &Key, register: &Register) -> Result<(), Rejection> {
+        self.credential(&key.to_string(), register).map(drop)
+    }
+
+    fn credential(&self, context: &str, register: &Register) -> Result<usize, Rejection> {
+        let may = |c: &Credential| rights::check(&c.verified().power, context).is_ok();
+        let Some(at) = self.credentials.iter().position(may) else {
             return Err(Rejection::NotAllowed {
-                what: context,
+                what: context.to_owned(),
                 roles: self.roles(),
             });
         };
-        let verified = credential.verified();
+        let verified = self.credentials[at].verified();
         verified
             .check_time(seconds(register))
             .map_err(|error| Rejection::Certificate(error.to_string()))?;
-        let text = register.encode();
-        let sealed = Bytes::from(sign(credential, ClusterId::of(&root), &context, &text));
-        if voids.covers(&sealed) {
-            return Err(Rejection::GrantorRemoved);
+        Ok(at)
+    }
+
+    /// Signs registers together, each with the credential that may write it, in their order. What
+    /// would count for nothing is refused.
+    pub(super) fn seal(
+        &self,
+        registers: &[(Key, Register)],
+        voids: &Voids,
+    ) -> Result<Vec<Bytes>, Rejection> {
+        let root = self.root.ok_or(Rejection::NotJoined)?;
+        let mut by_credential: BTreeMap<usize, Vec<usize>> = BTreeMap::new();
+        let mut texts = Vec::with_capacity(registers.len());
+        for (at, (key, register)) in registers.iter().enumerate() {
+            let context = key.to_string();
+            let credential = self.credential(&context, register)?;
+            by_credential.entry(credential).or_default().push(at);
+            texts.push((context, register.encode()));
         }
-        Ok(sealed)
+        let mut sealed = vec![Bytes::new(); registers.len()];
+        for (credential, places) in by_credential {
+            let texts: Vec<_> = places.iter().map(|at| texts[*at].clone()).collect();
+            let cluster = ClusterId::of(&root);
+            let signed = sign_all(&self.credentials[credential], cluster, &texts);
+            for (at, bytes) in places.into_iter().zip(signed) {
+                sealed[at] = bytes.into();
+            }
+        }
+        match sealed.iter().any(|bytes| voids.covers(bytes)) {
+            true => Err(Rejection::GrantorRemoved),
+            false => Ok(sealed),
+        }
     }
 
     fn roles(&self) -> String {
@@ -139,7 +160,7 @@ impl Rules {
         };
         let signed = Signed::decode(value).map_err(|e| at(e.to_string()))?;
         let author = self.author(&root, signed.chain).map_err(at)?;
-        self.check_signature(&author, &root, &context, &signed, value)
+        self.check_signature(&author, &root, &context, &signed)
             .map_err(at)?;
         rights::check(&author.power, &context).map_err(|e| at(e.to_string()))?;
         let register = Register::decode(value).map_err(|e| at(e.to_string()))?;
@@ -174,22 +195,19 @@ impl Rules {
         root: &PublicKey,
         context: &str,
         signed: &Signed<'_>,
-        value: &[u8],
     ) -> Result<(), String> {
+        let seal = signed.seal(ClusterId::of(root), context);
         let mut hasher = blake3::Hasher::new();
-        hasher.update(&(context.len() as u64).to_be_bytes());
-        hasher.update(context.as_bytes()).update(value);
+        hasher.update(&author.subject.0).update(&seal.to_bytes());
         let hash = *hasher.finalize().as_bytes();
-        if self.statements.contains_key(&hash) {
+        if self.signatures.contains(&hash) {
             return Ok(());
         }
-        signed
-            .verify_by(&author.subject, ClusterId::of(root), context)
-            .map_err(|e| e.to_string())?;
-        if self.statements.len() >= MAX_STATEMENTS {
-            self.statements.clear();
+        seal.verify_by(&author.subject).map_err(|e| e.to_string())?;
+        if self.signatures.len() >= MAX_SIGNATURES {
+            self.signatures.clear();
         }
-        self.statements.insert(hash, ());
+        self.signatures.insert(hash);
         Ok(())
     }
 }

@@ -194,6 +194,26 @@ impl Forwarder {
     }
 }
 
+/// What a client that asked `query` is told when an upstream answers `reply` under the id that it
+/// was asked with; `None` when the query is none, or the reply no answer to it. For tests with
+/// hostile input.
+pub fn relay(query: &[u8], reply: &[u8], transport: Transport, age: Duration) -> Option<Vec<u8>> {
+    let Packet::Query(query) = Packet::read(query) else {
+        return None;
+    };
+    let id = u16::from_be_bytes(*reply.first_chunk()?);
+    let stored = stored::Stored::read(reply, id, &Key::of(&query)).ok()?;
+    let mut told = Vec::new();
+    let mut out = Out {
+        limit: query.limit(transport),
+        query: &query,
+        manner: Manner { recursion: true },
+        reply: &mut told,
+    };
+    stored.write(&mut out, age);
+    Some(told)
+}
+
 impl Waiter {
     /// Writes the answer for this client and sends it.
     fn deliver(self, stored: Option<&stored::Stored>, manner: Manner) {

@@ -61,6 +61,8 @@ pub struct Membership {
     /// Removed from the cluster.
     pub(super) expelled: BTreeSet<NodeId>,
     pub(super) superseded: Option<u64>,
+    /// When a later life of this node was last asked whether there is one, mono ms.
+    pub(super) asked_myself: Option<u64>,
 }
 
 /// The probe of the current period.
@@ -128,6 +130,7 @@ impl Membership {
             left: false,
             expelled: BTreeSet::new(),
             superseded: None,
+            asked_myself: None,
         }
     }
 

@@ -33,6 +33,7 @@
 mod codec;
 mod contacts;
 mod health;
+mod hearsay;
 mod identity;
 mod io;
 mod machine;

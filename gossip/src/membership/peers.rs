@@ -26,6 +26,14 @@ pub(super) struct Peer {
     pub(super) trial: Option<(WireId, Incarnation, u8)>,
     /// Its longest recent stall by its own account, ms.
     pub(super) stall: u64,
+    /// Whether it has spoken for itself under this identity.
+    pub(super) first_hand: bool,
+    /// When it was last asked whether hearsay about it is true, mono ms.
+    pub(super) asked: Option<u64>,
+    /// A goodbye that one member tells of, and which.
+    pub(super) farewell: Option<(NodeId, WireId)>,
+    /// Since when it is known under this identity, mono ms.
+    pub(super) since: u64,
     pub(super) path: Path,
 }
 
@@ -123,6 +131,10 @@ impl Peers {
                 ping: 0,
                 trial: None,
                 stall: 0,
+                first_hand: false,
+                asked: None,
+                farewell: None,
+                since: now,
                 path: path(),
             };
             let active = peer.is_active().then_some(id);
@@ -135,6 +147,11 @@ impl Peers {
         if before.0.boot != id.member.boot {
             peer.path.restart();
             peer.stall = 0;
+        }
+        if peer.id != id {
+            peer.first_hand = false;
+            peer.farewell = None;
+            peer.since = now;
         }
         peer.id = id;
         peer.incarnation = member.incarnation();

@@ -36,7 +36,7 @@ impl Membership {
             return;
         }
         if claimed == self.me.node {
-            self.see_myself(&src, turn);
+            self.meet_myself(&src, turn);
             return;
         }
         let mine = *self.foca.identity();
@@ -47,6 +47,7 @@ impl Membership {
         if dst.member.node != self.me.node || !self.room_for(&mut packet) {
             return;
         }
+        self.meet(&src, turn);
         if let Some(peer) = self.peers.get(&claimed)
             && src.member.boot < peer.id.member.boot
         {
@@ -67,11 +68,13 @@ impl Membership {
             return;
         }
         self.take_own_updates(&mut packet, turn);
+        self.doubt(&mut packet, turn);
         if self.left {
             return;
         }
         self.pass_on(&packet, turn);
         self.settle(turn);
+        self.note_first_hand(&src);
         self.compare(&src, envelope.view, turn);
     }
 
@@ -220,11 +223,20 @@ impl Membership {
         packet.header.dst = *self.foca.identity();
     }
 
-    /// An identity of this node that is not the present one is going around.
+    /// An identity of this node that is not the present one is going around. Anybody can have made
+    /// it up, and of this life nobody knows better.
     fn see_myself(&mut self, other: &WireId, turn: &mut Turn) {
+        match other.member.boot.cmp(&self.me.boot) {
+            Ordering::Less | Ordering::Equal => {}
+            Ordering::Greater => self.ask_myself(other, turn),
+        }
+    }
+
+    /// Somebody speaks with this node's key: another process of it.
+    fn meet_myself(&mut self, other: &WireId, turn: &mut Turn) {
         let mine = *self.foca.identity();
         match other.member.boot.cmp(&self.me.boot) {
-            Ordering::Less => {}
+            Ordering::Less => self.answer_myself(other, turn),
             Ordering::Equal => {
                 if other.supersedes(&mine) {
                     let bump = other.bump.saturating_add(1);

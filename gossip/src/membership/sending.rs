@@ -12,8 +12,9 @@ use super::{Effect, MemberState};
 
 /// Suspects are told by at least this many copies: much depends on it.
 const NUDGE_COPIES: u8 = 2;
-/// Goodbyes are sent to at most this many members; gossip does the rest.
-const GOODBYES: usize = 32;
+/// Goodbyes are sent to at most this many members; gossip does the rest, more slowly, because it
+/// takes two to tell.
+const GOODBYES: usize = 256;
 /// Copies of a goodbye: nobody will repeat it.
 const GOODBYE_COPIES: u8 = 3;
 /// Goodbyes over the reliable path too.

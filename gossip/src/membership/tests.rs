@@ -1,5 +1,7 @@
 //! The parts of the machine, each by itself. `tests/swim` has the whole.
 
+mod hearsay;
+
 use std::net::SocketAddr;
 
 use dunlin_state::model::NodeId;

@@ -32,6 +32,7 @@ use dunlin_state::desired::{
 };
 use dunlin_state::model::{NodeId, ServiceKey};
 use dunlin_state::observed::{ObservedTable, Seal};
+use dunlin_trust::Credential;
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
@@ -242,6 +243,11 @@ impl Replication {
     /// Registers of desired state that are kept but not used.
     pub fn invalid(&self) -> Vec<InvalidRegister> {
         self.document.invalid()
+    }
+
+    /// In whose name this node writes.
+    pub fn credentials(&self) -> &[Credential] {
+        self.document.credentials()
     }
 
     /// Which document this node holds.

@@ -304,36 +304,6 @@ fn halves_that_forgot_each_other_meet_through_their_addresses() {
 }
 
 #[test]
-fn the_remains_of_an_earlier_life_fall_silent() {
-    let mut sim = cluster(3, Network::default(), 5);
-    let boot = |boot| MemberId {
-        node: node_id(1),
-        boot,
-        address: address(1),
-    };
-    let now = Now {
-        mono: sim.now,
-        wall: 0,
-    };
-    let mut later = Membership::new(boot(2), Profile::Lan, 1, now);
-    let effects = later.handle(
-        Input::Join {
-            address: address(0),
-        },
-        now,
-    );
-    for effect in effects {
-        if let Effect::Send { bytes, .. } = effect {
-            let from = address(1);
-            sim.input(0, Input::Datagram { from, bytes });
-        }
-    }
-    sim.advance(5_000);
-    assert_eq!(sim.machine_of(1).superseded(), Some(2));
-    assert_eq!(sim.machine_of(1).poll_timeout(), None);
-}
-
-#[test]
 fn the_same_seed_gives_the_same_run() {
     let run = |seed| {
         let mut sim = cluster(9, LOSSY, seed);

@@ -12,10 +12,11 @@ use dunlin_api::{
 };
 use dunlin_core::engine::Engine;
 use dunlin_gossip::membership::MemberState;
-use dunlin_trust::ClusterId;
+use dunlin_trust::{ClusterId, Credential, Role, Seconds, Verified};
 
 use super::failure::Answer;
 use super::{Context, views};
+use crate::daemon::clock::wall_millis;
 use crate::host;
 use crate::runtime::RuntimesHandle;
 
@@ -24,6 +25,10 @@ const LEAVE_DEADLINE: Duration = Duration::from_secs(20);
 const LEAVE_POLL: Duration = Duration::from_millis(50);
 /// Below this the state of a large cluster, or a few logs of replicas, no longer fit, bytes.
 const LOW_SPACE: u64 = 64 << 20;
+/// Seconds of a day.
+const DAY: Seconds = 24 * 3_600;
+/// Seconds before a certificate's end from which people are warned: a month has somebody who looks.
+const SOON: Seconds = 30 * DAY;
 
 /// What does not change while the daemon runs.
 pub(crate) struct NodeInfo {
@@ -212,7 +217,36 @@ fn cluster_checks(engine: &Engine) -> Vec<Check> {
             &invalid.join("; "),
             "upgrade this node, or write these registers again",
         ),
+        certificates(
+            engine.credentials().iter().map(Credential::verified),
+            wall_millis() / 1_000,
+        ),
     ]
+}
+
+/// A node renews its own certificate; what an admin has granted ends.
+fn certificates<'a>(all: impl Iterator<Item = &'a Verified>, now: Seconds) -> Check {
+    let ends: Vec<String> = all
+        .filter(|c| c.role().is_some_and(|role| *role != Role::Node))
+        .filter(|c| c.not_after <= now.saturating_add(SOON))
+        .map(|c| match c.not_after.checked_sub(now) {
+            Some(left) => format!(
+                "that of this node as {} ends in {} days",
+                c.power,
+                left / DAY
+            ),
+            None => format!("that of this node as {} has ended", c.power),
+        })
+        .collect();
+    check(
+        "certificates",
+        CheckStatus::Warn,
+        ends.is_empty(),
+        "none ends soon",
+        &ends.join("; "),
+        "have an admin's node make a ticket of that role (dunlin ticket --role ROLE), and start this \
+         node with dunlin up --join TICKET",
+    )
 }
 
 fn host_checks(info: &NodeInfo, node: &dunlin_api::Node) -> Vec<Check> {
@@ -286,5 +320,39 @@ fn check(
         status,
         detail: detail.to_owned(),
         fix: (!fine).then(|| fix.to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use dunlin_trust::{Founding, SecretKey, issue_role};
+
+    use super::*;
+
+    #[test]
+    fn people_are_warned_a_month_before_a_granted_certificate_ends() {
+        let (admin, operator) = [1, 2].map(|n| SecretKey::from_seed([n; 32])).into();
+        let founding = Founding::new([3; 32], [4; 32], admin.public(), 0);
+        let root = founding.root.public();
+        let admin = Credential::new(admin, founding.admin, &root).unwrap();
+        let role = "operator:shop".parse().unwrap();
+        let chain = issue_role(ClusterId::of(&root), &admin, operator.public(), role, 0);
+        let granted = chain.verify(&root).unwrap();
+        let node = founding.node.verify(&root).unwrap();
+        let year = granted.not_after;
+        let look = |now| certificates([&granted, &node].into_iter(), now);
+        assert_eq!(look(year - SOON - 1).status, CheckStatus::Ok);
+        let soon = look(year - 10 * DAY);
+        assert_eq!(soon.status, CheckStatus::Warn);
+        assert!(
+            soon.detail.contains("operator:shop ends in 10 days"),
+            "{}",
+            soon.detail
+        );
+        assert!(
+            soon.fix
+                .is_some_and(|fix| fix.contains("dunlin ticket --role"))
+        );
+        assert!(look(year + 1).detail.contains("has ended"));
     }
 }

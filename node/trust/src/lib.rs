@@ -29,6 +29,7 @@ mod statement;
 #[cfg(test)]
 mod tests;
 mod ticket;
+mod tree;
 
 pub use certificate::{Certificate, MAX_CERTIFICATE};
 pub use chain::{Chain, ChainError, MAX_CHAIN, SKEW_SECONDS, Verified};
@@ -47,7 +48,7 @@ pub use keys::{ClusterId, PublicKey, SecretKey, Signature};
 pub use power::{BadRole, Namespaces, Power, Role};
 pub use sealed::{BOX_OVERHEAD, BoxError, PassphraseError, SealedFile, open_box, seal_box};
 pub use secret::{BadSecret, ContentKey, SECRET_OVERHEAD, SealedKey};
-pub use statement::{Signed, StatementError, sign};
+pub use statement::{Seal, Signed, StatementError, sign, sign_all};
 pub use ticket::{BadTicket, InviteKey, MAX_ADDRESSES, Ticket};
 
 /// Seconds since the Unix epoch.

@@ -158,6 +158,36 @@ fn a_statement_holds_in_its_place_only() {
 }
 
 #[test]
+fn statements_that_share_a_signature_hold_each_by_itself() {
+    let operator = with_role(4, "operator".parse().unwrap());
+    let texts: Vec<(String, [u8; 1])> =
+        (0..40).map(|n| (format!("svc/a/b{n}/spec"), [n])).collect();
+    let all = sign_all(&operator, cluster(), &texts);
+    let mut seals = std::collections::BTreeSet::new();
+    for (n, bytes) in all.iter().enumerate() {
+        let signed = Signed::decode(bytes).unwrap();
+        assert_eq!(signed.text, texts[n].1);
+        for (m, (context, _)) in texts.iter().enumerate() {
+            let verified = signed.verify(&root(), context);
+            assert_eq!(verified.is_ok(), n == m, "text {n} in the place of {m}");
+        }
+        seals.insert(signed.seal(cluster(), &texts[n].0).to_bytes());
+        for at in 0..bytes.len() {
+            let mut damaged = bytes.clone();
+            damaged[at] ^= 1;
+            let verified = Signed::decode(&damaged).map(|s| s.verify(&root(), &texts[n].0).is_ok());
+            assert_ne!(verified, Ok(true), "byte {at} of text {n}");
+        }
+    }
+    assert_eq!(seals.len(), 3, "one signature for every sixteen");
+    let alone = sign(&operator, cluster(), "svc/a/b/spec", b"text");
+    assert_eq!(
+        sign_all(&operator, cluster(), &[("svc/a/b/spec", b"text")]),
+        [alone]
+    );
+}
+
+#[test]
 fn a_box_opens_for_its_receiver_only() {
     let sealed = seal_box(&key(4).public(), [7; 32], b"secret").unwrap();
     assert_eq!(sealed.len(), 6 + BOX_OVERHEAD);

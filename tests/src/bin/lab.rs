@@ -11,8 +11,8 @@ use dunlin_tests::lab::{Figures, Lab, LabError, Workloads};
 #[derive(Debug, Parser)]
 #[command(name = "lab")]
 struct Args {
-    /// Scenarios: deploy, kill, partition, isolated, blackout, removed, moved, spread, names, docker-deploy,
-    /// docker-kill, load, idle, torture; `ci` for all but the last three.
+    /// Scenarios: deploy, kill, partition, isolated, blackout, removed, hostile, moved, spread, names,
+    /// docker-deploy, docker-kill, load, idle, siege, torture; `ci` for all but the last four.
     #[arg(required = true)]
     scenarios: Vec<String>,
     /// Hosts in the lab.

@@ -1,5 +1,8 @@
 //! Real encodings: where mutations start.
 
+mod datagram;
+mod dns;
+
 use std::net::SocketAddr;
 use std::sync::Arc;
 
@@ -19,6 +22,9 @@ use dunlin_trust::{
     ClusterId, ContentKey, Credential, Founding, Gatekeeper, InviteKey, PublicKey, SealedKey,
     SecretKey, Standing, Ticket, sign,
 };
+
+pub use datagram::{DATAGRAM_KEY, sealed};
+pub use dns::queries;
 
 /// The instant at which all of this happens, in seconds since the Unix epoch.
 pub const SECONDS: u64 = 1_800_000_000;
@@ -157,7 +163,9 @@ pub fn register() -> Register {
 /// The corpus of a target as it is made from real encodings.
 pub fn of(target: &str) -> Vec<Vec<u8>> {
     match target {
+        "datagram" => datagram::encodings(),
         "membership" => of_membership(),
+        "frame" => of_frame(),
         "wire" => of_wire(),
         "register" => {
             let [first, next] = registers();
@@ -182,12 +190,24 @@ pub fn of(target: &str) -> Vec<Vec<u8>> {
         "ticket" => of_ticket(),
         "tls" => of_tls(),
         "api" => of_api(),
-        "dns" => of_dns(),
+        "dns" => dns::encodings(),
+        "upstream" => dns::replies(),
         "hop" => of_hop(),
         "secret" => of_secret(),
         "compose" => of_compose(),
         other => panic!("no seeds for {other}"),
     }
+}
+
+fn of_frame() -> Vec<Vec<u8>> {
+    let frame = |text: &[u8]| {
+        let length = u32::try_from(text.len()).unwrap_or(0);
+        [&length.to_be_bytes(), text].concat()
+    };
+    vec![
+        [frame(b"hello"), frame(b""), frame(&[7; 300])].concat(),
+        4_097_u32.to_be_bytes().to_vec(),
+    ]
 }
 
 fn of_membership() -> Vec<Vec<u8>> {
@@ -358,30 +378,6 @@ fn of_api() -> Vec<Vec<u8>> {
         r#"{"step":"pause"}"#,
     ];
     bodies.map(|body| body.as_bytes().to_vec()).to_vec()
-}
-
-fn of_dns() -> Vec<Vec<u8>> {
-    let query = |labels: &[&str], record: u16, edns: bool| {
-        let mut bytes = vec![0x12, 0x34, 1, 0, 0, 1, 0, 0, 0, 0, 0, u8::from(edns)];
-        for label in labels {
-            bytes.push(u8::try_from(label.len()).unwrap_or(0));
-            bytes.extend_from_slice(label.as_bytes());
-        }
-        bytes.push(0);
-        bytes.extend_from_slice(&record.to_be_bytes());
-        bytes.extend_from_slice(&[0, 1]);
-        if edns {
-            bytes.extend_from_slice(&[0, 0, 41, 0x10, 0, 0, 0, 0, 0, 0, 0]);
-        }
-        bytes
-    };
-    vec![
-        query(&["web", "default", "dunlin", "internal"], 1, false),
-        query(&["_http", "_tcp", "web", "dunlin", "internal"], 33, true),
-        query(&["1", "0", "0", "10", "in-addr", "arpa"], 12, true),
-        query(&["example", "org"], 28, false),
-        query(&["dunlin", "internal"], 6, true),
-    ]
 }
 
 fn of_hop() -> Vec<Vec<u8>> {

@@ -3,15 +3,17 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::{LazyLock, Mutex, PoisonError};
+use std::time::Duration;
 
 use bytes::Bytes;
 use dunlin_cli::compose;
 use dunlin_core::wire;
 use dunlin_dns::{Manner, Suffix, Transport, Zone};
 use dunlin_gossip::membership::Input;
+use dunlin_gossip::net::seal::{OpenError, Opener, SealKey};
 use dunlin_state::Now;
 use dunlin_state::desired::{Actor, Document, SyncSession, check_spec};
-use dunlin_state::model::NodeId;
+use dunlin_state::model::{NodeId, ServiceKey};
 use dunlin_state::observed::{Envelope, Proof, Register, Seal};
 use dunlin_state::route::RouteTable;
 use dunlin_trust::{Chain, ContentKey, Keyring, SealedKey, Signed, Ticket};
@@ -29,7 +31,9 @@ pub struct Target {
 
 /// All of them.
 pub const TARGETS: &[Target] = &[
+    target("datagram", datagram),
     target("membership", membership),
+    target("frame", frame),
     target("wire", wire_message),
     target("register", register),
     target("change", change),
@@ -41,6 +45,7 @@ pub const TARGETS: &[Target] = &[
     target("tls", tls),
     target("api", api),
     target("dns", dns),
+    target("upstream", upstream),
     target("hop", hop),
     target("secret", secret),
     target("compose", compose_file),
@@ -48,6 +53,27 @@ pub const TARGETS: &[Target] = &[
 
 const fn target(name: &'static str, run: fn(&[u8])) -> Target {
     Target { name, run }
+}
+
+/// A membership datagram as it comes from the socket, and what one holds whose writer has the
+/// cluster's key.
+fn datagram(bytes: &[u8]) {
+    let key = SealKey::new(&seeds::DATAGRAM_KEY);
+    let mut opener = Opener::default();
+    for sealed in [bytes, &seeds::sealed(bytes)] {
+        if let Ok((sender, text)) = opener.open(&key, sealed) {
+            let known = (1..=3).any(|n| *seeds::member(n).node.as_bytes() == sender.0);
+            assert!(known, "nobody else can have signed {text:?}");
+            let again = opener.open(&key, sealed);
+            assert_eq!(again, Err(OpenError::Replayed));
+        }
+    }
+}
+
+/// Frames on a stream of the control plane, under a bound that inputs can reach.
+fn frame(bytes: &[u8]) {
+    let again = dunlin_gossip::net::reread_frames(bytes, 4_096);
+    assert!(bytes.starts_with(&again), "frames have a second form");
 }
 
 /// A datagram of a member, after its seal was opened, and the same over a connection.
@@ -201,6 +227,12 @@ fn api(bytes: &[u8]) {
     let _redeem = serde_json::from_slice::<dunlin_api::RedeemRequest>(bytes);
     let _labels = serde_json::from_slice::<dunlin_api::LabelsRequest>(bytes);
     let _rollout = serde_json::from_slice::<dunlin_api::RolloutRequest>(bytes);
+    // Parts of paths.
+    if let Ok(text) = std::str::from_utf8(bytes) {
+        let service = text.parse::<ServiceKey>();
+        assert!(service.is_err() || !text.contains(".."), "a name is a path");
+        let _node = text.parse::<NodeId>();
+    }
 }
 
 /// A DNS query.
@@ -212,6 +244,20 @@ fn dns(bytes: &[u8]) {
         let manner = Manner { recursion: false };
         let _outcome = dunlin_dns::respond(&ZONE, bytes, transport, manner, 0, &mut reply);
         assert!(reply.len() <= most, "an answer of {} bytes", reply.len());
+    }
+}
+
+/// What a resolver answers to a question that was passed on to it.
+fn upstream(bytes: &[u8]) {
+    for query in seeds::queries() {
+        for (transport, most) in [(Transport::Udp, 4_096), (Transport::Tcp, 65_535)] {
+            let age = Duration::from_secs(bytes.len() as u64);
+            let told = dunlin_dns::relay(&query, bytes, transport, age).unwrap_or_default();
+            assert!(told.len() <= most, "an answer of {} bytes", told.len());
+            // It has the client's id and question, whatever the resolver made of them.
+            let same = told.is_empty() || (told[..2] == query[..2] && told.len() >= 12);
+            assert!(same, "{told:02x?} answers {query:02x?}");
+        }
     }
 }
 

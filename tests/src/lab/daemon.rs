@@ -13,6 +13,9 @@ use super::engine::Engine;
 use super::net::{LabError, Network};
 use super::wait::eventually;
 
+/// Where the API of every host is served over TLS.
+pub(super) const API_PORT: u16 = 7_443;
+
 /// What the replicas of a lab are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Workloads {
@@ -131,6 +134,7 @@ impl Host {
             .args(["--runtime", self.runtime])
             .args(["--dns", super::resolve::SERVER])
             .args(["--upstream-dns", super::resolve::OUTSIDE])
+            .args(["--api-listen", &format!("{}:{API_PORT}", self.address)])
             .arg("--data-dir")
             .arg(self.folder.join("data"))
             .arg("--api")

@@ -34,6 +34,8 @@ pub enum Fault {
     ClockJump(usize, i64),
     /// All hosts lose power.
     Blackout,
+    /// A member says what is not so.
+    Lie(usize),
 }
 
 /// Makes it so.
@@ -92,6 +94,7 @@ pub(super) fn strike(world: &mut World, fault: Fault) {
             }
         }
         Fault::ClockJump(host, by) => world.hosts[host].skew += by,
+        Fault::Lie(host) => world.lie(host),
         Fault::Blackout => {
             for host in 0..world.hosts.len() {
                 workload::asker_gone(world, host);

@@ -149,11 +149,16 @@ impl Host {
         let salt = seed ^ (self.life << 32) ^ self.index as u64;
         let boot = self.disk.next_boot();
         let config = config(self.index, self.id, boot, salt);
-        let seal = Arc::new(SharedSecret::new(self.id, CLUSTER_SECRET));
-        let (engine, effects) = Engine::new(config, seal, self.disk.recover(), self.now(micros))
-            .map_err(|e| e.to_string())?;
+        let (engine, effects) =
+            Engine::new(config, self.seal(), self.disk.recover(), self.now(micros))
+                .map_err(|e| e.to_string())?;
         self.engine = Some(engine);
         Ok(effects)
+    }
+
+    /// What it signs with.
+    pub(super) fn seal(&self) -> Arc<SharedSecret> {
+        Arc::new(SharedSecret::new(self.id, CLUSTER_SECRET))
     }
 
     /// Where it stands.

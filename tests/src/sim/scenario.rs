@@ -39,6 +39,8 @@ pub enum Scenario {
     /// Specifications follow each other, some of which cannot run; in half of the runs nodes die and
     /// the network splits meanwhile.
     Rollout,
+    /// A member lies. Nothing may move for it.
+    Liar,
     /// All of it.
     Churn,
     /// One large deploy on many nodes, for speed.
@@ -49,7 +51,7 @@ pub enum Scenario {
 
 impl Scenario {
     /// Those that a run without `--scenario` goes through.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 13] = [
         Self::Calm,
         Self::Crash,
         Self::Partition,
@@ -61,6 +63,7 @@ impl Scenario {
         Self::Full,
         Self::Health,
         Self::Rollout,
+        Self::Liar,
         Self::Churn,
     ];
 
@@ -78,6 +81,7 @@ impl Scenario {
             Self::Full => "full",
             Self::Health => "health",
             Self::Rollout => "rollout",
+            Self::Liar => "liar",
             Self::Churn => "churn",
             Self::Scale => "scale",
             Self::Placement => "placement",
@@ -110,6 +114,7 @@ impl Scenario {
             | Self::Full
             | Self::Health
             | Self::Rollout
+            | Self::Liar
             | Self::Scale
             | Self::Placement => Weather::FAIR,
         }
@@ -128,6 +133,7 @@ impl Scenario {
             | Self::Full
             | Self::Health
             | Self::Rollout
+            | Self::Liar
             | Self::Scale
             | Self::Placement => Temper::CALM,
         }
@@ -135,7 +141,7 @@ impl Scenario {
 
     fn variety(self) -> Variety {
         match self {
-            Self::Calm | Self::Lossy | Self::Scale | Self::Placement => Variety::Plain,
+            Self::Calm | Self::Lossy | Self::Liar | Self::Scale | Self::Placement => Variety::Plain,
             Self::Crash
             | Self::Partition
             | Self::Clock
@@ -152,7 +158,7 @@ impl Scenario {
     /// What holds in this scenario beyond what always holds.
     fn set_rules(self, world: &mut World) {
         let watch = &mut world.watch;
-        watch.nothing_may_move = self == Self::Lossy;
+        watch.nothing_may_move = matches!(self, Self::Lossy | Self::Liar);
         watch.fair = match self {
             Self::Calm
             | Self::Crash
@@ -162,14 +168,19 @@ impl Scenario {
             | Self::Drain
             | Self::Full
             | Self::Health
+            | Self::Liar
             | Self::Scale
             | Self::Placement => true,
             Self::Partition | Self::Lossy | Self::Rollout | Self::Churn => false,
         };
         watch.no_gaps = match self {
-            Self::Calm | Self::Clock | Self::Drain | Self::Full | Self::Scale | Self::Placement => {
-                true
-            }
+            Self::Calm
+            | Self::Clock
+            | Self::Drain
+            | Self::Full
+            | Self::Liar
+            | Self::Scale
+            | Self::Placement => true,
             Self::Crash
             | Self::Partition
             | Self::Lossy
@@ -227,6 +238,7 @@ pub fn run(
         | Scenario::Full
         | Scenario::Health
         | Scenario::Rollout
+        | Scenario::Liar
         | Scenario::Churn => {}
     }
     let mut world = World::new(nodes, seed, scenario.weather(), scenario.temper());
@@ -318,7 +330,7 @@ fn plan_people(world: &mut World, scenario: Scenario, services: usize) {
             },
         );
     }
-    let quiet = matches!(scenario, Scenario::Lossy | Scenario::Crash);
+    let quiet = matches!(scenario, Scenario::Lossy | Scenario::Crash | Scenario::Liar);
     let edits = if quiet { 0 } else { services * 3 };
     if !quiet && services > 1 {
         // Only the last one is removed, and nobody edits it.
@@ -370,6 +382,7 @@ fn plan_trouble(world: &mut World, scenario: Scenario, ends: u64) {
             plan_crashes(world, 3);
             plan_splits(world);
         }
+        Scenario::Liar => plan_lies(world),
         Scenario::Clock => plan_jumps(world),
         Scenario::Drain | Scenario::Full => plan_drains(world),
         Scenario::Churn => {
@@ -469,6 +482,15 @@ fn plan_illness(world: &mut World) {
         world.plan(at, Fault::Sicken(host, micros));
     }
     plan_deaths(world);
+}
+
+fn plan_lies(world: &mut World) {
+    let liar = some_host(world);
+    world.corrupt(liar);
+    for _ in 0..30 {
+        let at = world.rng.random_range(FORMED + 6 * SECOND..TROUBLE_ENDS);
+        world.plan(at, Fault::Lie(liar));
+    }
 }
 
 fn plan_jumps(world: &mut World) {

@@ -1,5 +1,6 @@
 //! The world: hosts, links, time, and what happens next.
 
+mod lies;
 mod wires;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -109,6 +110,7 @@ pub struct World {
     connected: BTreeSet<(usize, usize)>,
     /// Whose views of the members have changed since that was looked at.
     members_changed: BTreeSet<usize>,
+    pub(super) liar: lies::Liar,
     story: Story,
 }
 
@@ -133,6 +135,7 @@ impl World {
             links: BTreeMap::new(),
             connected: BTreeSet::new(),
             members_changed: BTreeSet::new(),
+            liar: lies::Liar::default(),
             story: Story::default(),
         }
     }

@@ -62,6 +62,22 @@ where
     writer.write_all(body).await
 }
 
+/// Reads the frames, of at most `max` bytes each, that a stream with these bytes would bring, and
+/// writes them again. For tests with hostile input.
+pub fn reread(bytes: &[u8], max: usize) -> Vec<u8> {
+    let mut stream = futures::io::Cursor::new(bytes);
+    let mut again = Vec::new();
+    // Neither ever waits: all bytes are there.
+    futures::executor::block_on(async {
+        while let Ok(frame) = read(&mut stream, max).await {
+            if write(&mut again, &frame, max).await.is_err() {
+                break;
+            }
+        }
+    });
+    again
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

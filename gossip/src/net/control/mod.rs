@@ -33,6 +33,7 @@ use tokio::time::timeout;
 
 use super::counters::Counters;
 
+pub use self::frames::reread as reread_frames;
 pub use self::messages::MAX_MESSAGE;
 pub use self::rpc::{MAX_REQUEST, MAX_RESPONSE, MAX_RPC_TIME, PROBE_TIME};
 pub(super) use self::task::ControlTask;

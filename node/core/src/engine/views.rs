@@ -11,6 +11,7 @@ use dunlin_state::desired::{
 };
 use dunlin_state::model::{ItemKey, NodeId, NodeRegister, NodeReport, ServiceKey};
 use dunlin_state::route::RouteTable;
+use dunlin_trust::Credential;
 
 use super::Engine;
 use crate::explain::Explanation;
@@ -156,6 +157,11 @@ impl Engine {
     /// The newest register of a node.
     pub fn register(&self, node: NodeId) -> Option<&Arc<NodeRegister>> {
         self.replication.observed().get(node)
+    }
+
+    /// In whose name this node writes.
+    pub fn credentials(&self) -> &[Credential] {
+        self.replication.credentials()
     }
 
     /// Registers that the cluster holds and this node does not understand.

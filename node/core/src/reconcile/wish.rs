@@ -1,7 +1,9 @@
 //! What should become of a claim, given what the cluster wants and who else holds the slot.
 
 use dunlin_state::desired::Service;
-use dunlin_state::model::{Availability, Claim, Mode, NodeId, Phase, Slot, UpdateOrder, beats};
+use dunlin_state::model::{
+    Availability, Claim, ConstraintOp, Mode, NodeId, Phase, Slot, UpdateOrder, beats,
+};
 
 use super::World;
 use super::held::{Held, Stage};
@@ -152,6 +154,7 @@ fn beaten_by(held: &Held, service: &Service, world: &World<'_>) -> Option<NodeId
         .claims_of(&slot.service, slot.slot)
         .filter(|(node, _)| *node != me && world.cluster.standing(*node) == Standing::Alive)
         .filter(|(node, _)| world.cluster.is_trusted(*node))
+        .filter(|(node, _)| !is_excluded(*node, service))
         .find(|(node, other)| {
             let better = beats((node, other), (&me, &held.claim)).is_gt();
             if other.leaving {
@@ -163,6 +166,21 @@ fn beaten_by(held: &Held, service: &Service, world: &World<'_>) -> Option<NodeId
             }
         })
         .map(|(node, _)| node)
+}
+
+/// Whether the specification names the nodes that may run it, and this is none of them. Everything
+/// else that constraints look at, a node says of itself: a member that claims what is not its to
+/// claim can lie about that, and not about who it is.
+fn is_excluded(node: NodeId, service: &Service) -> bool {
+    let constraints = service.spec.placement.constraints.iter();
+    let mut by_id = constraints.filter(|c| c.key.eq_ignore_ascii_case("node.id"));
+    by_id.any(|constraint| {
+        let named = constraint.value.eq_ignore_ascii_case(&node.to_string());
+        match constraint.op {
+            ConstraintOp::Equal => !named,
+            ConstraintOp::NotEqual => named,
+        }
+    })
 }
 
 /// Whether the other replica may stop any moment for an update that this one has had already: to

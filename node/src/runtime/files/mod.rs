@@ -22,7 +22,7 @@ mod write;
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use dunlin_core::io::{Workload, WorkloadId};
 use dunlin_state::model::{FileMount, ItemKind, NodeId, ServiceSpec};
@@ -47,6 +47,8 @@ const SECRETS_MOUNT: &str = "/run/secrets";
 pub(super) struct Files {
     vault: Option<Arc<SecretVault>>,
     base: Base,
+    /// Held while the common directory is made and taken into use, and while it is removed.
+    turn: Arc<Mutex<()>>,
 }
 
 /// A file or directory of the host that a container sees.
@@ -61,6 +63,7 @@ impl Files {
         Self {
             vault,
             base: Base::new(node),
+            turn: Arc::default(),
         }
     }
 
@@ -81,14 +84,16 @@ impl Files {
         if !has_files(&workload.spec) {
             return Ok(());
         }
+        let turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
         // Another node may have a place in memory.
         let directory = self.base.make().map_err(StartError::hopeless)?;
         let directory = directory.join(leaf(&workload.id));
         let contents = self.contents(&workload.id, &workload.spec);
         let contents = contents.map_err(StartError::passing)?;
         let owner = owner(&workload.spec, choice).map_err(StartError::hopeless)?;
-        let written = write::directory(&directory, owner.of_directories(choice))
-            .and_then(|()| self.write(&directory, &contents, owner, choice));
+        let made = write::directory(&directory, owner.of_directories(choice));
+        drop(turn);
+        let written = made.and_then(|()| self.write(&directory, &contents, owner, choice));
         written.map(drop).map_err(|error| {
             let _ = fs::remove_dir_all(&directory);
             StartError::passing(format!(
@@ -222,6 +227,12 @@ impl Files {
         {
             warn!(slot = %id.slot, %error, "the files of secrets cannot be deleted");
         }
+        self.tidy();
+    }
+
+    fn tidy(&self) {
+        let _turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
+        self.base.tidy();
     }
 
     /// Deletes the files of all attempts but these; blocking.
@@ -236,6 +247,7 @@ impl Files {
                 warn!(path = %entry.path().display(), %error, "cannot be deleted");
             }
         }
+        self.tidy();
     }
 }
 

@@ -1,6 +1,7 @@
 //! The directory on a tmpfs that holds the files of this node's replicas.
 
 use std::fs::{self, DirBuilder};
+use std::io::ErrorKind;
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 
@@ -8,6 +9,9 @@ use dunlin_state::model::NodeId;
 
 /// What `statfs` says of a tmpfs, and of a ramfs (Linux, `magic.h`).
 const IN_MEMORY: [i128; 2] = [0x0102_1994, 0x8584_58f6];
+
+/// How often making it is tried while other daemons tidy up.
+const TRIES: usize = 8;
 
 /// The directory, or why there is none.
 #[derive(Debug, Clone)]
@@ -51,17 +55,38 @@ impl Base {
     /// Makes it, and checks that nobody else has a hand in it.
     pub(super) fn make(&self) -> Result<PathBuf, String> {
         let (root, path) = (self.root.clone()?, self.path()?);
-        for directory in [&root, &path] {
-            // Others may pass, and read no names: a replica with another user enters its own.
-            let made = DirBuilder::new().mode(0o711).create(directory);
-            if let Err(error) = made
-                && error.kind() != std::io::ErrorKind::AlreadyExists
-            {
-                return Err(format!("cannot create {}: {error}", directory.display()));
+        let mut last = None;
+        for _ in 0..TRIES {
+            match create(&root).and_then(|()| create(&path)) {
+                Ok(()) => {
+                    check(&root)?;
+                    check(&path)?;
+                    return Ok(path);
+                }
+                // Another daemon has just tidied up.
+                Err(error) if error.kind() == ErrorKind::NotFound => last = Some(error),
+                Err(error) => return Err(format!("cannot create {}: {error}", path.display())),
             }
-            check(directory)?;
         }
-        Ok(path)
+        let error = last.map_or_else(String::new, |error| error.to_string());
+        Err(format!("cannot create {}: {error}", path.display()))
+    }
+
+    /// Removes it, and what all daemons of this user share, if nothing is in there.
+    pub(super) fn tidy(&self) {
+        if let (Ok(root), Ok(path)) = (&self.root, self.path()) {
+            // What is not empty stays.
+            let _in_use = fs::remove_dir(path).and_then(|()| fs::remove_dir(root));
+        }
+    }
+}
+
+/// Makes a directory, unless it is there. Others may pass, and read no names: a replica with another
+/// user enters its own.
+fn create(directory: &Path) -> std::io::Result<()> {
+    match DirBuilder::new().mode(0o711).create(directory) {
+        Err(error) if error.kind() != ErrorKind::AlreadyExists => Err(error),
+        Ok(()) | Err(_) => Ok(()),
     }
 }
 

@@ -210,6 +210,23 @@ fn files_of_attempts_that_are_gone_are_swept() {
 }
 
 #[test]
+fn nothing_is_left_behind_once_the_last_attempt_has_ended() {
+    let lab = Lab::new();
+    let mut work = workload(vec![mount("pw", "")], Vec::new());
+    for attempt in [1, 2] {
+        work.id.attempt = attempt;
+        lab.files.prepare(&work, Choice::Process).unwrap();
+    }
+    let common = lab.files.base.path().unwrap();
+    lab.files.remove(&id());
+    assert!(common.exists(), "another attempt lives there");
+    lab.files.remove(&work.id);
+    assert!(!common.exists());
+    lab.files.prepare(&work, Choice::Process).unwrap();
+    assert!(common.exists());
+}
+
+#[test]
 fn a_link_in_the_way_is_not_followed() {
     let lab = Lab::new();
     let work = workload(vec![mount("pw", "")], Vec::new());

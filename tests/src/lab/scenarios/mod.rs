@@ -4,6 +4,7 @@
 mod blackout;
 mod containers;
 mod deploy;
+mod hostile;
 mod idle;
 mod isolated;
 mod kill;
@@ -55,6 +56,10 @@ pub enum Scenario {
     Moved,
     /// Steady load while a service is updated and a host drained.
     Load,
+    /// Strangers, liars, floods.
+    Hostile,
+    /// The same, with a hundred megabytes and ten thousand connections for each port.
+    Siege,
     /// A host is removed for good, and comes back as a new node.
     Removed,
     /// A write reaches everyone.
@@ -73,13 +78,14 @@ pub enum Scenario {
 
 impl Scenario {
     /// Those that check the rules, in the order of CI.
-    pub const CI: [Self; 11] = [
+    pub const CI: [Self; 12] = [
         Self::Deploy,
         Self::Kill,
         Self::Partition,
         Self::Isolated,
         Self::Blackout,
         Self::Removed,
+        Self::Hostile,
         Self::Moved,
         Self::Spread,
         Self::Names,
@@ -97,6 +103,8 @@ impl Scenario {
             Self::Isolated => "isolated",
             Self::Blackout => "blackout",
             Self::Moved => "moved",
+            Self::Hostile => "hostile",
+            Self::Siege => "siege",
             Self::Removed => "removed",
             Self::Spread => "spread",
             Self::Names => "names",
@@ -117,6 +125,8 @@ impl Scenario {
             | Self::Isolated
             | Self::Blackout
             | Self::Load
+            | Self::Hostile
+            | Self::Siege
             | Self::Moved
             | Self::Removed
             | Self::Spread
@@ -130,7 +140,7 @@ impl Scenario {
     pub fn named(name: &str) -> Option<Self> {
         Self::CI
             .into_iter()
-            .chain([Self::Idle, Self::Load, Self::Torture])
+            .chain([Self::Idle, Self::Load, Self::Siege, Self::Torture])
             .find(|s| s.name() == name)
     }
 
@@ -150,6 +160,8 @@ impl Scenario {
             Self::Isolated => isolated::run(lab, figures).await,
             Self::Blackout => blackout::run(lab, figures).await,
             Self::Moved => moved::run(lab, figures).await,
+            Self::Hostile => hostile::run(lab, hostile::Force::SHORT, figures).await,
+            Self::Siege => hostile::run(lab, hostile::Force::WHOLE, figures).await,
             Self::Removed => removed::run(lab, times, figures).await,
             Self::Spread => spread::run(lab, times, figures).await,
             Self::Names => names::run(lab, times, figures).await,

@@ -84,6 +84,7 @@ impl World {
 
     pub(super) fn send_message(&mut self, from: usize, to: NodeId, message: PeerMessage) {
         let Some(peer) = self.host_of(to) else { return };
+        self.overhear(peer, &message);
         let dialed = if self.links.contains_key(&pair(from, peer)) {
             0
         } else {

@@ -1,0 +1,7 @@
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
+    if let Some(target) = dunlin_tests::fuzz::target("datagram") {
+        dunlin_tests::fuzz::run_contained(target, bytes);
+    }
+});
