@@ -22,6 +22,7 @@ mod health;
 mod interpolate;
 mod items;
 mod place;
+mod placement;
 mod ports;
 mod project;
 mod read;

@@ -404,10 +404,6 @@ fn platform(text: &str) -> Result<Vec<Constraint>, String> {
     }
     let keys = ["node.platform.os", "node.platform.arch"];
     let pairs = keys.iter().zip(&parts);
-    let constraint = |(key, value): (&&str, &&str)| Constraint {
-        key: (*key).to_owned(),
-        op: ConstraintOp::Equal,
-        value: (*value).to_owned(),
-    };
-    Ok(pairs.map(constraint).collect())
+    let constraints = pairs.map(|(key, value)| Constraint::new(*key, ConstraintOp::Equal, *value));
+    Ok(constraints.collect())
 }

@@ -120,9 +120,18 @@ pub enum SpecFault {
     },
     /// A constraint on something that nodes do not have.
     #[error(
-        "'{0}' is nothing to put a constraint on; use node.id, node.hostname, node.platform.os, node.platform.arch, node.kernel or node.labels.<key>"
+        "'{0}' is nothing to put a constraint on; use {keys}, node.labels.<key> or node.devices.<name>",
+        keys = Constraint::FACT_KEYS.join(", ")
     )]
     BadConstraintKey(String),
+    /// A constraint that can be met nowhere because it makes no sense.
+    #[error("a constraint makes no sense: {fault}; {fix}")]
+    BadConstraint {
+        /// What is wrong.
+        fault: String,
+        /// What to write instead.
+        fix: String,
+    },
     /// More than all connections.
     #[error("split sends {0} of a hundred connections to the other service; use 0 to 100")]
     BadPercent(u8),
@@ -384,12 +393,15 @@ fn check_placement(spec: &ServiceSpec) -> Result<(), SpecFault> {
     check_list("constraints", placement.constraints.len())?;
     check_list("anti-affinities", placement.anti_affinity.len())?;
     for constraint in &placement.constraints {
-        if !Constraint::is_known_key(&constraint.key) {
-            let key = constraint.key.chars().take(80).collect();
+        if !Constraint::is_known_key(constraint.key()) {
+            let key = constraint.key().chars().take(80).collect();
             return Err(SpecFault::BadConstraintKey(key));
         }
-        check_text("a constraint", &constraint.key)?;
-        check_text("the value of a constraint", &constraint.value)?;
+        check_text("a constraint", constraint.key())?;
+        check_text("the value of a constraint", constraint.value())?;
+        if let Some((fault, fix)) = constraint.fault() {
+            return Err(SpecFault::BadConstraint { fault, fix });
+        }
     }
     if placement.max_per_node == Some(0) {
         return Err(SpecFault::Zero("the number of replicas per node"));

@@ -1,5 +1,6 @@
 //! The vocabulary of the whole project: identities, specifications, reports.
 
+mod constraint;
 mod ids;
 mod item;
 #[cfg(feature = "openapi")]
@@ -12,6 +13,7 @@ mod text;
 mod traffic;
 mod vip;
 
+pub use constraint::{BadConstraint, Constraint, ConstraintOp, contradiction};
 pub use ids::{BadName, BadNodeId, NodeId, ServiceKey, Slot, SlotId, check_label};
 pub use item::{
     BadItemName, ContentId, FileMount, ItemKey, ItemKind, MAX_ITEM_BYTES, is_file_name,
@@ -23,9 +25,9 @@ pub use report::{
 };
 pub use resources::Resources;
 pub use spec::{
-    Availability, Constraint, ConstraintOp, FailureAction, HealthCheck, HealthTest, HostPort,
-    HttpTest, Mode, Placement, PortSpec, Protocol, PublishMode, RestartCondition, RestartPolicy,
-    RuntimeKind, ServiceSpec, Strategy, UpdateOrder, UpdatePolicy, VolumeMount,
+    Availability, FailureAction, HealthCheck, HealthTest, HostPort, HttpTest, Mode, Placement,
+    PortSpec, Protocol, PublishMode, RestartCondition, RestartPolicy, RuntimeKind, ServiceSpec,
+    Strategy, UpdateOrder, UpdatePolicy, VolumeMount,
 };
 pub use text::BadWord;
 pub use traffic::{

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::{FileMount, Resources, ServiceKey, TrafficPolicy};
+use super::{Constraint, FileMount, Resources, ServiceKey, TrafficPolicy};
 
 /// Everything about a service but how many replicas it has and whether it runs, which are
 /// registers of their own so that concurrent edits of different aspects both win.
@@ -215,30 +215,6 @@ pub enum Strategy {
     Spread,
     /// The fullest node that still has room.
     Pack,
-}
-
-/// A condition on a node's facts and labels, such as `node.labels.zone == north`.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
-pub struct Constraint {
-    /// `node.id`, `node.hostname` (its name), `node.platform.os`, `node.platform.arch`,
-    /// `node.kernel`, or `node.labels.<key>`.
-    pub key: String,
-    /// The comparison.
-    pub op: ConstraintOp,
-    /// What to compare with.
-    pub value: String,
-}
-
-/// Comparison of a [`Constraint`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
-pub enum ConstraintOp {
-    /// Equal; an absent label equals nothing.
-    Equal,
-    /// Different or absent.
-    NotEqual,
 }
 
 /// When a replica that ended is started again.

@@ -111,6 +111,7 @@ impl Host {
             facts: Facts {
                 os: "linux".to_owned(),
                 arch: "amd64".to_owned(),
+                kernel: format!("6.1.{}-sim", self.kernel_patch()),
                 ..Facts::default()
             },
             capacity: Resources {
@@ -132,6 +133,11 @@ impl Host {
     /// Where it stands.
     pub(super) fn zone(&self) -> String {
         format!("z{}", self.index % 3)
+    }
+
+    /// The last number of its kernel's version: on both sides of where it gets another digit.
+    pub(super) fn kernel_patch(&self) -> usize {
+        7 + self.index
     }
 
     /// Whether its daemon runs.

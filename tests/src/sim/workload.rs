@@ -244,13 +244,12 @@ pub(super) const RIVALS: usize = 1_000_000;
 /// The port that they want.
 const RIVALS_PORT: u16 = 9_000;
 
+/// A pattern for the names of the first five hosts.
+pub(super) const SMALL_NUMBERS: &str = "^n[0-4]$";
+
 /// Gives each service another trait.
 fn vary(spec: &mut ServiceSpec, number: usize) {
-    let zone = |op, value: &str| Constraint {
-        key: "node.labels.zone".to_owned(),
-        op,
-        value: value.to_owned(),
-    };
+    let zone = |op, value: &str| Constraint::new("node.labels.zone", op, value);
     let constraints = &mut spec.placement.constraints;
     match number % 6 {
         0 => spec.placement.anti_affinity.push(service(number + 2)),
@@ -266,8 +265,16 @@ fn vary(spec: &mut ServiceSpec, number: usize) {
                 constraints.push(zone(ConstraintOp::NotEqual, "z0"));
             }
         }
-        2 => constraints.push(zone(ConstraintOp::NotEqual, "z2")),
-        4 => constraints.push(zone(ConstraintOp::Equal, "z1")),
+        2 => constraints.push(match number % 24 {
+            8 => zone(ConstraintOp::In, "z0, z1"),
+            14 => Constraint::new("node.kernel", ConstraintOp::AtLeast, "6.1.10"),
+            _ => zone(ConstraintOp::NotEqual, "z2"),
+        }),
+        4 => constraints.push(match number % 24 {
+            10 => Constraint::new("node.hostname", ConstraintOp::Matches, SMALL_NUMBERS),
+            16 => zone(ConstraintOp::NotIn, "z0, z2"),
+            _ => zone(ConstraintOp::Equal, "z1"),
+        }),
         5 => spec.placement.max_per_node = Some(2),
         _ => {}
     }

@@ -63,7 +63,7 @@ pub const PLACEMENT: Section = Section {
     keys: &[
         yes(
             "constraints",
-            "on `node.id`, `node.hostname`, `node.platform.os`, `node.platform.arch`, `node.kernel` and `node.labels.<key>`, with `==` or `!=`",
+            "with `==`, `!=`, `in (a, b)`, `not in (a, b)`, `=~`, `!~`, `<`, `<=`, `>`, `>=`; see [placement](protocols/placement.md#constraints)",
         ),
         yes("max_replicas_per_node", ""),
         skip(

@@ -306,8 +306,17 @@ fn deploy() {
     constraint("node.role == manager", "all nodes are equal");
     constraint("node.hostnme == a", "did you mean 'node.hostname'?");
     constraint("engine.labels.os == a", "node.labels.os");
-    constraint("node.hostname", "compares nothing");
-    constraint("node.hostname ==", "no value to compare");
+    let at = |column: u32, text: &str, words: &str| {
+        let lines = format!("deploy:\n  placement:\n    constraints:\n      - {text}");
+        service(&lines, &[(&format!("7:{column}"), place, words)]);
+    };
+    // The place is that of the part which is wrong.
+    at(26, "node.hostname", "compares nothing");
+    at(27, "node.hostname ==", "no value to compare");
+    at(27, "node.hostname is web", "'is' is not a comparison");
+    at(31, "'node.hostname =~ we(b'", "unclosed group");
+    at(26, "node.cpus >= many", "neither a number nor a version");
+    at(33, "node.labels.zone in a, b", "in parentheses");
     service(
         "cpus: 1\ndeploy: {resources: {limits: {cpus: 2}}}",
         &[(

@@ -142,6 +142,12 @@ fn constraints_are_on_what_the_cluster_knows() {
         "platform.os",
         "platform.arch",
         "kernel",
+        "cpus",
+        "memory",
+        "disk",
+        "engine",
+        "distribution",
+        "devices.kvm",
         "labels.a",
     ] {
         assert!(Constraint::is_known_key(&format!("node.{key}")), "{key}");
@@ -149,6 +155,22 @@ fn constraints_are_on_what_the_cluster_knows() {
             "deploy: {{placement: {{constraints: [node.{key} == a]}}}}"
         ));
     }
+}
+
+#[test]
+fn constraints_that_exclude_each_other_are_told() {
+    let constraints = "[node.labels.zone in (a, b), node.cpus > 2, node.labels.zone == c]";
+    let text = format!(
+        "services:\n  a:\n    image: x\n    deploy: {{placement: {{constraints: {constraints}}}}}\n"
+    );
+    // In YAML's own brackets a value with a comma needs quotes.
+    let quoted = text.replace("node.labels.zone in (a, b)", "'node.labels.zone in (a, b)'");
+    let project = good(&quoted);
+    assert_eq!(project.services[0].spec.placement.constraints.len(), 3);
+    let warning = &project.warnings[0].text;
+    let expected = "'node.labels.zone in (a, b)' and 'node.labels.zone == c' exclude each other: no \
+                    node can meet them";
+    assert_eq!(warning, expected);
 }
 
 #[test]
@@ -192,11 +214,7 @@ x-dunlin:
         spec.labels,
         variables(&[("shared", "own"), ("tier", "web")])
     );
-    let constraint = |key: &str, op, value: &str| Constraint {
-        key: key.to_owned(),
-        op,
-        value: value.to_owned(),
-    };
+    let constraint = |key: &str, op, value: &str| Constraint::new(key, op, value);
     let mut constraints = spec.placement.constraints.clone();
     constraints.sort();
     let mut expected = vec![

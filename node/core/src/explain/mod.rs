@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use dunlin_state::desired::{Desired, Service};
-use dunlin_state::model::{Claim, Mode, NodeId, Phase, ServiceKey, Slot, beats};
+use dunlin_state::model::{Claim, Mode, NodeId, Phase, ServiceKey, Slot, beats, contradiction};
 use serde::{Deserialize, Serialize};
 
 use crate::bidding::LastRound;
@@ -96,7 +96,7 @@ pub(crate) fn explain(key: &ServiceKey, sources: &Sources<'_>) -> Option<Explana
     let mut ready: Vec<Slot> = slots.iter().filter(|s| s.ready).map(|s| s.slot).collect();
     ready.dedup();
     let ready = u32::try_from(ready.len()).unwrap_or(u32::MAX);
-    let cause = cause(&slots, &nodes);
+    let cause = impossible(service, &slots).or_else(|| cause(&slots, &nodes));
     Some(Explanation {
         service: key.clone(),
         summary: summarise(service, wanted, ready, cause.as_deref()),
@@ -277,6 +277,18 @@ fn summarise(service: &Service, wanted: u32, ready: u32, cause: Option<&str>) ->
         None => format!("{ready} of {wanted} replicas are ready"),
         Some(cause) => format!("{ready} of {wanted} replicas are ready; {cause}"),
     }
+}
+
+/// Constraints that no node can ever meet, which is more than that none meets them now.
+fn impossible(service: &Service, slots: &[SlotExplanation]) -> Option<String> {
+    let global = service.spec.mode == Mode::Global;
+    let waits = service.running && (global || slots.iter().any(|slot| slot.node.is_none()));
+    let clash = contradiction(&service.spec.placement.constraints).filter(|_| waits)?;
+    let clash: Vec<String> = clash.iter().map(|c| format!("'{c}'")).collect();
+    Some(format!(
+        "no node can ever take one: its constraints {} exclude each other",
+        clash.join(" and ")
+    ))
 }
 
 /// What stands between a service and its goal: slots without a node, and replicas that are not

@@ -1,12 +1,11 @@
 //! The verdict itself.
 
 use dunlin_state::model::{
-    Availability, Constraint, ConstraintOp, Resources, RuntimeKind, ServiceKey, ServiceSpec,
-    Strategy,
+    Availability, Resources, RuntimeKind, ServiceKey, ServiceSpec, Strategy,
 };
 use serde::{Deserialize, Serialize};
 
-use super::{NodeView, Reason};
+use super::{NodeView, Reason, facts};
 use crate::hashing::{mix, node_hash, service_hash};
 use crate::liveness::Standing;
 
@@ -119,8 +118,8 @@ fn refuse_by_state(node: &NodeView, reasons: &mut Vec<Reason>) {
 
 fn refuse_by_constraints(spec: &ServiceSpec, node: &NodeView, reasons: &mut Vec<Reason>) {
     for constraint in &spec.placement.constraints {
-        let actual = actual_value(constraint, node);
-        if !holds(constraint, actual.as_deref()) {
+        let actual = facts::value(constraint.key(), node);
+        if !constraint.holds(actual.as_deref()) {
             reasons.push(Reason::Constraint {
                 constraint: constraint.clone(),
                 actual,
@@ -132,51 +131,7 @@ fn refuse_by_constraints(spec: &ServiceSpec, node: &NodeView, reasons: &mut Vec<
 /// Whether all placement constraints hold on the node.
 pub fn matches_constraints(spec: &ServiceSpec, node: &NodeView) -> bool {
     let mut constraints = spec.placement.constraints.iter();
-    constraints.all(|c| holds(c, actual_value(c, node).as_deref()))
-}
-
-fn actual_value(constraint: &Constraint, node: &NodeView) -> Option<String> {
-    // Docker compares the names of facts without regard to case, but label keys exactly.
-    let key = constraint.key.as_str();
-    if let Some(label) = strip_prefix_ignoring_case(key, "node.labels.") {
-        return node.labels.get(label).cloned();
-    }
-    match key.to_ascii_lowercase().as_str() {
-        "node.id" => Some(node.id.to_string()),
-        "node.hostname" => Some(node.name.clone()),
-        "node.platform.os" => Some(node.facts.os.clone()),
-        "node.platform.arch" => Some(node.facts.arch.clone()),
-        "node.kernel" => Some(node.facts.kernel.clone()),
-        _ => None,
-    }
-}
-
-/// Values compare without regard to case, as in Docker; facts also by their common other names.
-fn holds(constraint: &Constraint, actual: Option<&str>) -> bool {
-    let equal = actual.is_some_and(|actual| {
-        actual.eq_ignore_ascii_case(&constraint.value)
-            || (constraint.key.eq_ignore_ascii_case("node.platform.arch")
-                && canonical_arch(actual) == canonical_arch(&constraint.value))
-    });
-    match constraint.op {
-        ConstraintOp::Equal => equal,
-        ConstraintOp::NotEqual => !equal,
-    }
-}
-
-fn canonical_arch(arch: &str) -> String {
-    let arch = arch.to_ascii_lowercase();
-    match arch.as_str() {
-        "x86_64" => "amd64".to_owned(),
-        "aarch64" => "arm64".to_owned(),
-        _ => arch,
-    }
-}
-
-fn strip_prefix_ignoring_case<'a>(text: &'a str, prefix: &str) -> Option<&'a str> {
-    let head = text.get(..prefix.len())?;
-    head.eq_ignore_ascii_case(prefix)
-        .then(|| &text[prefix.len()..])
+    constraints.all(|c| c.holds(facts::value(c.key(), node).as_deref()))
 }
 
 fn refuse_by_runtime(spec: &ServiceSpec, node: &NodeView, reasons: &mut Vec<Reason>) {

@@ -6,6 +6,7 @@
 //! computes the same order. The same function answers calls for bids on a node and `explain` for
 //! all nodes.
 
+mod facts;
 mod judge;
 mod reason;
 #[cfg(test)]

@@ -5,6 +5,8 @@ use std::fmt;
 use dunlin_state::model::{Availability, Constraint, ConstraintOp, HostPort, Protocol, ServiceKey};
 use serde::{Deserialize, Serialize};
 
+use super::facts;
+
 /// One condition that a node fails for a service.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -153,17 +155,16 @@ impl Reason {
 }
 
 fn fix_constraint(constraint: &Constraint) -> String {
-    let Constraint { key, op, value } = constraint;
-    match (key.strip_prefix("node.labels."), op) {
+    let (key, value) = (constraint.key(), constraint.value());
+    let label = key.strip_prefix(Constraint::LABEL_PREFIX);
+    match (label, constraint.op()) {
         (Some(label), ConstraintOp::Equal) => {
             format!("set the label {label}={value} on the node or drop the constraint")
         }
-        (Some(label), ConstraintOp::NotEqual) => {
+        (Some(label), _) => {
             format!("change the label {label} of the node or drop the constraint")
         }
-        (None, ConstraintOp::Equal | ConstraintOp::NotEqual) => {
-            "add a node that matches or drop the constraint".to_owned()
-        }
+        (None, _) => "add a node that matches or drop the constraint".to_owned(),
     }
 }
 
@@ -171,14 +172,14 @@ impl fmt::Display for Reason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Constraint { constraint, actual } => {
-                let op = match constraint.op {
-                    ConstraintOp::Equal => "==",
-                    ConstraintOp::NotEqual => "!=",
-                };
-                write!(f, "needs {} {op} {}, ", constraint.key, constraint.value)?;
-                match actual {
-                    Some(actual) => write!(f, "has '{actual}'"),
-                    None => f.write_str("has none"),
+                write!(f, "needs {constraint}, ")?;
+                let bytes = actual
+                    .as_ref()
+                    .filter(|_| facts::is_bytes(constraint.key()));
+                match (actual, bytes.and_then(|b| b.parse().ok())) {
+                    (_, Some(bytes)) => write!(f, "has {}", Bytes(bytes)),
+                    (Some(actual), None) => write!(f, "has '{actual}'"),
+                    (None, None) => f.write_str("has none"),
                 }
             }
             Self::Cpu { need, free, total } => write!(

@@ -21,6 +21,9 @@ fn node(index: u8) -> NodeView {
             os: "linux".to_owned(),
             arch: "x86_64".to_owned(),
             cpus: 4,
+            memory: 8 << 30,
+            kernel: "6.1.10-21-amd64".to_owned(),
+            devices: BTreeMap::from([("kvm".to_owned(), 1)]),
             ..Facts::default()
         },
         labels: BTreeMap::from([("zone".to_owned(), "North".to_owned())]),
@@ -50,11 +53,7 @@ fn spec() -> ServiceSpec {
 
 fn constrained(key: &str, op: ConstraintOp, value: &str) -> ServiceSpec {
     let mut spec = spec();
-    spec.placement.constraints = vec![Constraint {
-        key: key.to_owned(),
-        op,
-        value: value.to_owned(),
-    }];
+    spec.placement.constraints = vec![Constraint::new(key, op, value)];
     spec
 }
 
@@ -64,7 +63,7 @@ fn fits(spec: &ServiceSpec, node: &NodeView) -> bool {
 
 #[test]
 fn constraints_compare_labels_and_facts() {
-    use ConstraintOp::{Equal, NotEqual};
+    use ConstraintOp::{AtLeast, Equal, Greater, In, Less, Matches, MatchesNot, NotEqual, NotIn};
     let id = NodeId::from_bytes([1; 32]).to_string();
     let table = [
         ("node.labels.zone", Equal, "north", true),
@@ -83,10 +82,54 @@ fn constraints_compare_labels_and_facts() {
         ("node.platform.arch", NotEqual, "amd64", false),
         ("node.favourite.colour", Equal, "red", false),
         ("node.favourite.colour", NotEqual, "red", true),
+        ("node.kernel", AtLeast, "6.1.9", true),
+        ("node.kernel", Less, "6.1.10", false),
+        ("node.cpus", Greater, "3", true),
+        ("node.cpus", Greater, "4", false),
+        ("node.memory", AtLeast, "8g", true),
+        ("node.memory", Greater, "8g", false),
+        ("node.labels.zone", In, "east, north", true),
+        ("node.labels.zone", NotIn, "east, north", false),
+        ("node.hostname", Matches, "^n[0-9]$", true),
+        ("node.hostname", MatchesNot, "1", false),
+        ("node.devices.kvm", Equal, "1", true),
+        ("node.devices.nvidia", AtLeast, "1", false),
+        ("node.devices.nvidia", Equal, "0", true),
+        ("node.engine", AtLeast, "20", false),
     ];
     for (name, op, value, expected) in table {
         let spec = constrained(name, op, value);
         assert_eq!(fits(&spec, &node(1)), expected, "{name} {op:?} {value}");
+    }
+}
+
+#[test]
+fn what_a_node_has_is_told_as_people_write_it() {
+    let told = |text: &str| {
+        let mut spec = spec();
+        spec.placement.constraints = vec![text.parse().unwrap()];
+        match judge(&spec, &key("web"), &node(1)) {
+            Verdict::Refused(reasons) => reasons[0].to_string(),
+            Verdict::Fit { .. } => panic!("{text} fits"),
+        }
+    };
+    let cases = [
+        ("node.memory >= 16g", "needs node.memory >= 16g, has 8 GiB"),
+        (
+            "node.kernel > 6.1.10",
+            "needs node.kernel > 6.1.10, has '6.1.10-21-amd64'",
+        ),
+        (
+            "node.labels.zone in (a,b)",
+            "needs node.labels.zone in (a, b), has 'North'",
+        ),
+        (
+            "node.labels.disk =~ ssd",
+            "needs node.labels.disk =~ ssd, has none",
+        ),
+    ];
+    for (text, expected) in cases {
+        assert_eq!(told(text), expected);
     }
 }
 

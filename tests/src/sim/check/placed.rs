@@ -11,6 +11,7 @@ use dunlin_state::model::{
 
 use super::{rest, starts};
 use crate::sim::node::Host;
+use crate::sim::workload::SMALL_NUMBERS;
 use crate::sim::world::World;
 
 /// A slot is started here for the first time under its claim: may it?
@@ -47,14 +48,20 @@ pub(super) fn matches(host: &Host, spec: &ServiceSpec) -> bool {
 
 /// Knows what simulated people ask for; anything else does not hold, which somebody will notice.
 fn holds(host: &Host, constraint: &Constraint) -> bool {
-    let actual = match constraint.key.as_str() {
-        "node.labels.zone" => host.zone(),
-        "node.hostname" => format!("n{}", host.index),
-        _ => return false,
-    };
-    match constraint.op {
-        ConstraintOp::Equal => actual == constraint.value,
-        ConstraintOp::NotEqual => actual != constraint.value,
+    let value = constraint.value();
+    match (constraint.key(), constraint.op()) {
+        ("node.labels.zone", ConstraintOp::Equal) => host.zone() == value,
+        ("node.labels.zone", ConstraintOp::NotEqual) => host.zone() != value,
+        ("node.labels.zone", ConstraintOp::In) => value.split(", ").any(|v| host.zone() == v),
+        ("node.labels.zone", ConstraintOp::NotIn) => value.split(", ").all(|v| host.zone() != v),
+        ("node.hostname", ConstraintOp::Matches) => value == SMALL_NUMBERS && host.index < 5,
+        ("node.kernel", ConstraintOp::AtLeast) => {
+            let patch = value
+                .strip_prefix("6.1.")
+                .and_then(|p| p.parse::<usize>().ok());
+            patch.is_some_and(|patch| host.kernel_patch() >= patch)
+        }
+        _ => false,
     }
 }
 
