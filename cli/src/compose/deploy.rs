@@ -169,6 +169,8 @@ impl Deployment {
             .constraints
             .extend(self.placement.constraints);
         spec.placement.max_per_node = self.placement.max_per_node;
+        // Those of `x-dunlin` may have been read before.
+        spec.placement.spread.extend(self.placement.spread);
         if let Some(restart) = self.restart {
             spec.restart = restart;
         }

@@ -35,6 +35,7 @@ mod traffic;
 mod tree;
 mod units;
 mod volumes;
+mod wishes;
 mod words;
 
 #[cfg(test)]

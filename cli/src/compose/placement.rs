@@ -8,6 +8,7 @@ use super::read::View;
 use super::report::Report;
 use super::suggest::closest;
 use super::support::PLACEMENT;
+use super::wishes::preferences;
 
 /// Most placement constraints of a service; each is checked on every node for every bid.
 const MAX_CONSTRAINTS: usize = 64;
@@ -23,6 +24,7 @@ pub(super) fn placement(report: &mut Report, view: &View<'_>) -> Placement {
                 let most = report.number(&field, 0, MAX_REPLICAS);
                 placement.max_per_node = most.filter(|n| *n > 0);
             }
+            "preferences" => placement.spread = preferences(report, &field),
             _ => report.unhandled(&field),
         }
     }
@@ -50,7 +52,8 @@ fn constraints(report: &mut Report, view: &View<'_>) -> Vec<Constraint> {
     constraints
 }
 
-fn constraint(report: &mut Report, view: &View<'_>) -> Option<Constraint> {
+/// Reads one constraint.
+pub(super) fn constraint(report: &mut Report, view: &View<'_>) -> Option<Constraint> {
     let text = report.line(view)?;
     let constraint: Constraint = match text.parse() {
         Ok(constraint) => constraint,
@@ -91,7 +94,7 @@ fn within(whole: Position, text: &str, at: usize) -> Position {
 }
 
 /// What to write instead of `key`; nothing when it is right.
-fn key_hint(key: &str) -> Option<String> {
+pub(super) fn key_hint(key: &str) -> Option<String> {
     if Constraint::is_known_key(key) {
         return None;
     }

@@ -12,6 +12,7 @@ mod spec;
 mod text;
 mod traffic;
 mod vip;
+mod wishes;
 
 pub use constraint::{BadConstraint, Constraint, ConstraintOp, contradiction};
 pub use ids::{BadName, BadNodeId, NodeId, ServiceKey, Slot, SlotId, check_label};
@@ -34,3 +35,4 @@ pub use traffic::{
     BadCidr, Balance, Cidr, Locality, ProxyProtocol, RateLimit, Split, TrafficPolicy,
 };
 pub use vip::{Vip, VipIndex, VipRange};
+pub use wishes::{Preference, Preferred, ScoreWeights, SpreadRule};

@@ -5,7 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use dunlin_state::desired::{Command, Desired, Rejection};
 use dunlin_state::model::{
     Availability, Constraint, ConstraintOp, FailureAction, HealthCheck, HealthTest, HttpTest, Mode,
-    PortSpec, PublishMode, Resources, ServiceKey, ServiceSpec, UpdateOrder, UpdatePolicy,
+    PortSpec, PublishMode, Resources, ServiceKey, ServiceSpec, SpreadRule, UpdateOrder,
+    UpdatePolicy,
 };
 use rand::RngExt as _;
 
@@ -252,6 +253,7 @@ fn vary(spec: &mut ServiceSpec, number: usize) {
     let zone = |op, value: &str| Constraint::new("node.labels.zone", op, value);
     let constraints = &mut spec.placement.constraints;
     match number % 6 {
+        0 if number % 12 == 6 => spec.placement.affinity.push(service(number - 1)),
         0 => spec.placement.anti_affinity.push(service(number + 2)),
         1 => {
             // Two of these services want the same port.
@@ -274,6 +276,10 @@ fn vary(spec: &mut ServiceSpec, number: usize) {
             10 => Constraint::new("node.hostname", ConstraintOp::Matches, SMALL_NUMBERS),
             16 => zone(ConstraintOp::NotIn, "z0, z2"),
             _ => zone(ConstraintOp::Equal, "z1"),
+        }),
+        5 if number % 12 == 11 => spec.placement.spread.push(SpreadRule {
+            max_skew: Some(1),
+            ..SpreadRule::over("node.labels.zone")
         }),
         5 => spec.placement.max_per_node = Some(2),
         _ => {}

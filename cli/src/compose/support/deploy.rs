@@ -66,10 +66,7 @@ pub const PLACEMENT: Section = Section {
             "with `==`, `!=`, `in (a, b)`, `not in (a, b)`, `=~`, `!~`, `<`, `<=`, `>`, `>=`; see [placement](protocols/placement.md#constraints)",
         ),
         yes("max_replicas_per_node", ""),
-        skip(
-            "preferences",
-            "replicas are spread over nodes; see `x-dunlin.strategy`",
-        ),
+        yes("preferences", ""),
     ],
 };
 

@@ -9,6 +9,7 @@ mod deploy;
 mod own;
 mod service;
 mod top;
+mod wishes;
 
 pub use attached::{ENV_FILE, FILE_MOUNT, PORT, VOLUME};
 pub use checks::{HEALTHCHECK, HTTP_CHECK, LIVENESS, READINESS};
@@ -19,6 +20,7 @@ pub use deploy::{
 pub use own::{SERVICE_DUNLIN, SPLIT};
 pub use service::SERVICE;
 pub use top::{TOP, TOP_CONFIG, TOP_DUNLIN, TOP_SECRET, TOP_VOLUME};
+pub use wishes::{PREFERENCE, PREFERRED, SPREAD, WEIGHTS};
 
 /// What becomes of a key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -87,6 +89,7 @@ pub const SECTIONS: &[Section] = &[
     LIMITS,
     RESERVATIONS,
     PLACEMENT,
+    PREFERENCE,
     RESTART_POLICY,
     UPDATE_CONFIG,
     ROLLBACK_CONFIG,
@@ -100,6 +103,9 @@ pub const SECTIONS: &[Section] = &[
     TOP_CONFIG,
     TOP_DUNLIN,
     SERVICE_DUNLIN,
+    SPREAD,
+    PREFERRED,
+    WEIGHTS,
     READINESS,
     LIVENESS,
     HTTP_CHECK,

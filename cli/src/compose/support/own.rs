@@ -28,7 +28,17 @@ pub const SERVICE_DUNLIN: Section = Section {
             "anti_affinity",
             "services, as `name` or `namespace/name`, that must not share a node with this one",
         ),
-        yes("strategy", "`spread` (the default) or `pack`"),
+        yes(
+            "affinity",
+            "services of which a node must have a replica to take one of this; those that run stay when the other leaves",
+        ),
+        yes("preferences", "what makes nodes better or worse"),
+        yes("spread", "over the values of labels and facts"),
+        yes("strategy", "`spread` (the default), `pack` or `random`"),
+        yes(
+            "weights",
+            "how much each resource counts in the load of nodes",
+        ),
         yes(
             "balance",
             "`random-of-two` (the default; by latency), `round-robin`, `least-connections`, `weighted` (by the node label `weight`) or `source-hash`",

@@ -21,7 +21,7 @@ fn check(text: &str, expected: &[Expected<'_>]) {
 
 /// Faults of a service's keys; the lines start at 4:5.
 #[track_caller]
-fn service(lines: &str, expected: &[Expected<'_>]) {
+pub(super) fn service(lines: &str, expected: &[Expected<'_>]) {
     check(&file(lines), expected);
 }
 
@@ -298,25 +298,6 @@ fn what_the_cluster_would_refuse_is_refused_here() {
 
 #[test]
 fn deploy() {
-    let place = "services.web.deploy.placement.constraints[0]";
-    let constraint = |text: &str, words: &str| {
-        let lines = format!("deploy:\n  placement:\n    constraints:\n      - {text}");
-        service(&lines, &[("7:13", place, words)]);
-    };
-    constraint("node.role == manager", "all nodes are equal");
-    constraint("node.hostnme == a", "did you mean 'node.hostname'?");
-    constraint("engine.labels.os == a", "node.labels.os");
-    let at = |column: u32, text: &str, words: &str| {
-        let lines = format!("deploy:\n  placement:\n    constraints:\n      - {text}");
-        service(&lines, &[(&format!("7:{column}"), place, words)]);
-    };
-    // The place is that of the part which is wrong.
-    at(26, "node.hostname", "compares nothing");
-    at(27, "node.hostname ==", "no value to compare");
-    at(27, "node.hostname is web", "'is' is not a comparison");
-    at(31, "'node.hostname =~ we(b'", "unclosed group");
-    at(26, "node.cpus >= many", "neither a number nor a version");
-    at(33, "node.labels.zone in a, b", "in parentheses");
     service(
         "cpus: 1\ndeploy: {resources: {limits: {cpus: 2}}}",
         &[(

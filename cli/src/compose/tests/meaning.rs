@@ -135,45 +135,6 @@ fn a_port_is_listed_once_and_published_if_anywhere() {
 }
 
 #[test]
-fn constraints_are_on_what_the_cluster_knows() {
-    for key in [
-        "id",
-        "hostname",
-        "platform.os",
-        "platform.arch",
-        "kernel",
-        "cpus",
-        "memory",
-        "disk",
-        "engine",
-        "distribution",
-        "devices.kvm",
-        "labels.a",
-    ] {
-        assert!(Constraint::is_known_key(&format!("node.{key}")), "{key}");
-        service(&format!(
-            "deploy: {{placement: {{constraints: [node.{key} == a]}}}}"
-        ));
-    }
-}
-
-#[test]
-fn constraints_that_exclude_each_other_are_told() {
-    let constraints = "[node.labels.zone in (a, b), node.cpus > 2, node.labels.zone == c]";
-    let text = format!(
-        "services:\n  a:\n    image: x\n    deploy: {{placement: {{constraints: {constraints}}}}}\n"
-    );
-    // In YAML's own brackets a value with a comma needs quotes.
-    let quoted = text.replace("node.labels.zone in (a, b)", "'node.labels.zone in (a, b)'");
-    let project = good(&quoted);
-    assert_eq!(project.services[0].spec.placement.constraints.len(), 3);
-    let warning = &project.warnings[0].text;
-    let expected = "'node.labels.zone in (a, b)' and 'node.labels.zone == c' exclude each other: no \
-                    node can meet them";
-    assert_eq!(warning, expected);
-}
-
-#[test]
 fn two_services_may_hold_the_same_port_of_different_hosts() {
     let port = "ports: [{target: 80, published: 80, mode: host}]";
     let text = format!("services:\n  a: {{image: x, {port}}}\n  b: {{image: x, {port}}}\n");

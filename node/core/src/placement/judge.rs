@@ -1,29 +1,11 @@
 //! The verdict itself.
 
-use dunlin_state::model::{
-    Availability, Resources, RuntimeKind, ServiceKey, ServiceSpec, Strategy,
-};
+use dunlin_state::model::{Availability, Resources, RuntimeKind, ServiceKey, ServiceSpec};
 use serde::{Deserialize, Serialize};
 
+use super::score::score;
 use super::{NodeView, Reason, facts};
-use crate::hashing::{mix, node_hash, service_hash};
 use crate::liveness::Standing;
-
-/// One replica of the same service on the node outweighs any load: spreading comes first.
-const SAME_SERVICE_WEIGHT: i64 = 2_000_000_000_000;
-
-/// Replicas of one service on one node beyond which more make no difference; keeps scores in range.
-const MAX_SAME_SERVICE: u32 = 1_000_000;
-
-/// One millionth of load outweighs any tie-break.
-const LOAD_WEIGHT: i64 = 1_000_000;
-
-/// Replicas per core that count as a full node when nothing is reserved: an idle process or
-/// container costs about a sixteenth of a core's attention. Only relative sizes matter.
-const REPLICAS_PER_CORE: u64 = 16;
-
-/// A full node, in millionths.
-const FULL_PPM: u64 = 1_000_000;
 
 /// Whether a node may take a replica.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -162,6 +144,11 @@ fn refuse_by_company(
     unwanted.dedup();
     let unwanted = unwanted.into_iter().cloned();
     reasons.extend(unwanted.map(Reason::AntiAffinity));
+    let missed = spec.placement.affinity.iter();
+    let missed = missed
+        .filter(|other| !node.services.contains_key(*other))
+        .cloned();
+    reasons.extend(missed.map(Reason::Affinity));
 }
 
 fn refuse_by_resources(spec: &ServiceSpec, node: &NodeView, reasons: &mut Vec<Reason>) {
@@ -198,40 +185,6 @@ fn refuse_by_resources(spec: &ServiceSpec, node: &NodeView, reasons: &mut Vec<Re
     if reasons.len() == before && !need.fits_in(free) {
         reasons.push(Reason::Busy);
     }
-}
-
-fn score(spec: &ServiceSpec, service: &ServiceKey, node: &NodeView) -> i64 {
-    let tie = mix(node_hash(node.id), service_hash(service)) % LOAD_WEIGHT.unsigned_abs();
-    let tie = i64::try_from(tie).unwrap_or(0);
-    let load = load_after(spec, node).saturating_mul(LOAD_WEIGHT);
-    match spec.placement.strategy {
-        Strategy::Spread => {
-            let same = node.services.get(service).copied().unwrap_or(0);
-            -(i64::from(same.min(MAX_SAME_SERVICE)) * SAME_SERVICE_WEIGHT) - load - tie
-        }
-        Strategy::Pack => load - tie,
-    }
-}
-
-/// How full the node would be with one more replica, in millionths: the mean over CPU, memory and
-/// the number of replicas, so that services which reserve nothing spread too.
-fn load_after(spec: &ServiceSpec, node: &NodeView) -> i64 {
-    let taken = node.committed.plus(spec.reservation);
-    let room = u64::from(node.facts.cpus.max(1)) * REPLICAS_PER_CORE;
-    let parts = [
-        fraction_ppm(taken.cpu_millis, node.capacity.cpu_millis),
-        fraction_ppm(taken.memory, node.capacity.memory),
-        fraction_ppm(u64::from(node.replicas()) + 1, room),
-    ];
-    i64::try_from(parts.iter().sum::<u64>() / 3).unwrap_or(i64::MAX)
-}
-
-fn fraction_ppm(part: u64, whole: u64) -> u64 {
-    if part == 0 {
-        return 0;
-    }
-    let ppm = u128::from(part) * u128::from(FULL_PPM) / u128::from(whole.max(1));
-    u64::try_from(ppm).unwrap_or(FULL_PPM).min(FULL_PPM)
 }
 
 /// Whether a replica that takes something is at stake in an auction: offers of nothing need no

@@ -9,6 +9,8 @@
 mod facts;
 mod judge;
 mod reason;
+mod score;
+mod spread;
 #[cfg(test)]
 mod tests;
 mod view;
@@ -16,4 +18,5 @@ mod view;
 pub(crate) use judge::reserves_anything;
 pub use judge::{Verdict, judge, marginal_scores, matches_constraints, resolve_runtime};
 pub use reason::Reason;
+pub(crate) use spread::Domains;
 pub use view::NodeView;

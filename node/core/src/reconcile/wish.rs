@@ -130,6 +130,8 @@ fn forbids_update(reason: &Reason) -> bool {
         | Reason::AntiAffinity(_)
         | Reason::Runtime(_)
         | Reason::NoCommand => true,
+        // What a replica follows may come and go; it stays, as after its first start.
+        Reason::Affinity(_) | Reason::Skew { .. } => false,
         Reason::Unavailable(_)
         | Reason::DiskFailing
         | Reason::Suspect

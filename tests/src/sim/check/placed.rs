@@ -35,6 +35,9 @@ pub(in crate::sim) fn start_is_allowed(world: &mut World, host: usize, workload:
     if fresh && world.watch.spreads && could_have_spread(world, host, workload) {
         broken.push("another replica runs there, and other nodes have none".to_owned());
     }
+    if fresh && world.watch.spreads {
+        broken.extend(follows(h, workload));
+    }
     for what in broken {
         world.violation(format!("n{host} starts {}: {what}", id.slot));
     }
@@ -103,6 +106,15 @@ fn company(host: &Host, workload: &Workload) -> Option<String> {
     };
     let other = staying(host).find(|claim| unwanted(&claim.slot.service))?;
     Some(format!("{} is there, and they shall not meet", other.slot))
+}
+
+/// Every service that this one follows is there. Only where nothing else moves: what was there at
+/// the award may have left before the start.
+fn follows(host: &Host, workload: &Workload) -> Option<String> {
+    let there = |other: &&ServiceKey| held(host, |service| service == *other) > 0;
+    let mut followed = workload.spec.placement.affinity.iter();
+    let missing = followed.find(|other| !there(other))?;
+    Some(format!("no replica of {missing} is there"))
 }
 
 /// The host's ports are free in truth.

@@ -4,3 +4,4 @@ mod healing;
 mod placing;
 mod secrets;
 mod updating;
+mod wishes;

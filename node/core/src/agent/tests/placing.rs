@@ -17,7 +17,7 @@ fn reserving(cpu_millis: u64) -> ServiceSpec {
     }
 }
 
-fn per_node(flock: &Flock) -> BTreeMap<dunlin_state::model::NodeId, usize> {
+pub(super) fn per_node(flock: &Flock) -> BTreeMap<dunlin_state::model::NodeId, usize> {
     let mut counts = BTreeMap::new();
     for (node, _) in flock.claims() {
         *counts.entry(node).or_default() += 1;
