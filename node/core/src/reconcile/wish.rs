@@ -119,7 +119,7 @@ fn unwanted(slot: Slot, service: &Service, me: NodeId) -> Option<&'static str> {
 }
 
 /// A replica stays where it is on a node that only takes nothing new.
-fn forbids_update(reason: &Reason) -> bool {
+pub(crate) fn forbids_update(reason: &Reason) -> bool {
     match reason {
         Reason::Constraint { .. }
         | Reason::Cpu { .. }
