@@ -1,5 +1,7 @@
 //! What this host is: its fingerprint and what replicas may use of it.
 
+mod devices;
+
 use std::fs;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
 use std::path::Path;
@@ -20,6 +22,7 @@ pub(crate) fn facts(data_dir: &Path) -> Facts {
         memory: memory(&fs::read_to_string("/proc/meminfo").unwrap_or_default()),
         disk: rustix::fs::statvfs(data_dir).map_or(0, |s| s.f_blocks.saturating_mul(s.f_frsize)),
         engine: None,
+        devices: devices::kinds(Path::new("/dev")),
     }
 }
 

@@ -6,14 +6,14 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use dunlin_api::{DeployRequest, DeployService, Exit, ItemRequest};
 
-use crate::compose::{self, ComposeError, Project};
+use crate::compose::{self, ComposeError, Project, ProjectItem};
 use crate::context::Context;
 use crate::failure::Failure;
 use crate::progress::{self, Target, WaitArgs};
 
-/// Words of `dunlin deploy`.
+/// Which file, and what it depends on.
 #[derive(Debug, Args)]
-pub struct DeployArgs {
+pub struct FileArgs {
     /// The Compose file, '-' for standard input; by default compose.yaml, compose.yml,
     /// docker-compose.yaml or docker-compose.yml here
     #[arg(value_name = "FILE", conflicts_with = "file")]
@@ -27,6 +27,14 @@ pub struct DeployArgs {
     /// Name of the project, before which the file's own name gives way
     #[arg(short, long, value_name = "NAME")]
     pub project_name: Option<String>,
+}
+
+/// Words of `dunlin deploy`.
+#[derive(Debug, Args)]
+pub struct DeployArgs {
+    /// The file.
+    #[command(flatten)]
+    pub file: FileArgs,
     /// Give only so many slots of each service, the lowest, what is new, until `dunlin rollout
     /// promote` or `abort`
     #[arg(long, value_name = "N")]
@@ -41,25 +49,16 @@ pub struct DeployArgs {
 
 /// Reads the file, sends what it asks for in one change, and waits until it is there.
 pub async fn run(args: &DeployArgs, context: &mut Context) -> Result<Exit, Failure> {
-    let project = read(args, context)?;
-    for warning in &project.warnings {
-        context.out.note(warning.to_string())?;
+    let (mut request, items) = request(&args.file, context)?;
+    for service in &mut request.services {
+        service.canary = args.canary;
     }
-    let services = project.services.into_iter().map(|service| DeployService {
-        service: service.key,
-        spec: service.spec,
-        replicas: service.replicas,
-        canary: args.canary,
-    });
-    let request = DeployRequest {
-        services: services.collect(),
-    };
     if args.dry_run {
         context.out.json(&request.services)?;
         return Ok(Exit::Ok);
     }
     // What services need is there before them.
-    for item in &project.items {
+    for item in &items {
         let request = ItemRequest {
             value: data_encoding::BASE64.encode(&item.value),
             labels: Some(item.labels.clone()),
@@ -69,6 +68,25 @@ pub async fn run(args: &DeployArgs, context: &mut Context) -> Result<Exit, Failu
         context.client.put_item(kind, key, &request).await?;
     }
     send(&request, &args.wait, context).await
+}
+
+/// What a file asks for, and the secrets and configs that it brings; tells its warnings.
+pub(super) fn request(
+    args: &FileArgs,
+    context: &mut Context,
+) -> Result<(DeployRequest, Vec<ProjectItem>), Failure> {
+    let project = read(args, context)?;
+    for warning in &project.warnings {
+        context.out.note(warning.to_string())?;
+    }
+    let services = project.services.into_iter().map(|service| DeployService {
+        service: service.key,
+        spec: service.spec,
+        replicas: service.replicas,
+        canary: None,
+    });
+    let services = services.collect();
+    Ok((DeployRequest { services }, project.items))
 }
 
 /// Sends services and waits until they are there.
@@ -86,7 +104,7 @@ pub(super) async fn send(
     progress::wait(&targets, wait, context).await
 }
 
-fn read(args: &DeployArgs, context: &mut Context) -> Result<Project, Failure> {
+fn read(args: &FileArgs, context: &mut Context) -> Result<Project, Failure> {
     let path = match args.path.as_ref().or(args.file.as_ref()) {
         Some(path) => path.clone(),
         None => compose::find_file(Path::new(".")).ok_or_else(|| Failure::Usage {

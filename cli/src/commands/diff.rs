@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use clap::Args;
 use dunlin_api::{Exit, RevisionEntry};
+use dunlin_state::model::ServiceSpec;
 use serde_json::Value;
 
 use super::show;
@@ -47,15 +48,7 @@ pub async fn run(args: &DiffArgs, context: &mut Context) -> Result<Exit, Failure
             after.nth(1).ok_or_else(nothing)?
         }
     };
-    let (old, new) = (flat(older)?, flat(newer)?);
-    let names: BTreeSet<&String> = old.keys().chain(new.keys()).collect();
-    let mut changes = Vec::new();
-    for name in names {
-        let (before, after) = (old.get(name), new.get(name));
-        if before != after {
-            changes.push((name.clone(), before.cloned(), after.cloned()));
-        }
-    }
+    let changes = changes(&older.spec, &newer.spec)?;
     if context.json {
         let rows = changes.iter().map(|(name, before, after)| {
             serde_json::json!({ "field": name, "before": before, "after": after })
@@ -65,6 +58,23 @@ pub async fn run(args: &DiffArgs, context: &mut Context) -> Result<Exit, Failure
     }
     let names = (show::short(&older.revision), show::short(&newer.revision));
     context.out.line(format!("{} -> {}", names.0, names.1))?;
+    print_changes(changes, context)?;
+    Ok(Exit::Ok)
+}
+
+/// A field's path, and its values before and after.
+type Change = (String, Option<Value>, Option<Value>);
+
+/// Prints what differs between two specifications.
+pub(super) fn print(
+    older: &ServiceSpec,
+    newer: &ServiceSpec,
+    context: &mut Context,
+) -> Result<(), Failure> {
+    print_changes(changes(older, newer)?, context)
+}
+
+fn print_changes(changes: Vec<Change>, context: &mut Context) -> Result<(), Failure> {
     for (name, before, after) in changes {
         for (sign, value) in [('-', before), ('+', after)] {
             if let Some(value) = value {
@@ -72,7 +82,20 @@ pub async fn run(args: &DiffArgs, context: &mut Context) -> Result<Exit, Failure
             }
         }
     }
-    Ok(Exit::Ok)
+    Ok(())
+}
+
+fn changes(older: &ServiceSpec, newer: &ServiceSpec) -> Result<Vec<Change>, Failure> {
+    let (old, new) = (flat(older)?, flat(newer)?);
+    let names: BTreeSet<&String> = old.keys().chain(new.keys()).collect();
+    let mut changes = Vec::new();
+    for name in names {
+        let (before, after) = (old.get(name), new.get(name));
+        if before != after {
+            changes.push((name.clone(), before.cloned(), after.cloned()));
+        }
+    }
+    Ok(changes)
 }
 
 fn print_list(list: &[RevisionEntry], context: &mut Context) -> Result<Exit, Failure> {
@@ -129,8 +152,8 @@ pub(super) fn find<'a>(
 }
 
 /// Every value of a specification by its path.
-fn flat(entry: &RevisionEntry) -> Result<BTreeMap<String, Value>, Failure> {
-    let value = serde_json::to_value(&entry.spec)
+fn flat(spec: &ServiceSpec) -> Result<BTreeMap<String, Value>, Failure> {
+    let value = serde_json::to_value(spec)
         .map_err(|e| Failure::usage(format!("a specification cannot be shown: {e}")))?;
     let mut flat = BTreeMap::new();
     walk("", &value, &mut flat);

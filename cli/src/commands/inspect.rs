@@ -103,13 +103,7 @@ fn facts(detail: &ServiceDetail) -> Vec<(&'static str, String)> {
         }
         parts.join(", ")
     };
-    let constraints = spec.placement.constraints.iter().map(|c| {
-        let op = match c.op {
-            dunlin_state::model::ConstraintOp::Equal => "==",
-            dunlin_state::model::ConstraintOp::NotEqual => "!=",
-        };
-        format!("{} {op} {}", c.key, c.value)
-    });
+    let constraints = spec.placement.constraints.iter().map(ToString::to_string);
     let pairs = |map: &std::collections::BTreeMap<String, String>| {
         let each: Vec<String> = map.iter().map(|(k, v)| format!("{k}={v}")).collect();
         each.join(" ")

@@ -1,7 +1,9 @@
 //! `dunlin ps`
 
+use std::collections::BTreeMap;
+
 use clap::Args;
-use dunlin_api::{Exit, Replica, ReplicaList, ReplicaQuery};
+use dunlin_api::{ConvergenceQuery, Exit, Replica, ReplicaList, ReplicaQuery};
 use dunlin_state::model::{ServiceKey, Slot, SlotId};
 
 use super::show;
@@ -42,13 +44,34 @@ pub async fn run(args: &PsArgs, context: &mut Context) -> Result<Exit, Failure> 
             context.out.line(name)?;
         }
     } else {
-        let table = table(&list, context);
+        let reasons = reasons(&query, &list, context).await;
+        let table = table(&list, &reasons, context);
         context.out.table(&table)?;
     }
     Ok(Exit::Ok)
 }
 
-fn table(list: &ReplicaList, context: &Context) -> Table {
+/// Why slots are vacant, by service. Not worth an error of its own: `explain` tells as well.
+async fn reasons(
+    query: &ReplicaQuery,
+    list: &ReplicaList,
+    context: &mut Context,
+) -> BTreeMap<ServiceKey, String> {
+    if list.vacant.is_empty() {
+        return BTreeMap::new();
+    }
+    let query = ConvergenceQuery {
+        namespace: query.namespace.clone(),
+        service: query.service.clone(),
+    };
+    let progress = context.client.convergence(&query).await;
+    let progress = progress.unwrap_or_default().into_iter();
+    progress
+        .filter_map(|p| Some((p.service, p.reason?)))
+        .collect()
+}
+
+fn table(list: &ReplicaList, reasons: &BTreeMap<ServiceKey, String>, context: &Context) -> Table {
     let mut table = Table::new([
         "NAME",
         "NODE",
@@ -67,7 +90,8 @@ fn table(list: &ReplicaList, context: &Context) -> Table {
         rows.push((place, held(replica, context)));
     }
     for slot in &list.vacant {
-        rows.push(((&slot.service, slot.slot), vacant(slot, context)));
+        let reason = reasons.get(&slot.service);
+        rows.push(((&slot.service, slot.slot), vacant(slot, reason, context)));
     }
     // A stable sort: of several claims to a slot the node has put the one that counts first.
     rows.sort_by(|a, b| a.0.cmp(&b.0));
@@ -92,9 +116,10 @@ fn held(replica: &Replica, context: &Context) -> [Cell; 8] {
     ]
 }
 
-fn vacant(slot: &SlotId, context: &Context) -> [Cell; 8] {
+fn vacant(slot: &SlotId, reason: Option<&String>, context: &Context) -> [Cell; 8] {
     let name = context.display(&slot.service);
     let advice = format!("see `dunlin explain {name}`");
+    let message = reason.unwrap_or(&advice);
     [
         Cell::from(show::slot_name(&name, slot.slot)),
         Cell::from(""),
@@ -103,7 +128,7 @@ fn vacant(slot: &SlotId, context: &Context) -> [Cell; 8] {
         Cell::from(""),
         Cell::from(""),
         Cell::from(""),
-        Cell::from(advice),
+        Cell::from(message),
     ]
 }
 

@@ -4,22 +4,20 @@ use std::collections::BTreeMap;
 
 use dunlin_state::desired::MAX_REPLICAS;
 use dunlin_state::model::{
-    Constraint, ConstraintOp, FailureAction, Mode, Placement, Resources, RestartCondition,
-    RestartPolicy, ServiceSpec, UpdateOrder, UpdatePolicy,
+    FailureAction, Mode, Placement, Resources, RestartCondition, RestartPolicy, ServiceSpec,
+    UpdateOrder, UpdatePolicy,
 };
 
 use super::fault::Position;
+use super::placement::placement;
 use super::read::View;
 use super::report::Report;
 use super::suggest::closest;
 use super::support::{
-    DEPLOY, LIMITS, PLACEMENT, RESERVATIONS, RESOURCES, RESTART_POLICY, ROLLBACK_CONFIG, Section,
+    DEPLOY, LIMITS, RESERVATIONS, RESOURCES, RESTART_POLICY, ROLLBACK_CONFIG, Section,
     UPDATE_CONFIG,
 };
 use super::units::{bytes, cpu_millis, duration_ms};
-
-/// Most placement constraints of a service; each is checked on every node for every bid.
-const MAX_CONSTRAINTS: usize = 64;
 
 const MODES: &[(&str, Mode)] = &[("replicated", Mode::Replicated), ("global", Mode::Global)];
 
@@ -38,15 +36,6 @@ const CONDITIONS: &[(&str, RestartCondition)] = &[
     ("none", RestartCondition::Never),
     ("on-failure", RestartCondition::OnFailure),
     ("any", RestartCondition::Any),
-];
-
-/// What constraints may be about, besides `node.labels.<key>`.
-const CONSTRAINT_KEYS: &[&str] = &[
-    "node.id",
-    "node.hostname",
-    "node.platform.os",
-    "node.platform.arch",
-    "node.kernel",
 ];
 
 /// A value that the file may give in two places, which must then agree.
@@ -113,7 +102,7 @@ impl Deployment {
                 "mode" => self.mode = report.choice(&field, MODES).unwrap_or_default(),
                 "replicas" => self.replicas(report, &field),
                 "resources" => self.resources(report, &field),
-                "placement" => self.placement(report, &field),
+                "placement" => self.placement = placement(report, &field),
                 "restart_policy" => self.restart = Some(restart_policy(report, &field)),
                 "update_config" => {
                     self.update = Some(update_config(report, &field, &UPDATE_CONFIG));
@@ -159,31 +148,6 @@ impl Deployment {
         }
     }
 
-    fn placement(&mut self, report: &mut Report, view: &View<'_>) {
-        for (key, field) in report.section(view, &PLACEMENT) {
-            match key {
-                "constraints" => {
-                    for item in report.list(&field) {
-                        if self.placement.constraints.len() == MAX_CONSTRAINTS {
-                            let text =
-                                format!("a service has at most {MAX_CONSTRAINTS} constraints");
-                            report.fault(&item, text);
-                            break;
-                        }
-                        let constraint = constraint(report, &item);
-                        self.placement.constraints.extend(constraint);
-                    }
-                }
-                "max_replicas_per_node" => {
-                    // Docker takes 0 for no limit.
-                    let most = report.number(&field, 0, MAX_REPLICAS);
-                    self.placement.max_per_node = most.filter(|n| *n > 0);
-                }
-                _ => report.unhandled(&field),
-            }
-        }
-    }
-
     /// Puts it all into the specification, and returns the number of replicas.
     pub(super) fn apply(self, report: &mut Report, spec: &mut ServiceSpec) -> Option<u32> {
         let replicas = self.replicas.get();
@@ -205,6 +169,8 @@ impl Deployment {
             .constraints
             .extend(self.placement.constraints);
         spec.placement.max_per_node = self.placement.max_per_node;
+        // Those of `x-dunlin` may have been read before.
+        spec.placement.spread.extend(self.placement.spread);
         if let Some(restart) = self.restart {
             spec.restart = restart;
         }
@@ -359,52 +325,4 @@ pub(super) fn restart(report: &mut Report, view: &View<'_>) -> Option<RestartPol
         }
     }
     Some(policy)
-}
-
-fn constraint(report: &mut Report, view: &View<'_>) -> Option<Constraint> {
-    let text = report.line(view)?;
-    let operators = [("!=", ConstraintOp::NotEqual), ("==", ConstraintOp::Equal)];
-    let split = operators.iter().find_map(|(sign, op)| {
-        let (key, value) = text.split_once(sign)?;
-        Some((key.trim(), *op, value.trim()))
-    });
-    let Some((key, op, value)) = split else {
-        let hint = "write 'node.labels.zone == north' or 'node.hostname != old'";
-        report.fault_hint(view, format!("'{text}' compares nothing"), hint);
-        return None;
-    };
-    if let Some(hint) = constraint_key_hint(key) {
-        report.fault_hint(view, format!("'{key}' is nothing that nodes have"), hint);
-        return None;
-    }
-    if value.is_empty() || value.contains(['=', '!']) {
-        report.fault(view, format!("'{text}' has no value to compare with"));
-        return None;
-    }
-    Some(Constraint {
-        key: key.to_owned(),
-        op,
-        value: value.to_owned(),
-    })
-}
-
-/// What to write instead of `key`; nothing when it is right.
-fn constraint_key_hint(key: &str) -> Option<String> {
-    let label = key.strip_prefix("node.labels.");
-    if CONSTRAINT_KEYS.contains(&key) || label.is_some_and(|l| !l.is_empty()) {
-        return None;
-    }
-    if key == "node.role" {
-        let hint = "all nodes are equal, there are no managers: remove it, or give nodes labels";
-        return Some(hint.to_owned());
-    }
-    if let Some(label) = key.strip_prefix("engine.labels.") {
-        return Some(format!(
-            "give the node a label and write 'node.labels.{label}'"
-        ));
-    }
-    Some(match closest(key, CONSTRAINT_KEYS.iter().copied()) {
-        Some(near) => format!("did you mean '{near}'?"),
-        None => format!("use {} or node.labels.<key>", CONSTRAINT_KEYS.join(", ")),
-    })
 }

@@ -22,6 +22,7 @@ mod health;
 mod interpolate;
 mod items;
 mod place;
+mod placement;
 mod ports;
 mod project;
 mod read;
@@ -34,6 +35,7 @@ mod traffic;
 mod tree;
 mod units;
 mod volumes;
+mod wishes;
 mod words;
 
 #[cfg(test)]

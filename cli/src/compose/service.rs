@@ -2,7 +2,7 @@
 
 use dunlin_state::desired::{SpecFault, check_spec};
 use dunlin_state::model::{
-    Constraint, ConstraintOp, ItemKind, Mode, RuntimeKind, ServiceKey, ServiceSpec, Strategy,
+    Constraint, ConstraintOp, ItemKind, Mode, RuntimeKind, ServiceKey, ServiceSpec,
 };
 
 use super::deploy::{Deployment, cpus, labels, memory, restart};
@@ -16,13 +16,10 @@ use super::traffic;
 use super::units::{bytes, duration_ms};
 use super::volumes::mounts;
 use super::words::{Unsplittable, split};
-use super::{ProjectService, Scope, items};
+use super::{ProjectService, Scope, items, wishes};
 
 /// Longest image reference: those of registries stay below 300 characters.
 const MAX_IMAGE_CHARS: usize = 512;
-
-/// Most services that one may stay away from.
-const MAX_ANTI_AFFINITY: usize = 64;
 
 /// Signals that may ask a replica to stop, by name without `SIG` and by number on Linux.
 const SIGNALS: &[(&str, u8)] = &[
@@ -161,7 +158,6 @@ impl<'n> Reader<'n> {
             ("docker", RuntimeKind::Docker),
             ("auto", RuntimeKind::Auto),
         ];
-        let strategies = [("spread", Strategy::Spread), ("pack", Strategy::Pack)];
         for (name, field) in report.section(view, &SERVICE_DUNLIN) {
             match name {
                 "runtime" => {
@@ -177,39 +173,9 @@ impl<'n> Reader<'n> {
                     self.spec.readiness = own_health(report, &field, &READINESS);
                 }
                 "liveness" => self.spec.liveness = own_health(report, &field, &LIVENESS),
-                "anti_affinity" => self.anti_affinity(report, key, &field),
-                "strategy" => {
-                    let strategy = report.choice(&field, &strategies);
-                    self.spec.placement.strategy = strategy.unwrap_or_default();
-                }
+                name if wishes::read(report, key, name, &field, &mut self.spec.placement) => {}
                 name if traffic::read(report, key, name, &field, &mut self.spec.traffic) => {}
                 _ => report.unhandled(&field),
-            }
-        }
-    }
-
-    fn anti_affinity(&mut self, report: &mut Report, key: &ServiceKey, view: &View<'_>) {
-        for item in report.list(view) {
-            let other = report.parsed(&item, |text| {
-                let parsed = match text.split_once('/') {
-                    Some((namespace, name)) => ServiceKey::new(namespace, name),
-                    None => ServiceKey::new(key.namespace(), text),
-                };
-                parsed.map_err(|e| e.to_string())
-            });
-            let Some(other) = other else {
-                continue;
-            };
-            if other == *key {
-                let text = "a service cannot stay away from itself";
-                let hint = "write 'max_replicas_per_node: 1' under 'deploy.placement'";
-                report.fault_hint(&item, text, hint);
-            } else if self.spec.placement.anti_affinity.len() == MAX_ANTI_AFFINITY {
-                let text = format!("at most {MAX_ANTI_AFFINITY} services can be named");
-                report.fault(&item, text);
-                break;
-            } else if !self.spec.placement.anti_affinity.contains(&other) {
-                self.spec.placement.anti_affinity.push(other);
             }
         }
     }
@@ -404,10 +370,6 @@ fn platform(text: &str) -> Result<Vec<Constraint>, String> {
     }
     let keys = ["node.platform.os", "node.platform.arch"];
     let pairs = keys.iter().zip(&parts);
-    let constraint = |(key, value): (&&str, &&str)| Constraint {
-        key: (*key).to_owned(),
-        op: ConstraintOp::Equal,
-        value: (*value).to_owned(),
-    };
-    Ok(pairs.map(constraint).collect())
+    let constraints = pairs.map(|(key, value)| Constraint::new(*key, ConstraintOp::Equal, *value));
+    Ok(constraints.collect())
 }

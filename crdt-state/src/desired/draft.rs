@@ -33,28 +33,19 @@ pub(super) type Writes = BTreeMap<Key, serde_json::Value>;
 
 /// Checks all commands and says what to write: nothing when everything is so already.
 pub(super) fn draft(current: &Desired, commands: &[Command]) -> Result<Writes, Rejection> {
-    let asked = commands.iter();
-    let count = asked
-        .filter(|command| !matches!(command, Command::Proven { .. }))
-        .count();
-    if count > MAX_COMMANDS {
-        return Err(Rejection::TooManyCommands {
-            count,
-            max: MAX_COMMANDS,
-        });
-    }
-    let mut draft = Draft {
-        desired: current.clone(),
-        writes: Writes::new(),
-        proven: BTreeSet::new(),
-    };
-    for command in commands {
-        draft.run(command)?;
-    }
+    let mut draft = Draft::of(current, commands)?;
     if !draft.writes.is_empty() {
         draft.number_services();
     }
     Ok(draft.writes)
+}
+
+/// What would be wanted after these commands, but for the virtual addresses of new services.
+///
+/// # Errors
+/// What they would be refused with.
+pub fn preview(current: &Desired, commands: &[Command]) -> Result<Desired, Rejection> {
+    Draft::of(current, commands).map(|draft| draft.desired)
 }
 
 struct Draft {
@@ -65,6 +56,29 @@ struct Draft {
 }
 
 impl Draft {
+    /// The working copy after all commands.
+    fn of(current: &Desired, commands: &[Command]) -> Result<Self, Rejection> {
+        let asked = commands.iter();
+        let count = asked
+            .filter(|command| !matches!(command, Command::Proven { .. }))
+            .count();
+        if count > MAX_COMMANDS {
+            return Err(Rejection::TooManyCommands {
+                count,
+                max: MAX_COMMANDS,
+            });
+        }
+        let mut draft = Self {
+            desired: current.clone(),
+            writes: Writes::new(),
+            proven: BTreeSet::new(),
+        };
+        for command in commands {
+            draft.run(command)?;
+        }
+        Ok(draft)
+    }
+
     fn run(&mut self, command: &Command) -> Result<(), Rejection> {
         match command {
             Command::Deploy {

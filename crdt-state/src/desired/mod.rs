@@ -33,7 +33,7 @@ pub use command::{Command, RolloutChange};
 pub use document::{
     COMPACT_AT, Document, DocumentId, InvalidRegister, MAX_CHANGE_BYTES, MAX_REVISIONS, Recovered,
 };
-pub use draft::{MAX_COMMANDS, MAX_SERVICES, revision_of};
+pub use draft::{MAX_COMMANDS, MAX_SERVICES, preview, revision_of};
 pub use history::{Conflict, HistoryEntry};
 pub use items::{Item, Items, MAX_ITEMS, MAX_SECRET_BOXES, NewItem, items_of};
 pub use keys::Aspect;

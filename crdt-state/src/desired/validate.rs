@@ -3,6 +3,7 @@
 
 mod files;
 mod health;
+mod placement;
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
@@ -120,9 +121,24 @@ pub enum SpecFault {
     },
     /// A constraint on something that nodes do not have.
     #[error(
-        "'{0}' is nothing to put a constraint on; use node.id, node.hostname, node.platform.os, node.platform.arch, node.kernel or node.labels.<key>"
+        "'{0}' is nothing to put a constraint on; use {keys}, node.labels.<key> or node.devices.<name>",
+        keys = Constraint::FACT_KEYS.join(", ")
     )]
     BadConstraintKey(String),
+    /// A constraint that can be met nowhere because it makes no sense.
+    #[error("a constraint makes no sense: {fault}; {fix}")]
+    BadConstraint {
+        /// What is wrong.
+        fault: String,
+        /// What to write instead.
+        fix: String,
+    },
+    /// A preference that prefers nothing.
+    #[error("a preference cannot have the weight {0}; use -100 to 100, and not 0")]
+    BadPreference(i32),
+    /// A weight out of range.
+    #[error("{0} cannot have the weight {1}; use at most 100, and for a spread at least 1")]
+    BadWeight(&'static str, u32),
     /// More than all connections.
     #[error("split sends {0} of a hundred connections to the other service; use 0 to 100")]
     BadPercent(u8),
@@ -188,7 +204,7 @@ pub fn check_spec(spec: &ServiceSpec) -> Result<(), SpecFault> {
     check_list("labels", spec.labels.len())?;
     check_ports(&spec.ports)?;
     check_limits(spec.reservation, spec.limit)?;
-    check_placement(spec)?;
+    placement::check_placement(&spec.placement)?;
     let mut policies = spec.rollback.iter().chain([&spec.update]);
     if policies.any(|policy| policy.parallelism == 0) {
         return Err(SpecFault::Zero("update parallelism"));
@@ -375,24 +391,6 @@ fn check_limits(reservation: Resources, limit: Resources) -> Result<(), SpecFaul
                 reservation,
             });
         }
-    }
-    Ok(())
-}
-
-fn check_placement(spec: &ServiceSpec) -> Result<(), SpecFault> {
-    let placement = &spec.placement;
-    check_list("constraints", placement.constraints.len())?;
-    check_list("anti-affinities", placement.anti_affinity.len())?;
-    for constraint in &placement.constraints {
-        if !Constraint::is_known_key(&constraint.key) {
-            let key = constraint.key.chars().take(80).collect();
-            return Err(SpecFault::BadConstraintKey(key));
-        }
-        check_text("a constraint", &constraint.key)?;
-        check_text("the value of a constraint", &constraint.value)?;
-    }
-    if placement.max_per_node == Some(0) {
-        return Err(SpecFault::Zero("the number of replicas per node"));
     }
     Ok(())
 }

@@ -1,5 +1,6 @@
 //! The vocabulary of the whole project: identities, specifications, reports.
 
+mod constraint;
 mod ids;
 mod item;
 #[cfg(feature = "openapi")]
@@ -11,7 +12,9 @@ mod spec;
 mod text;
 mod traffic;
 mod vip;
+mod wishes;
 
+pub use constraint::{BadConstraint, Constraint, ConstraintOp, contradiction};
 pub use ids::{BadName, BadNodeId, NodeId, ServiceKey, Slot, SlotId, check_label};
 pub use item::{
     BadItemName, ContentId, FileMount, ItemKey, ItemKind, MAX_ITEM_BYTES, is_file_name,
@@ -23,12 +26,13 @@ pub use report::{
 };
 pub use resources::Resources;
 pub use spec::{
-    Availability, Constraint, ConstraintOp, FailureAction, HealthCheck, HealthTest, HostPort,
-    HttpTest, Mode, Placement, PortSpec, Protocol, PublishMode, RestartCondition, RestartPolicy,
-    RuntimeKind, ServiceSpec, Strategy, UpdateOrder, UpdatePolicy, VolumeMount,
+    Availability, FailureAction, HealthCheck, HealthTest, HostPort, HttpTest, Mode, Placement,
+    PortSpec, Protocol, PublishMode, RestartCondition, RestartPolicy, RuntimeKind, ServiceSpec,
+    Strategy, UpdateOrder, UpdatePolicy, VolumeMount,
 };
 pub use text::BadWord;
 pub use traffic::{
     BadCidr, Balance, Cidr, Locality, ProxyProtocol, RateLimit, Split, TrafficPolicy,
 };
 pub use vip::{Vip, VipIndex, VipRange};
+pub use wishes::{Preference, Preferred, ScoreWeights, SpreadRule};

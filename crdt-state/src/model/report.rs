@@ -76,6 +76,8 @@ pub struct Facts {
     pub disk: u64,
     /// Version of the container engine, if one answers.
     pub engine: Option<String>,
+    /// Kinds of devices that replicas may want, and how many of each there are: `kvm`, `nvidia`, …
+    pub devices: BTreeMap<String, u32>,
 }
 
 /// A node's word that it holds a slot.

@@ -7,7 +7,10 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::{FileMount, Resources, ServiceKey, TrafficPolicy};
+use super::{
+    Constraint, FileMount, Preference, Resources, ScoreWeights, ServiceKey, SpreadRule,
+    TrafficPolicy,
+};
 
 /// Everything about a service but how many replicas it has and whether it runs, which are
 /// registers of their own so that concurrent edits of different aspects both win.
@@ -203,6 +206,15 @@ pub struct Placement {
     pub max_per_node: Option<u32>,
     /// Services that must not share a node with this one.
     pub anti_affinity: Vec<ServiceKey>,
+    /// Services of which a node must have a replica to take one of this. Replicas stay when those
+    /// of the other leave.
+    pub affinity: Vec<ServiceKey>,
+    /// What makes nodes better or worse.
+    pub preferences: Vec<Preference>,
+    /// Labels and facts over whose values replicas are dealt out evenly.
+    pub spread: Vec<SpreadRule>,
+    /// How much each resource counts in the load of a node.
+    pub weights: ScoreWeights,
 }
 
 /// How scores compare nodes that may all take a replica.
@@ -215,30 +227,8 @@ pub enum Strategy {
     Spread,
     /// The fullest node that still has room.
     Pack,
-}
-
-/// A condition on a node's facts and labels, such as `node.labels.zone == north`.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
-pub struct Constraint {
-    /// `node.id`, `node.hostname` (its name), `node.platform.os`, `node.platform.arch`,
-    /// `node.kernel`, or `node.labels.<key>`.
-    pub key: String,
-    /// The comparison.
-    pub op: ConstraintOp,
-    /// What to compare with.
-    pub value: String,
-}
-
-/// Comparison of a [`Constraint`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
-pub enum ConstraintOp {
-    /// Equal; an absent label equals nothing.
-    Equal,
-    /// Different or absent.
-    NotEqual,
+    /// Any node, by a hash, whatever runs there.
+    Random,
 }
 
 /// When a replica that ended is started again.

@@ -22,6 +22,7 @@ mod insight;
 mod item;
 mod metrics;
 mod openapi;
+mod plan;
 pub mod routes;
 mod service;
 mod stream;
@@ -44,6 +45,7 @@ pub use insight::{
 pub use item::{ItemDetail, ItemList, ItemQuery, ItemRequest, ItemSummary};
 pub use metrics::{BadSample, METRICS_TYPE, Sample, parse_metrics};
 pub use openapi::{openapi, openapi_json};
+pub use plan::{DeployPlan, PlannedChange, PlannedService, PlannedSlot, PlannedStep};
 pub use service::{
     ChangeResponse, DeployRequest, DeployResponse, DeployService, DeployedService, Replica,
     ReplicaList, ReplicaQuery, RevisionEntry, RevisionList, RolloutRequest, RolloutStatus,

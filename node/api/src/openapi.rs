@@ -37,6 +37,7 @@ pub fn openapi_json() -> String {
         remove_node,
         audit,
         deploy,
+        plan,
         services,
         inspect,
         remove,
@@ -156,6 +157,13 @@ operation! {
     deploy: post DEPLOY in "services",
     takes DeployRequest
     => DeployResponse
+}
+
+operation! {
+    /// Says what a deploy would do and where replicas would go, and changes nothing.
+    plan: post PLAN in "services",
+    takes DeployRequest
+    => DeployPlan
 }
 
 operation! {

@@ -25,6 +25,8 @@ pub const NODE_MEMBER: &str = "/v1/nodes/{node}";
 pub const AUDIT: &str = "/v1/audit";
 /// `POST` [`crate::DeployRequest`] → [`crate::DeployResponse`].
 pub const DEPLOY: &str = "/v1/deploy";
+/// `POST` [`crate::DeployRequest`] → [`crate::DeployPlan`]; nothing is changed.
+pub const PLAN: &str = "/v1/plan";
 /// `GET` [`crate::ServiceQuery`] → [`crate::ServiceList`].
 pub const SERVICES: &str = "/v1/services";
 /// `GET` → [`crate::ServiceDetail`]; `DELETE` → [`crate::ChangeResponse`].
@@ -71,7 +73,7 @@ pub const DOCTOR: &str = "/v1/doctor";
 pub const EVENTS: &str = "/v1/events";
 
 /// Every operation, as method and template: the generated description and the tests go by it.
-pub const ALL: [(&str, &str); 38] = [
+pub const ALL: [(&str, &str); 39] = [
     ("POST", REDEEM),
     ("GET", VERSION),
     ("GET", OPENAPI),
@@ -82,6 +84,7 @@ pub const ALL: [(&str, &str); 38] = [
     ("DELETE", NODE_MEMBER),
     ("GET", AUDIT),
     ("POST", DEPLOY),
+    ("POST", PLAN),
     ("GET", SERVICES),
     ("GET", SERVICE),
     ("DELETE", SERVICE),

@@ -15,6 +15,7 @@ mod health;
 pub mod io;
 pub mod liveness;
 pub mod placement;
+pub mod plan;
 mod reconcile;
 mod rollout;
 pub mod secrets;

@@ -218,7 +218,7 @@ fn need(method: &Method, template: &str) -> Need {
             true,
         ) => Need::Read,
         (routes::DOCTOR, true) => Need::ReadAll,
-        (routes::DEPLOY, false) => Need::Write,
+        (routes::DEPLOY | routes::PLAN, false) => Need::Write,
         (routes::NODE_AVAILABILITY | routes::NODE_LABELS, false) => Need::Everywhere,
         (_, _) => Need::Admin,
     }

@@ -16,6 +16,7 @@ mod logs;
 mod metrics;
 mod node;
 mod nodes;
+mod plan;
 mod redeem;
 mod remote;
 mod rollouts;
@@ -79,6 +80,7 @@ fn router(context: Context, people: People) -> Router {
         .route(routes::NODE_AVAILABILITY, post(nodes::set_availability))
         .route(routes::NODE_LABELS, post(nodes::set_labels))
         .route(routes::DEPLOY, post(services::deploy))
+        .route(routes::PLAN, post(plan::plan))
         .route(routes::SERVICES, get(services::list))
         .route(routes::SERVICE, get(services::inspect))
         .route(routes::SERVICE, delete(services::remove))

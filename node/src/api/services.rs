@@ -25,6 +25,26 @@ pub(super) async fn deploy(
     Extension(caller): Extension<Caller>,
     Body(request): Body<DeployRequest>,
 ) -> Answer<DeployResponse> {
+    let keys: Vec<ServiceKey> = request.services.iter().map(|s| s.service.clone()).collect();
+    let commands = commands(request, &caller)?;
+    let changed = context.engine.propose(commands, caller.author()).await?;
+    let services = context
+        .engine
+        .ask(move |engine| {
+            let services = &engine.desired().services;
+            keys.into_iter()
+                .filter_map(|service| {
+                    let revision = services.get(&service)?.revision.clone();
+                    Some(DeployedService { service, revision })
+                })
+                .collect()
+        })
+        .await?;
+    Ok(Json(DeployResponse { changed, services }))
+}
+
+/// What a deploy asks for, if its caller may.
+pub(super) fn commands(request: DeployRequest, caller: &Caller) -> Result<Vec<Command>, Failure> {
     if request.services.is_empty() || request.services.len() > MAX_SERVICES {
         return Err(Failure::new(
             ErrorCode::BadRequest,
@@ -37,7 +57,6 @@ pub(super) async fn deploy(
     for named in &request.services {
         caller.may_write(named.service.namespace())?;
     }
-    let keys: Vec<ServiceKey> = request.services.iter().map(|s| s.service.clone()).collect();
     let commands = request
         .services
         .into_iter()
@@ -55,20 +74,7 @@ pub(super) async fn deploy(
             [Some(deploy), canary].into_iter().flatten()
         })
         .collect();
-    let changed = context.engine.propose(commands, caller.author()).await?;
-    let services = context
-        .engine
-        .ask(move |engine| {
-            let services = &engine.desired().services;
-            keys.into_iter()
-                .filter_map(|service| {
-                    let revision = services.get(&service)?.revision.clone();
-                    Some(DeployedService { service, revision })
-                })
-                .collect()
-        })
-        .await?;
-    Ok(Json(DeployResponse { changed, services }))
+    Ok(commands)
 }
 
 pub(super) async fn list(

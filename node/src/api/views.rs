@@ -8,7 +8,7 @@ use dunlin_api::{
     ServiceDetail, ServiceProgress, ServiceSummary, SlotState, Verdict,
 };
 use dunlin_core::engine::Engine;
-use dunlin_core::placement::Verdict as CoreVerdict;
+use dunlin_core::placement::{Reason, Verdict as CoreVerdict};
 use dunlin_gossip::membership::MemberState;
 use dunlin_state::desired::Service;
 use dunlin_state::model::{
@@ -412,17 +412,19 @@ pub(super) fn explain(engine: &Engine, key: &ServiceKey) -> Option<Explanation> 
                     name: n.name,
                     verdict,
                     score,
-                    reasons: reasons
-                        .into_iter()
-                        .map(|r| RefusalReason {
-                            text: r.to_string(),
-                            fix: Some(r.fix()),
-                        })
-                        .collect(),
+                    reasons: reasons.iter().map(refusal).collect(),
                 }
             })
             .collect(),
     })
+}
+
+/// A reason in words.
+pub(super) fn refusal(reason: &Reason) -> RefusalReason {
+    RefusalReason {
+        text: reason.to_string(),
+        fix: Some(reason.fix()),
+    }
 }
 
 /// What became of a service, newest first.

@@ -103,6 +103,7 @@ pub(super) fn config(index: usize, id: NodeId, boot: u64, seed: u64) -> NodeConf
         facts: Facts {
             os: "linux".to_owned(),
             arch: "amd64".to_owned(),
+            kernel: format!("6.1.{}-sim", kernel_patch(index)),
             ..Facts::default()
         },
         capacity: Resources {
@@ -114,6 +115,10 @@ pub(super) fn config(index: usize, id: NodeId, boot: u64, seed: u64) -> NodeConf
         dunlin_version: "simulated".to_owned(),
         vips: Default::default(),
     }
+}
+
+fn kernel_patch(index: usize) -> usize {
+    7 + index
 }
 
 fn zone(index: usize) -> String {
@@ -164,6 +169,11 @@ impl Host {
     /// Where it stands.
     pub(super) fn zone(&self) -> String {
         zone(self.index)
+    }
+
+    /// The last number of its kernel's version: on both sides of where it gets another digit.
+    pub(super) fn kernel_patch(&self) -> usize {
+        kernel_patch(self.index)
     }
 
     /// Whether its daemon runs.

@@ -5,7 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use dunlin_state::desired::{Command, Desired, Rejection};
 use dunlin_state::model::{
     Availability, Constraint, ConstraintOp, FailureAction, HealthCheck, HealthTest, HttpTest, Mode,
-    PortSpec, PublishMode, Resources, ServiceKey, ServiceSpec, UpdateOrder, UpdatePolicy,
+    PortSpec, PublishMode, Resources, ServiceKey, ServiceSpec, SpreadRule, UpdateOrder,
+    UpdatePolicy,
 };
 use rand::RngExt as _;
 
@@ -253,15 +254,15 @@ pub(super) const RIVALS: usize = 1_000_000;
 /// The port that they want.
 const RIVALS_PORT: u16 = 9_000;
 
+/// A pattern for the names of the first five hosts.
+pub(super) const SMALL_NUMBERS: &str = "^n[0-4]$";
+
 /// Gives each service another trait.
 fn vary(spec: &mut ServiceSpec, number: usize) {
-    let zone = |op, value: &str| Constraint {
-        key: "node.labels.zone".to_owned(),
-        op,
-        value: value.to_owned(),
-    };
+    let zone = |op, value: &str| Constraint::new("node.labels.zone", op, value);
     let constraints = &mut spec.placement.constraints;
     match number % 6 {
+        0 if number % 12 == 6 => spec.placement.affinity.push(service(number - 1)),
         0 => spec.placement.anti_affinity.push(service(number + 2)),
         1 => {
             // Two of these services want the same port.
@@ -275,8 +276,20 @@ fn vary(spec: &mut ServiceSpec, number: usize) {
                 constraints.push(zone(ConstraintOp::NotEqual, "z0"));
             }
         }
-        2 => constraints.push(zone(ConstraintOp::NotEqual, "z2")),
-        4 => constraints.push(zone(ConstraintOp::Equal, "z1")),
+        2 => constraints.push(match number % 24 {
+            8 => zone(ConstraintOp::In, "z0, z1"),
+            14 => Constraint::new("node.kernel", ConstraintOp::AtLeast, "6.1.10"),
+            _ => zone(ConstraintOp::NotEqual, "z2"),
+        }),
+        4 => constraints.push(match number % 24 {
+            10 => Constraint::new("node.hostname", ConstraintOp::Matches, SMALL_NUMBERS),
+            16 => zone(ConstraintOp::NotIn, "z0, z2"),
+            _ => zone(ConstraintOp::Equal, "z1"),
+        }),
+        5 if number % 12 == 11 => spec.placement.spread.push(SpreadRule {
+            max_skew: Some(1),
+            ..SpreadRule::over("node.labels.zone")
+        }),
         5 => spec.placement.max_per_node = Some(2),
         _ => {}
     }

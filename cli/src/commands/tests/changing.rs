@@ -157,7 +157,7 @@ async fn run_means_what_a_compose_file_means() {
         (spec.reservation.memory, spec.limit.memory),
         (64 << 20, 64 << 20)
     );
-    assert_eq!(spec.placement.constraints[0].value, "north");
+    assert_eq!(spec.placement.constraints[0].value(), "north");
     assert_eq!(spec.labels["tier"], "front");
     assert_eq!(
         (spec.volumes[0].source.as_str(), spec.volumes[0].read_only),

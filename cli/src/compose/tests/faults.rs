@@ -21,7 +21,7 @@ fn check(text: &str, expected: &[Expected<'_>]) {
 
 /// Faults of a service's keys; the lines start at 4:5.
 #[track_caller]
-fn service(lines: &str, expected: &[Expected<'_>]) {
+pub(super) fn service(lines: &str, expected: &[Expected<'_>]) {
     check(&file(lines), expected);
 }
 
@@ -298,16 +298,6 @@ fn what_the_cluster_would_refuse_is_refused_here() {
 
 #[test]
 fn deploy() {
-    let place = "services.web.deploy.placement.constraints[0]";
-    let constraint = |text: &str, words: &str| {
-        let lines = format!("deploy:\n  placement:\n    constraints:\n      - {text}");
-        service(&lines, &[("7:13", place, words)]);
-    };
-    constraint("node.role == manager", "all nodes are equal");
-    constraint("node.hostnme == a", "did you mean 'node.hostname'?");
-    constraint("engine.labels.os == a", "node.labels.os");
-    constraint("node.hostname", "compares nothing");
-    constraint("node.hostname ==", "no value to compare");
     service(
         "cpus: 1\ndeploy: {resources: {limits: {cpus: 2}}}",
         &[(

@@ -135,23 +135,6 @@ fn a_port_is_listed_once_and_published_if_anywhere() {
 }
 
 #[test]
-fn constraints_are_on_what_the_cluster_knows() {
-    for key in [
-        "id",
-        "hostname",
-        "platform.os",
-        "platform.arch",
-        "kernel",
-        "labels.a",
-    ] {
-        assert!(Constraint::is_known_key(&format!("node.{key}")), "{key}");
-        service(&format!(
-            "deploy: {{placement: {{constraints: [node.{key} == a]}}}}"
-        ));
-    }
-}
-
-#[test]
 fn two_services_may_hold_the_same_port_of_different_hosts() {
     let port = "ports: [{target: 80, published: 80, mode: host}]";
     let text = format!("services:\n  a: {{image: x, {port}}}\n  b: {{image: x, {port}}}\n");
@@ -192,11 +175,7 @@ x-dunlin:
         spec.labels,
         variables(&[("shared", "own"), ("tier", "web")])
     );
-    let constraint = |key: &str, op, value: &str| Constraint {
-        key: key.to_owned(),
-        op,
-        value: value.to_owned(),
-    };
+    let constraint = |key: &str, op, value: &str| Constraint::new(key, op, value);
     let mut constraints = spec.placement.constraints.clone();
     constraints.sort();
     let mut expected = vec![

@@ -4,6 +4,7 @@ mod faults;
 mod hostile;
 mod items;
 mod meaning;
+mod placing;
 mod real;
 mod values;
 

@@ -116,6 +116,11 @@ impl Client {
         self.post(routes::DEPLOY, request).await
     }
 
+    /// What a deploy would do; nothing is changed.
+    pub async fn plan(&self, request: &DeployRequest) -> Result<DeployPlan, ClientError> {
+        self.post(routes::PLAN, request).await
+    }
+
     /// Services.
     pub async fn services(&self, query: &ServiceQuery) -> Result<Vec<ServiceSummary>, ClientError> {
         let list: ServiceList = self.get(&with_query(routes::SERVICES, query)).await?;

@@ -2,13 +2,14 @@
 
 use std::sync::Arc;
 
-use dunlin_state::desired::Desired;
+use dunlin_state::desired::{Command, Desired, Rejection};
 use dunlin_state::model::{NodeId, NodeRegister, ServiceKey, VipRange};
 use dunlin_state::route::RouteTable;
 
 use super::Agent;
 use crate::explain::{Explanation, Sources, explain};
 use crate::liveness::Standing;
+use crate::plan::{Plan, plan};
 
 impl Agent {
     /// Desired state as the agent acts on it.
@@ -54,5 +55,10 @@ impl Agent {
             own_refusal: &|revision| self.reconciler.refusal(service, revision, now),
         };
         explain(service, &sources)
+    }
+
+    /// What commands would do; an error is what they would be refused with.
+    pub fn plan(&self, commands: &[Command]) -> Result<Plan, Rejection> {
+        plan(&self.cluster, &self.desired, commands)
     }
 }

@@ -10,6 +10,7 @@ use rand_chacha::ChaCha8Rng;
 
 use super::auction::{Auction, FIRST_BACKOFF_MS, PASSING_MS};
 use super::candidates::{Invitation, invite};
+use super::evenly::domains;
 use super::round::{ENOUGH_MS, LastRound, ROUND_WINDOW_MS, Round};
 use super::{Message, RoundId};
 use crate::cluster::{Cluster, Watch};
@@ -382,7 +383,9 @@ impl Auctioneer {
             .filter(|slot| known.target(Slot::Replica(*slot)).0 == round.revision)
             .collect();
         let holds = |slot, node| watch.holders(Slot::Replica(slot)).any(|(n, _)| n == node);
-        let awards = round.assign(&still, holds);
+        let given = auction.pending.iter().map(|(slot, p)| (*slot, p.node));
+        let domains = domains(floor.cluster, floor.desired, &spec, watch, given);
+        let awards = round.assign(&still, domains, holds);
         let mut effects = Vec::new();
         for bidder in round.bidders() {
             let slots = awards.get(&bidder).map_or(&[][..], Vec::as_slice);

@@ -13,6 +13,7 @@ mod auction;
 mod auctioneer;
 mod bidder;
 mod candidates;
+mod evenly;
 mod message;
 mod round;
 #[cfg(test)]

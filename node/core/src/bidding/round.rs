@@ -6,7 +6,8 @@ use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
 use dunlin_state::model::{NodeId, ServiceKey, Slot};
 use serde::{Deserialize, Serialize};
 
-use crate::placement::Reason;
+use super::evenly::deal;
+use crate::placement::{Domains, Reason};
 
 /// Milliseconds after which a round closes without those who have not answered: the bidders' own
 /// window ([`super::BID_WINDOW_MS`]) and a round trip on a bad path.
@@ -118,8 +119,12 @@ impl Round {
     pub(super) fn assign(
         &self,
         slots: &[u32],
+        domains: Domains,
         forbidden: impl Fn(u32, NodeId) -> bool,
     ) -> BTreeMap<NodeId, Vec<u32>> {
+        if !domains.is_empty() {
+            return deal(&self.bids, slots, domains, forbidden);
+        }
         let mut best: BinaryHeap<(i64, Reverse<NodeId>, usize)> = self
             .bids
             .iter()

@@ -48,6 +48,15 @@ impl Watch {
         self.claims.keys().copied()
     }
 
+    /// Wanted slots with the nodes that hold them and do not want to leave them, gone ones as well.
+    pub(crate) fn settled(&self) -> impl Iterator<Item = (Slot, NodeId)> + '_ {
+        let wanted = Slot::Replica(self.wanted);
+        let claims = self.claims.iter().filter(|(_, leaving)| !**leaving);
+        claims
+            .map(|(key, _)| *key)
+            .filter(move |(slot, _)| *slot < wanted)
+    }
+
     /// Whether the node has claims to any slot.
     pub(super) fn is_held_by(&self, node: NodeId) -> bool {
         self.claims.keys().any(|(_, holder)| *holder == node)

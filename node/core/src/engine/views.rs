@@ -7,7 +7,7 @@ use std::sync::Arc;
 use dunlin_gossip::membership::{MemberId, MemberState};
 use dunlin_gossip::replication::Metrics;
 use dunlin_state::desired::{
-    AuditRecord, Conflict, Desired, DocumentId, HistoryEntry, InvalidRegister,
+    AuditRecord, Command, Conflict, Desired, DocumentId, HistoryEntry, InvalidRegister, Rejection,
 };
 use dunlin_state::model::{ItemKey, NodeId, NodeRegister, NodeReport, ServiceKey};
 use dunlin_state::route::RouteTable;
@@ -17,6 +17,7 @@ use super::Engine;
 use crate::explain::Explanation;
 use crate::io::NodeConfig;
 use crate::liveness::Standing;
+use crate::plan::Plan;
 
 /// A member of the cluster as this node sees it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -78,6 +79,14 @@ impl Engine {
     /// Why a service is as it is; `None` when there is no such service.
     pub fn explain(&self, service: &ServiceKey) -> Option<Explanation> {
         self.agent.explain(service, self.now.mono)
+    }
+
+    /// What commands would do, without doing it.
+    ///
+    /// # Errors
+    /// What they would be refused with.
+    pub fn plan(&self, commands: &[Command]) -> Result<Plan, Rejection> {
+        self.agent.plan(commands)
     }
 
     /// The nodes that a new version of a secret should be sealed to at once.

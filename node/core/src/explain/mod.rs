@@ -3,14 +3,14 @@
 use std::collections::BTreeMap;
 
 use dunlin_state::desired::{Desired, Service};
-use dunlin_state::model::{Claim, Mode, NodeId, Phase, ServiceKey, Slot, beats};
+use dunlin_state::model::{Claim, Mode, NodeId, Phase, ServiceKey, Slot, beats, contradiction};
 use serde::{Deserialize, Serialize};
 
 use crate::bidding::LastRound;
 use crate::cluster::Cluster;
 use crate::liveness::Standing;
 
-use crate::placement::{NodeView, Reason, Verdict, judge};
+use crate::placement::{Domains, NodeView, Reason, Verdict, judge};
 
 /// The state of a service, slot by slot and node by node.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -80,7 +80,7 @@ pub(crate) struct Sources<'a> {
 pub(crate) fn explain(key: &ServiceKey, sources: &Sources<'_>) -> Option<Explanation> {
     let service = sources.desired.services.get(key)?;
     let mut holders = holders(key, sources);
-    let nodes = judge_all(key, service, sources);
+    let nodes = judge_all(key, service, sources, &domains(service, &holders, sources));
     let wanted = wanted(service, &nodes);
     let mut slots = Vec::new();
     for index in 0..replicated_slots(service) {
@@ -96,7 +96,7 @@ pub(crate) fn explain(key: &ServiceKey, sources: &Sources<'_>) -> Option<Explana
     let mut ready: Vec<Slot> = slots.iter().filter(|s| s.ready).map(|s| s.slot).collect();
     ready.dedup();
     let ready = u32::try_from(ready.len()).unwrap_or(u32::MAX);
-    let cause = cause(&slots, &nodes);
+    let cause = impossible(service, &slots).or_else(|| cause(&slots, &nodes));
     Some(Explanation {
         service: key.clone(),
         summary: summarise(service, wanted, ready, cause.as_deref()),
@@ -197,7 +197,41 @@ fn name_of(node: NodeId, sources: &Sources<'_>) -> String {
         .map_or_else(|| node.short(), |r| r.report.name.clone())
 }
 
-fn judge_all(key: &ServiceKey, service: &Service, sources: &Sources<'_>) -> Vec<NodeExplanation> {
+/// Where replicas are by the values of labels, as an auctioneer would count them.
+fn domains(
+    service: &Service,
+    holders: &BTreeMap<Slot, Vec<Holder<'_>>>,
+    sources: &Sources<'_>,
+) -> Domains {
+    if service.spec.placement.spread.is_empty() {
+        return Domains::default();
+    }
+    let wanted = Slot::Replica(replicated_slots(service));
+    let held = holders.range(..wanted).flat_map(|(_, found)| found);
+    let mut counts: BTreeMap<NodeId, u32> = BTreeMap::new();
+    for holder in held.filter(|h| !h.claim.leaving) {
+        *counts.entry(holder.node).or_default() += 1;
+    }
+    let alive = sources
+        .cluster
+        .nodes()
+        .filter(|(_, n)| n.standing == Standing::Alive);
+    let nodes: Vec<(NodeView, u32)> = alive
+        .filter_map(|(node, known)| {
+            let report = &known.register.as_ref()?.report;
+            let view = NodeView::conditions(node, report, known.standing, sources.desired);
+            Some((view, counts.get(&node).copied().unwrap_or(0)))
+        })
+        .collect();
+    Domains::of(&service.spec, &nodes)
+}
+
+fn judge_all(
+    key: &ServiceKey,
+    service: &Service,
+    sources: &Sources<'_>,
+    domains: &Domains,
+) -> Vec<NodeExplanation> {
     let mut nodes: Vec<NodeExplanation> = sources
         .cluster
         .nodes()
@@ -205,7 +239,8 @@ fn judge_all(key: &ServiceKey, service: &Service, sources: &Sources<'_>) -> Vec<
             let report = &known.register.as_ref()?.report;
             let view = NodeView::of_report(node, report, known.standing, sources.desired);
             let mut verdict = judge(&service.spec, key, &view);
-            if let Some(reason) = failed_there(node, service, sources) {
+            let failed = failed_there(node, service, sources);
+            for reason in failed.into_iter().chain(domains.refusal(node)) {
                 match &mut verdict {
                     Verdict::Refused(reasons) => reasons.push(reason),
                     Verdict::Fit { .. } => verdict = Verdict::Refused(vec![reason]),
@@ -220,8 +255,8 @@ fn judge_all(key: &ServiceKey, service: &Service, sources: &Sources<'_>) -> Vec<
         })
         .collect();
     nodes.sort_by_key(|n| match &n.verdict {
-        Verdict::Fit { score } => (0, std::cmp::Reverse(*score), n.node),
-        Verdict::Refused(_) => (1, std::cmp::Reverse(0), n.node),
+        Verdict::Fit { score } => (0, domains.cost(n.node), std::cmp::Reverse(*score), n.node),
+        Verdict::Refused(_) => (1, 0, std::cmp::Reverse(0), n.node),
     });
     nodes
 }
@@ -277,6 +312,18 @@ fn summarise(service: &Service, wanted: u32, ready: u32, cause: Option<&str>) ->
         None => format!("{ready} of {wanted} replicas are ready"),
         Some(cause) => format!("{ready} of {wanted} replicas are ready; {cause}"),
     }
+}
+
+/// Constraints that no node can ever meet, which is more than that none meets them now.
+fn impossible(service: &Service, slots: &[SlotExplanation]) -> Option<String> {
+    let global = service.spec.mode == Mode::Global;
+    let waits = service.running && (global || slots.iter().any(|slot| slot.node.is_none()));
+    let clash = contradiction(&service.spec.placement.constraints).filter(|_| waits)?;
+    let clash: Vec<String> = clash.iter().map(|c| format!("'{c}'")).collect();
+    Some(format!(
+        "no node can ever take one: its constraints {} exclude each other",
+        clash.join(" and ")
+    ))
 }
 
 /// What stands between a service and its goal: slots without a node, and replicas that are not

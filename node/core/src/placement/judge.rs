@@ -1,30 +1,11 @@
 //! The verdict itself.
 
-use dunlin_state::model::{
-    Availability, Constraint, ConstraintOp, Resources, RuntimeKind, ServiceKey, ServiceSpec,
-    Strategy,
-};
+use dunlin_state::model::{Availability, Resources, RuntimeKind, ServiceKey, ServiceSpec};
 use serde::{Deserialize, Serialize};
 
-use super::{NodeView, Reason};
-use crate::hashing::{mix, node_hash, service_hash};
+use super::score::score;
+use super::{NodeView, Reason, facts};
 use crate::liveness::Standing;
-
-/// One replica of the same service on the node outweighs any load: spreading comes first.
-const SAME_SERVICE_WEIGHT: i64 = 2_000_000_000_000;
-
-/// Replicas of one service on one node beyond which more make no difference; keeps scores in range.
-const MAX_SAME_SERVICE: u32 = 1_000_000;
-
-/// One millionth of load outweighs any tie-break.
-const LOAD_WEIGHT: i64 = 1_000_000;
-
-/// Replicas per core that count as a full node when nothing is reserved: an idle process or
-/// container costs about a sixteenth of a core's attention. Only relative sizes matter.
-const REPLICAS_PER_CORE: u64 = 16;
-
-/// A full node, in millionths.
-const FULL_PPM: u64 = 1_000_000;
 
 /// Whether a node may take a replica.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -119,8 +100,8 @@ fn refuse_by_state(node: &NodeView, reasons: &mut Vec<Reason>) {
 
 fn refuse_by_constraints(spec: &ServiceSpec, node: &NodeView, reasons: &mut Vec<Reason>) {
     for constraint in &spec.placement.constraints {
-        let actual = actual_value(constraint, node);
-        if !holds(constraint, actual.as_deref()) {
+        let actual = facts::value(constraint.key(), node);
+        if !constraint.holds(actual.as_deref()) {
             reasons.push(Reason::Constraint {
                 constraint: constraint.clone(),
                 actual,
@@ -132,51 +113,7 @@ fn refuse_by_constraints(spec: &ServiceSpec, node: &NodeView, reasons: &mut Vec<
 /// Whether all placement constraints hold on the node.
 pub fn matches_constraints(spec: &ServiceSpec, node: &NodeView) -> bool {
     let mut constraints = spec.placement.constraints.iter();
-    constraints.all(|c| holds(c, actual_value(c, node).as_deref()))
-}
-
-fn actual_value(constraint: &Constraint, node: &NodeView) -> Option<String> {
-    // Docker compares the names of facts without regard to case, but label keys exactly.
-    let key = constraint.key.as_str();
-    if let Some(label) = strip_prefix_ignoring_case(key, "node.labels.") {
-        return node.labels.get(label).cloned();
-    }
-    match key.to_ascii_lowercase().as_str() {
-        "node.id" => Some(node.id.to_string()),
-        "node.hostname" => Some(node.name.clone()),
-        "node.platform.os" => Some(node.facts.os.clone()),
-        "node.platform.arch" => Some(node.facts.arch.clone()),
-        "node.kernel" => Some(node.facts.kernel.clone()),
-        _ => None,
-    }
-}
-
-/// Values compare without regard to case, as in Docker; facts also by their common other names.
-fn holds(constraint: &Constraint, actual: Option<&str>) -> bool {
-    let equal = actual.is_some_and(|actual| {
-        actual.eq_ignore_ascii_case(&constraint.value)
-            || (constraint.key.eq_ignore_ascii_case("node.platform.arch")
-                && canonical_arch(actual) == canonical_arch(&constraint.value))
-    });
-    match constraint.op {
-        ConstraintOp::Equal => equal,
-        ConstraintOp::NotEqual => !equal,
-    }
-}
-
-fn canonical_arch(arch: &str) -> String {
-    let arch = arch.to_ascii_lowercase();
-    match arch.as_str() {
-        "x86_64" => "amd64".to_owned(),
-        "aarch64" => "arm64".to_owned(),
-        _ => arch,
-    }
-}
-
-fn strip_prefix_ignoring_case<'a>(text: &'a str, prefix: &str) -> Option<&'a str> {
-    let head = text.get(..prefix.len())?;
-    head.eq_ignore_ascii_case(prefix)
-        .then(|| &text[prefix.len()..])
+    constraints.all(|c| c.holds(facts::value(c.key(), node).as_deref()))
 }
 
 fn refuse_by_runtime(spec: &ServiceSpec, node: &NodeView, reasons: &mut Vec<Reason>) {
@@ -207,6 +144,11 @@ fn refuse_by_company(
     unwanted.dedup();
     let unwanted = unwanted.into_iter().cloned();
     reasons.extend(unwanted.map(Reason::AntiAffinity));
+    let missed = spec.placement.affinity.iter();
+    let missed = missed
+        .filter(|other| !node.services.contains_key(*other))
+        .cloned();
+    reasons.extend(missed.map(Reason::Affinity));
 }
 
 fn refuse_by_resources(spec: &ServiceSpec, node: &NodeView, reasons: &mut Vec<Reason>) {
@@ -243,40 +185,6 @@ fn refuse_by_resources(spec: &ServiceSpec, node: &NodeView, reasons: &mut Vec<Re
     if reasons.len() == before && !need.fits_in(free) {
         reasons.push(Reason::Busy);
     }
-}
-
-fn score(spec: &ServiceSpec, service: &ServiceKey, node: &NodeView) -> i64 {
-    let tie = mix(node_hash(node.id), service_hash(service)) % LOAD_WEIGHT.unsigned_abs();
-    let tie = i64::try_from(tie).unwrap_or(0);
-    let load = load_after(spec, node).saturating_mul(LOAD_WEIGHT);
-    match spec.placement.strategy {
-        Strategy::Spread => {
-            let same = node.services.get(service).copied().unwrap_or(0);
-            -(i64::from(same.min(MAX_SAME_SERVICE)) * SAME_SERVICE_WEIGHT) - load - tie
-        }
-        Strategy::Pack => load - tie,
-    }
-}
-
-/// How full the node would be with one more replica, in millionths: the mean over CPU, memory and
-/// the number of replicas, so that services which reserve nothing spread too.
-fn load_after(spec: &ServiceSpec, node: &NodeView) -> i64 {
-    let taken = node.committed.plus(spec.reservation);
-    let room = u64::from(node.facts.cpus.max(1)) * REPLICAS_PER_CORE;
-    let parts = [
-        fraction_ppm(taken.cpu_millis, node.capacity.cpu_millis),
-        fraction_ppm(taken.memory, node.capacity.memory),
-        fraction_ppm(u64::from(node.replicas()) + 1, room),
-    ];
-    i64::try_from(parts.iter().sum::<u64>() / 3).unwrap_or(i64::MAX)
-}
-
-fn fraction_ppm(part: u64, whole: u64) -> u64 {
-    if part == 0 {
-        return 0;
-    }
-    let ppm = u128::from(part) * u128::from(FULL_PPM) / u128::from(whole.max(1));
-    u64::try_from(ppm).unwrap_or(FULL_PPM).min(FULL_PPM)
 }
 
 /// Whether a replica that takes something is at stake in an auction: offers of nothing need no

@@ -6,8 +6,11 @@
 //! computes the same order. The same function answers calls for bids on a node and `explain` for
 //! all nodes.
 
+mod facts;
 mod judge;
 mod reason;
+mod score;
+mod spread;
 #[cfg(test)]
 mod tests;
 mod view;
@@ -15,4 +18,5 @@ mod view;
 pub(crate) use judge::reserves_anything;
 pub use judge::{Verdict, judge, marginal_scores, matches_constraints, resolve_runtime};
 pub use reason::Reason;
+pub(crate) use spread::Domains;
 pub use view::NodeView;

@@ -5,6 +5,8 @@ use std::fmt;
 use dunlin_state::model::{Availability, Constraint, ConstraintOp, HostPort, Protocol, ServiceKey};
 use serde::{Deserialize, Serialize};
 
+use super::facts;
+
 /// One condition that a node fails for a service.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -49,6 +51,21 @@ pub enum Reason {
     MaxPerNode(u32),
     /// This service, or one on the node, refuses the other's company.
     AntiAffinity(ServiceKey),
+    /// The node has no replica of a service that this one follows.
+    Affinity(ServiceKey),
+    /// The service would be spread too unevenly.
+    Skew {
+        /// Over the values of what.
+        key: String,
+        /// The node's value.
+        value: Option<String>,
+        /// Replicas at that value.
+        here: u32,
+        /// Replicas at the value that has the fewest.
+        fewest: u32,
+        /// By how many they may differ.
+        max: u32,
+    },
     /// The node does not offer the runtime.
     Runtime(String),
     /// An image was given and only processes can be run, which need a command.
@@ -90,6 +107,8 @@ impl Reason {
             | Self::HostPort(_)
             | Self::MaxPerNode(_)
             | Self::AntiAffinity(_)
+            | Self::Affinity(_)
+            | Self::Skew { .. }
             | Self::Runtime(_)
             | Self::NoCommand
             | Self::Unavailable(_)
@@ -125,6 +144,12 @@ impl Reason {
             Self::AntiAffinity(other) => {
                 format!("move {other} elsewhere, drop the anti-affinity, or add a node")
             }
+            Self::Affinity(other) => {
+                format!("start a replica of {other} there, or drop the affinity")
+            }
+            Self::Skew { key, .. } => {
+                format!("make room at the other values of {key}, or raise max_skew")
+            }
             Self::Runtime(name) if name == "docker" => {
                 "start Docker or Podman there and let the daemon reach its socket, or use \
                  runtime: process"
@@ -153,17 +178,16 @@ impl Reason {
 }
 
 fn fix_constraint(constraint: &Constraint) -> String {
-    let Constraint { key, op, value } = constraint;
-    match (key.strip_prefix("node.labels."), op) {
+    let (key, value) = (constraint.key(), constraint.value());
+    let label = key.strip_prefix(Constraint::LABEL_PREFIX);
+    match (label, constraint.op()) {
         (Some(label), ConstraintOp::Equal) => {
             format!("set the label {label}={value} on the node or drop the constraint")
         }
-        (Some(label), ConstraintOp::NotEqual) => {
+        (Some(label), _) => {
             format!("change the label {label} of the node or drop the constraint")
         }
-        (None, ConstraintOp::Equal | ConstraintOp::NotEqual) => {
-            "add a node that matches or drop the constraint".to_owned()
-        }
+        (None, _) => "add a node that matches or drop the constraint".to_owned(),
     }
 }
 
@@ -171,14 +195,14 @@ impl fmt::Display for Reason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Constraint { constraint, actual } => {
-                let op = match constraint.op {
-                    ConstraintOp::Equal => "==",
-                    ConstraintOp::NotEqual => "!=",
-                };
-                write!(f, "needs {} {op} {}, ", constraint.key, constraint.value)?;
-                match actual {
-                    Some(actual) => write!(f, "has '{actual}'"),
-                    None => f.write_str("has none"),
+                write!(f, "needs {constraint}, ")?;
+                let bytes = actual
+                    .as_ref()
+                    .filter(|_| facts::is_bytes(constraint.key()));
+                match (actual, bytes.and_then(|b| b.parse().ok())) {
+                    (_, Some(bytes)) => write!(f, "has {}", Bytes(bytes)),
+                    (Some(actual), None) => write!(f, "has '{actual}'"),
+                    (None, None) => f.write_str("has none"),
                 }
             }
             Self::Cpu { need, free, total } => write!(
@@ -193,6 +217,21 @@ impl fmt::Display for Reason {
             Self::HostPort(port) => write!(f, "host port {} is taken", PortText(*port)),
             Self::MaxPerNode(max) => write!(f, "already runs its maximum of {max} per node"),
             Self::AntiAffinity(other) => write!(f, "must not share a node with {other}"),
+            Self::Affinity(other) => write!(f, "has no replica of {other}"),
+            Self::Skew {
+                key,
+                value,
+                here,
+                fewest,
+                max,
+            } => {
+                let value = value.as_deref().unwrap_or("none");
+                write!(
+                    f,
+                    "{here} replicas are at {key} {value} and {fewest} elsewhere, which may differ \
+                     by {max}"
+                )
+            }
             Self::Runtime(name) => write!(f, "does not offer the {name} runtime"),
             Self::NoCommand => f.write_str(
                 "has no container engine, and a service with an image but no command cannot run \

@@ -1,8 +1,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use dunlin_state::model::{
-    Availability, Constraint, ConstraintOp, Facts, HostPort, NodeId, PortSpec, Protocol,
-    PublishMode, Resources, RuntimeKind, ServiceKey, ServiceSpec, Strategy as Spread,
+    Availability, Constraint, ConstraintOp, Facts, HostPort, NodeId, PortSpec, Preference,
+    Preferred, Protocol, PublishMode, Resources, RuntimeKind, ScoreWeights, ServiceKey,
+    ServiceSpec, SpreadRule, Strategy as Spread,
 };
 use proptest::prelude::*;
 
@@ -21,6 +22,9 @@ fn node(index: u8) -> NodeView {
             os: "linux".to_owned(),
             arch: "x86_64".to_owned(),
             cpus: 4,
+            memory: 8 << 30,
+            kernel: "6.1.10-21-amd64".to_owned(),
+            devices: BTreeMap::from([("kvm".to_owned(), 1)]),
             ..Facts::default()
         },
         labels: BTreeMap::from([("zone".to_owned(), "North".to_owned())]),
@@ -50,11 +54,7 @@ fn spec() -> ServiceSpec {
 
 fn constrained(key: &str, op: ConstraintOp, value: &str) -> ServiceSpec {
     let mut spec = spec();
-    spec.placement.constraints = vec![Constraint {
-        key: key.to_owned(),
-        op,
-        value: value.to_owned(),
-    }];
+    spec.placement.constraints = vec![Constraint::new(key, op, value)];
     spec
 }
 
@@ -64,7 +64,7 @@ fn fits(spec: &ServiceSpec, node: &NodeView) -> bool {
 
 #[test]
 fn constraints_compare_labels_and_facts() {
-    use ConstraintOp::{Equal, NotEqual};
+    use ConstraintOp::{AtLeast, Equal, Greater, In, Less, Matches, MatchesNot, NotEqual, NotIn};
     let id = NodeId::from_bytes([1; 32]).to_string();
     let table = [
         ("node.labels.zone", Equal, "north", true),
@@ -83,10 +83,54 @@ fn constraints_compare_labels_and_facts() {
         ("node.platform.arch", NotEqual, "amd64", false),
         ("node.favourite.colour", Equal, "red", false),
         ("node.favourite.colour", NotEqual, "red", true),
+        ("node.kernel", AtLeast, "6.1.9", true),
+        ("node.kernel", Less, "6.1.10", false),
+        ("node.cpus", Greater, "3", true),
+        ("node.cpus", Greater, "4", false),
+        ("node.memory", AtLeast, "8g", true),
+        ("node.memory", Greater, "8g", false),
+        ("node.labels.zone", In, "east, north", true),
+        ("node.labels.zone", NotIn, "east, north", false),
+        ("node.hostname", Matches, "^n[0-9]$", true),
+        ("node.hostname", MatchesNot, "1", false),
+        ("node.devices.kvm", Equal, "1", true),
+        ("node.devices.nvidia", AtLeast, "1", false),
+        ("node.devices.nvidia", Equal, "0", true),
+        ("node.engine", AtLeast, "20", false),
     ];
     for (name, op, value, expected) in table {
         let spec = constrained(name, op, value);
         assert_eq!(fits(&spec, &node(1)), expected, "{name} {op:?} {value}");
+    }
+}
+
+#[test]
+fn what_a_node_has_is_told_as_people_write_it() {
+    let told = |text: &str| {
+        let mut spec = spec();
+        spec.placement.constraints = vec![text.parse().unwrap()];
+        match judge(&spec, &key("web"), &node(1)) {
+            Verdict::Refused(reasons) => reasons[0].to_string(),
+            Verdict::Fit { .. } => panic!("{text} fits"),
+        }
+    };
+    let cases = [
+        ("node.memory >= 16g", "needs node.memory >= 16g, has 8 GiB"),
+        (
+            "node.kernel > 6.1.10",
+            "needs node.kernel > 6.1.10, has '6.1.10-21-amd64'",
+        ),
+        (
+            "node.labels.zone in (a,b)",
+            "needs node.labels.zone in (a, b), has 'North'",
+        ),
+        (
+            "node.labels.disk =~ ssd",
+            "needs node.labels.disk =~ ssd, has none",
+        ),
+    ];
+    for (text, expected) in cases {
+        assert_eq!(told(text), expected);
     }
 }
 
@@ -222,6 +266,154 @@ fn spreading_prefers_company_of_others_and_packing_the_fullest() {
     let mut pack = spec();
     pack.placement.strategy = Spread::Pack;
     assert!(score(&pack, &busy) > score(&pack, &empty));
+}
+
+fn scored(spec: &ServiceSpec, node: &NodeView) -> i64 {
+    match judge(spec, &key("web"), node) {
+        Verdict::Fit { score } => score,
+        Verdict::Refused(reasons) => panic!("{reasons:?}"),
+    }
+}
+
+#[test]
+fn preferences_outweigh_load_by_their_weight_and_company_only_together() {
+    let prefers = |of, weight| {
+        let mut spec = spec();
+        spec.placement.preferences = vec![Preference { of, weight }];
+        spec
+    };
+    let empty = node(1);
+    let mut half = node(2);
+    half.committed.cpu_millis = 4_000;
+    half.services.insert(key("cache"), 1);
+    half.labels.insert("disk".to_owned(), "ssd".to_owned());
+    let near = |weight| prefers(Preferred::Service(key("cache")), weight);
+    let fast = Preferred::Constraint("node.labels.disk == ssd".parse().unwrap());
+    for spec in [near(100), prefers(fast, 100)] {
+        assert!(scored(&spec, &half) > scored(&spec, &empty));
+    }
+    // A third of the load is the CPU; a weight of 10 is less than that.
+    assert!(scored(&near(10), &half) < scored(&near(10), &empty));
+    assert!(scored(&near(-100), &half) < scored(&spec(), &half));
+    half.services.insert(key("web"), 1);
+    assert!(scored(&near(100), &half) < scored(&near(100), &empty));
+    let mut twice = near(100);
+    twice
+        .placement
+        .preferences
+        .push(twice.placement.preferences[0].clone());
+    twice
+        .placement
+        .preferences
+        .push(twice.placement.preferences[0].clone());
+    assert!(scored(&twice, &half) > scored(&twice, &empty));
+}
+
+#[test]
+fn weights_say_what_load_is() {
+    let mut cpu_full = node(1);
+    cpu_full.committed.cpu_millis = 3_000;
+    let mut memory_full = node(2);
+    memory_full.committed.memory = 3 << 30;
+    let mut spec = spec();
+    spec.placement.weights = ScoreWeights {
+        cpu: 5,
+        memory: 1,
+        disk: 0,
+        replicas: 0,
+    };
+    assert!(scored(&spec, &memory_full) > scored(&spec, &cpu_full));
+    spec.placement.weights = ScoreWeights {
+        cpu: 1,
+        memory: 5,
+        disk: 0,
+        replicas: 0,
+    };
+    assert!(scored(&spec, &memory_full) < scored(&spec, &cpu_full));
+}
+
+#[test]
+fn random_placement_looks_at_no_load_and_draws_anew_for_each_replica() {
+    let mut spec = spec();
+    spec.placement.strategy = Spread::Random;
+    let empty = node(1);
+    let mut busy = node(1);
+    busy.committed.cpu_millis = 3_000;
+    busy.services.insert(key("db"), 10);
+    assert_eq!(scored(&spec, &empty), scored(&spec, &busy));
+    let mut wins = BTreeMap::new();
+    for round in 0..300 {
+        let nodes = (1..=3).map(|index| {
+            let mut node = node(index);
+            node.services.insert(key("web"), round);
+            node
+        });
+        let best = nodes.max_by_key(|node| scored(&spec, node)).unwrap();
+        *wins.entry(best.id).or_insert(0) += 1;
+    }
+    assert!(
+        wins.len() == 3 && wins.values().all(|won| *won > 50),
+        "{wins:?}"
+    );
+}
+
+#[test]
+fn affinity_needs_the_other_service_on_the_node() {
+    let mut spec = spec();
+    spec.placement.affinity = vec![key("db")];
+    let mut node = node(1);
+    let refused = Verdict::Refused(vec![Reason::Affinity(key("db"))]);
+    assert_eq!(judge(&spec, &key("web"), &node), refused);
+    node.services.insert(key("db"), 1);
+    assert!(fits(&spec, &node));
+}
+
+#[test]
+fn domains_count_by_value_and_hold_back_what_is_too_uneven() {
+    let mut spec = spec();
+    let rule = |key: &str, weight, max_skew| SpreadRule {
+        key: key.to_owned(),
+        weight,
+        max_skew,
+    };
+    spec.placement.spread = vec![
+        rule("node.labels.zone", 2, Some(1)),
+        rule("node.hostname", 1, None),
+    ];
+    let placed = |index: u8, zone: &str, replicas| {
+        let mut node = node(index);
+        node.labels.insert("zone".to_owned(), zone.to_owned());
+        (node, replicas)
+    };
+    let mut unlabelled = (node(4), 0);
+    unlabelled.0.labels.clear();
+    let mut nodes = vec![
+        placed(1, "a", 1),
+        placed(2, "a", 0),
+        placed(3, "b", 0),
+        unlabelled,
+    ];
+    let mut domains = Domains::of(&spec, &nodes);
+    let id = |index: u8| NodeId::from_bytes([index; 32]);
+    assert_eq!([1, 2, 3, 4].map(|n| domains.cost(id(n))), [3, 2, 0, 0]);
+    assert!(matches!(
+        domains.refusal(id(2)),
+        Some(Reason::Skew {
+            here: 1,
+            fewest: 0,
+            max: 1,
+            ..
+        })
+    ));
+    domains.place(id(3));
+    // The nodes without the label count as one more value, and have none.
+    assert!(domains.refusal(id(2)).is_some() && domains.refusal(id(4)).is_none());
+    domains.place(id(4));
+    assert_eq!(domains.refusal(id(2)), None);
+    // A value none of whose nodes takes replicas holds nobody up.
+    nodes[2].0.availability = Availability::Drained;
+    nodes[3].0.availability = Availability::Cordoned;
+    assert_eq!(Domains::of(&spec, &nodes).refusal(id(2)), None);
 }
 
 #[test]

@@ -40,6 +40,7 @@ use crate::rollout::Rollout;
 use crate::secrets::Keeper;
 use crate::timers::Timers;
 use held::{Held, Stage};
+pub(crate) use wish::forbids_update;
 
 /// Milliseconds for which a node refuses a revision that it failed to start.
 const REFUSE_MS: u64 = 60_000;

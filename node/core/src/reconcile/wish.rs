@@ -121,7 +121,7 @@ fn unwanted(slot: Slot, service: &Service, me: NodeId) -> Option<&'static str> {
 }
 
 /// A replica stays where it is on a node that only takes nothing new.
-fn forbids_update(reason: &Reason) -> bool {
+pub(crate) fn forbids_update(reason: &Reason) -> bool {
     match reason {
         Reason::Constraint { .. }
         | Reason::Cpu { .. }
@@ -132,6 +132,8 @@ fn forbids_update(reason: &Reason) -> bool {
         | Reason::AntiAffinity(_)
         | Reason::Runtime(_)
         | Reason::NoCommand => true,
+        // What a replica follows may come and go; it stays, as after its first start.
+        Reason::Affinity(_) | Reason::Skew { .. } => false,
         Reason::Unavailable(_)
         | Reason::DiskFailing
         | Reason::Suspect

@@ -14,6 +14,7 @@ use dunlin_state::model::{
 
 use super::world::{SECOND, World};
 
+mod evenness;
 mod placed;
 mod rest;
 mod rollouts;

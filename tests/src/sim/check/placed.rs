@@ -11,6 +11,7 @@ use dunlin_state::model::{
 
 use super::{rest, starts};
 use crate::sim::node::Host;
+use crate::sim::workload::SMALL_NUMBERS;
 use crate::sim::world::World;
 
 /// A slot is started here for the first time under its claim: may it?
@@ -34,6 +35,9 @@ pub(in crate::sim) fn start_is_allowed(world: &mut World, host: usize, workload:
     if fresh && world.watch.spreads && could_have_spread(world, host, workload) {
         broken.push("another replica runs there, and other nodes have none".to_owned());
     }
+    if fresh && world.watch.spreads {
+        broken.extend(follows(h, workload));
+    }
     for what in broken {
         world.violation(format!("n{host} starts {}: {what}", id.slot));
     }
@@ -47,14 +51,20 @@ pub(super) fn matches(host: &Host, spec: &ServiceSpec) -> bool {
 
 /// Knows what simulated people ask for; anything else does not hold, which somebody will notice.
 fn holds(host: &Host, constraint: &Constraint) -> bool {
-    let actual = match constraint.key.as_str() {
-        "node.labels.zone" => host.zone(),
-        "node.hostname" => format!("n{}", host.index),
-        _ => return false,
-    };
-    match constraint.op {
-        ConstraintOp::Equal => actual == constraint.value,
-        ConstraintOp::NotEqual => actual != constraint.value,
+    let value = constraint.value();
+    match (constraint.key(), constraint.op()) {
+        ("node.labels.zone", ConstraintOp::Equal) => host.zone() == value,
+        ("node.labels.zone", ConstraintOp::NotEqual) => host.zone() != value,
+        ("node.labels.zone", ConstraintOp::In) => value.split(", ").any(|v| host.zone() == v),
+        ("node.labels.zone", ConstraintOp::NotIn) => value.split(", ").all(|v| host.zone() != v),
+        ("node.hostname", ConstraintOp::Matches) => value == SMALL_NUMBERS && host.index < 5,
+        ("node.kernel", ConstraintOp::AtLeast) => {
+            let patch = value
+                .strip_prefix("6.1.")
+                .and_then(|p| p.parse::<usize>().ok());
+            patch.is_some_and(|patch| host.kernel_patch() >= patch)
+        }
+        _ => false,
     }
 }
 
@@ -96,6 +106,15 @@ fn company(host: &Host, workload: &Workload) -> Option<String> {
     };
     let other = staying(host).find(|claim| unwanted(&claim.slot.service))?;
     Some(format!("{} is there, and they shall not meet", other.slot))
+}
+
+/// Every service that this one follows is there. Only where nothing else moves: what was there at
+/// the award may have left before the start.
+fn follows(host: &Host, workload: &Workload) -> Option<String> {
+    let there = |other: &&ServiceKey| held(host, |service| service == *other) > 0;
+    let mut followed = workload.spec.placement.affinity.iter();
+    let missing = followed.find(|other| !there(other))?;
+    Some(format!("no replica of {missing} is there"))
 }
 
 /// The host's ports are free in truth.

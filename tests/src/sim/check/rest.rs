@@ -20,6 +20,7 @@ pub(in crate::sim) fn at_rest(world: &World) -> Vec<String> {
     wrong.extend(exactly_once(world));
     wrong.extend(routes_are_whole(world));
     wrong.extend(clashes_are_told(world));
+    wrong.extend(super::evenness::uneven(world));
     wrong
 }
 
@@ -186,7 +187,7 @@ pub(super) fn availability(world: &World, host: &Host) -> Availability {
     intent.map_or(Availability::default(), |n| n.availability)
 }
 
-fn is_active(world: &World, host: &Host) -> bool {
+pub(super) fn is_active(world: &World, host: &Host) -> bool {
     host.is_up() && availability(world, host) == Availability::Active
 }
 
@@ -208,7 +209,8 @@ fn slot_has_room(world: &World, service: &Service, slot: &SlotId) -> bool {
 /// Whether some node could take one more replica.
 pub(super) fn has_room(world: &World, service: &Service, key: &ServiceKey) -> bool {
     let mut hosts = world.hosts.iter();
-    hosts.any(|h| is_active(world, h) && fits(h, service, key))
+    let even = |h: &Host| super::evenness::allows(world, h, service, key);
+    hosts.any(|h| is_active(world, h) && fits(h, service, key) && even(h))
 }
 
 /// Judged by what the node itself reports, in fewer words than the daemon does it.
@@ -239,7 +241,9 @@ pub(super) fn fits(host: &Host, service: &Service, key: &ServiceKey) -> bool {
         spec.placement.anti_affinity.contains(other)
             || theirs.is_some_and(|s| s.spec.placement.anti_affinity.contains(key))
     });
-    matches && room && free && below && !meets
+    let follows = |other: &ServiceKey| claims.clone().any(|c| c.slot.service == *other);
+    let followed = spec.placement.affinity.iter().all(follows);
+    matches && room && free && below && !meets && followed
 }
 
 /// I6, the other way round: at rest, every node offers all that answers and nothing else.

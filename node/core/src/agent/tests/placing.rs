@@ -17,7 +17,7 @@ fn reserving(cpu_millis: u64) -> ServiceSpec {
     }
 }
 
-fn per_node(flock: &Flock) -> BTreeMap<dunlin_state::model::NodeId, usize> {
+pub(super) fn per_node(flock: &Flock) -> BTreeMap<dunlin_state::model::NodeId, usize> {
     let mut counts = BTreeMap::new();
     for (node, _) in flock.claims() {
         *counts.entry(node).or_default() += 1;
@@ -130,11 +130,11 @@ fn daemon_services_run_on_every_matching_node() {
     flock.deploy("agent", spec.clone(), 1);
     flock.run(200);
     assert_eq!(flock.served().len(), 4);
-    spec.placement.constraints = vec![Constraint {
-        key: "node.labels.zone".to_owned(),
-        op: ConstraintOp::Equal,
-        value: "a".to_owned(),
-    }];
+    spec.placement.constraints = vec![Constraint::new(
+        "node.labels.zone",
+        ConstraintOp::Equal,
+        "a",
+    )];
     flock.deploy("agent", spec, 1);
     flock.run(20_000);
     let slots: Vec<Slot> = flock.served().into_iter().map(|(_, slot)| slot).collect();
@@ -146,6 +146,25 @@ fn daemon_services_run_on_every_matching_node() {
     });
     flock.run(200);
     assert_eq!(flock.served().len(), 3);
+}
+
+#[test]
+fn constraints_that_exclude_each_other_are_named() {
+    let mut flock = Flock::new(2);
+    let mut spec = process_spec();
+    let constraints = [
+        "node.cpus >= 2",
+        "node.hostname == n0",
+        "node.hostname != n0",
+    ];
+    spec.placement.constraints = constraints.map(|c| c.parse().unwrap()).into();
+    flock.deploy("web", spec, 1);
+    flock.run(5_000);
+    let explanation = flock.agent(0).explain(&key("web"), flock.now).unwrap();
+    let expected = "no node can ever take one: its constraints 'node.hostname == n0' and \
+                    'node.hostname != n0' exclude each other";
+    assert_eq!(explanation.cause.as_deref(), Some(expected));
+    assert!(explanation.summary.ends_with(expected), "{explanation:?}");
 }
 
 #[test]

@@ -138,11 +138,11 @@ fn a_node_without_a_slot_is_not_given_the_key() {
     flock.edit(|d| {
         let service = d.services.get_mut(&key("web")).unwrap();
         let mut spec = ServiceSpec::clone(&service.spec);
-        spec.placement.constraints = vec![Constraint {
-            key: "node.id".to_owned(),
-            op: ConstraintOp::Equal,
-            value: node_id(0).to_string(),
-        }];
+        spec.placement.constraints = vec![Constraint::new(
+            "node.id",
+            ConstraintOp::Equal,
+            node_id(0).to_string(),
+        )];
         service.spec = spec.into();
     });
     assert!(flock.run_until(20_000, |f| f.is_exact("web")).is_some());

@@ -80,11 +80,11 @@ fn draining_the_last_node_stops_nothing() {
 fn constraints_that_match_no_more_move_replicas_without_a_gap() {
     let mut flock = deployed(3, 6);
     let mut spec = process_spec();
-    spec.placement.constraints = vec![Constraint {
-        key: "node.hostname".to_owned(),
-        op: ConstraintOp::NotEqual,
-        value: "n1".to_owned(),
-    }];
+    spec.placement.constraints = vec![Constraint::new(
+        "node.hostname",
+        ConstraintOp::NotEqual,
+        "n1",
+    )];
     flock.deploy("web", spec, 6);
     assert!(flock.run_until(40_000, |f| f.is_exact("web")).is_some());
     assert!(flock.claims().all(|(node, _)| node != node_id(1)));

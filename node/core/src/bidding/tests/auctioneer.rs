@@ -293,7 +293,7 @@ proptest! {
             prop_assert!(round.bid(id(*node), scores));
         }
         let is_forbidden = |slot: u32, node: NodeId| forbidden.contains(&(slot, node.as_bytes()[0]));
-        let awards = round.assign(&slots, is_forbidden);
+        let awards = round.assign(&slots, crate::placement::Domains::default(), is_forbidden);
         let mut given = BTreeSet::new();
         for (node, won) in &awards {
             prop_assert!(won.len() <= offers[&node.as_bytes()[0]].len());

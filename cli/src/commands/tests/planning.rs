@@ -1,0 +1,87 @@
+//! `dunlin plan`.
+
+use std::io::Write;
+
+use super::*;
+
+#[tokio::test]
+async fn plan() {
+    let slot = |index, step, node: Option<&str>, from: Option<&str>| PlannedSlot {
+        slot: Slot::Replica(index),
+        step,
+        node: None,
+        node_name: node.map(str::to_owned),
+        from: from.map(str::to_owned),
+    };
+    let spec = |image: &str| dunlin_state::model::ServiceSpec {
+        image: image.to_owned(),
+        ..Default::default()
+    };
+    let changed = PlannedService {
+        service: "web".parse().unwrap(),
+        change: PlannedChange::Update,
+        before: Some(spec("nginx:1")),
+        after: spec("nginx:2"),
+        scale_before: Some(1),
+        scale_after: 3,
+        revision: "abc".to_owned(),
+        slots: vec![
+            slot(0, PlannedStep::Update, Some("n1"), None),
+            slot(1, PlannedStep::Start, Some("n2"), None),
+            slot(2, PlannedStep::Nowhere, None, None),
+        ],
+        refusals: vec![NodeVerdict {
+            node: node("n1", 1).id,
+            name: "n1".to_owned(),
+            verdict: Verdict::Refused,
+            score: None,
+            reasons: vec![RefusalReason {
+                text: "is cordoned".to_owned(),
+                fix: Some("uncordon it".to_owned()),
+            }],
+        }],
+    };
+    let same = PlannedService {
+        service: "db".parse().unwrap(),
+        change: PlannedChange::Unchanged,
+        before: Some(spec("pg")),
+        after: spec("pg"),
+        scale_before: Some(1),
+        scale_after: 1,
+        revision: "def".to_owned(),
+        slots: vec![slot(0, PlannedStep::Keep, Some("n1"), None)],
+        refusals: vec![],
+    };
+    let plan = DeployPlan {
+        services: vec![changed, same],
+    };
+    let mut file = tempfile::Builder::new().suffix(".yaml").tempfile().unwrap();
+    writeln!(file, "services: {{web: {{image: 'nginx:2'}}}}").unwrap();
+    let path = file.path().to_str().unwrap();
+    let ran = answered(&plan, &["plan", path]).await;
+    assert_eq!(
+        ran.out,
+        "\
+web: would change
+- image: \"nginx:1\"
++ image: \"nginx:2\"
+- replicas: 1
++ replicas: 3
+NAME   STEP     NODE  FROM
+web.0  update   n1    -
+web.1  start    n2    -
+web.2  no node  -     -
+NODE  TAKES NO MORE BECAUSE IT  WHAT WOULD HELP
+n1    is cordoned               uncordon it
+
+db: stays as it is
+0 services to create, 1 to change, 1 unchanged; replicas: 1 to start, 1 to update, 0 to move, 0 to stop; 1 would find no node
+"
+    );
+    let answer = Answer::json(&plan);
+    let daemon = fake(move |_| answer.clone());
+    let ran = dunlin(&daemon, &["plan", path, "--json"]).await;
+    assert_eq!(serde_json::from_str::<DeployPlan>(&ran.out).unwrap(), plan);
+    let lines: Vec<String> = daemon.asked().into_iter().map(|a| a.line).collect();
+    assert_eq!(lines, ["POST /v1/plan"]);
+}

@@ -1,0 +1,169 @@
+//! What a plan foretells is what then happens.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use dunlin_state::desired::{Command, Rejection};
+use dunlin_state::model::{
+    Availability, NodeId, PortSpec, Resources, ServiceSpec, Slot, SpreadRule, UpdateOrder,
+};
+
+use super::flock::{Flock, key, node_id, process_spec};
+use crate::plan::{ServicePlan, Step};
+
+fn deploy(name: &str, spec: &ServiceSpec, replicas: u32) -> Command {
+    Command::Deploy {
+        service: key(name),
+        spec: Box::new(spec.clone()),
+        replicas: Some(replicas),
+    }
+}
+
+fn plan(flock: &Flock, commands: &[Command]) -> Vec<ServicePlan> {
+    flock.agent(0).plan(commands).unwrap().services
+}
+
+fn steps(plan: &ServicePlan) -> Vec<Step> {
+    plan.slots.iter().map(|slot| slot.step).collect()
+}
+
+fn holders(flock: &Flock, name: &str) -> BTreeMap<Slot, NodeId> {
+    let claims = flock.claims().filter(|(_, c)| c.slot.service == key(name));
+    claims
+        .map(|(node, claim)| (claim.slot.slot, node))
+        .collect()
+}
+
+#[test]
+fn a_plan_names_the_nodes_that_an_auction_then_takes() {
+    let mut flock = Flock::with(5, |config| {
+        let zone = ["a", "b"][config.seed as usize % 2];
+        config.labels.insert("zone".to_owned(), zone.to_owned());
+    });
+    flock.deploy("old", process_spec(), 3);
+    flock.run(500);
+    let mut plain = process_spec();
+    plain.reservation.cpu_millis = 700;
+    let mut even = process_spec();
+    even.placement.spread = vec![SpreadRule::over("node.labels.zone")];
+    for (name, spec, replicas) in [("plain", plain, 7), ("even", even, 4)] {
+        let planned = plan(&flock, &[deploy(name, &spec, replicas)]).remove(0);
+        assert!(planned.before.is_none());
+        assert!(
+            planned.slots.iter().all(|s| s.step == Step::Start),
+            "{planned:?}"
+        );
+        flock.deploy(name, spec, replicas);
+        assert!(flock.run_until(5_000, |f| f.is_exact(name)).is_some());
+        // Which slot goes to which of them is decided by who is asked for several at once.
+        let count = |nodes: &mut dyn Iterator<Item = NodeId>| {
+            let mut counts = BTreeMap::new();
+            nodes.for_each(|node| *counts.entry(node).or_insert(0) += 1);
+            counts
+        };
+        let foretold = count(&mut planned.slots.iter().filter_map(|s| s.node));
+        assert_eq!(
+            foretold,
+            count(&mut holders(&flock, name).into_values()),
+            "{name}"
+        );
+    }
+}
+
+#[test]
+fn what_is_so_already_stays_and_what_changes_is_told_slot_by_slot() {
+    let mut flock = Flock::new(3);
+    flock.deploy("web", process_spec(), 4);
+    assert!(flock.run_until(5_000, |f| f.is_exact("web")).is_some());
+    // The others' last reports are on their way.
+    flock.run(100);
+    let same = plan(&flock, &[deploy("web", &process_spec(), 4)]).remove(0);
+    assert!(
+        steps(&same).iter().all(|step| *step == Step::Keep),
+        "{same:?}"
+    );
+    let fewer = plan(&flock, &[deploy("web", &process_spec(), 2)]).remove(0);
+    assert_eq!(
+        steps(&fewer),
+        [Step::Keep, Step::Keep, Step::Stop, Step::Stop]
+    );
+    let mut changed = process_spec();
+    changed.command.push("--more".to_owned());
+    let updated = plan(&flock, &[deploy("web", &changed, 5)]).remove(0);
+    use Step::{Move, Start, Update};
+    assert_eq!(steps(&updated), [Update, Update, Update, Update, Start]);
+    changed.update.order = UpdateOrder::StartFirst;
+    let moved = plan(&flock, &[deploy("web", &changed, 4)]).remove(0);
+    assert_eq!(steps(&moved), [Move, Move, Move, Move]);
+    assert!(
+        moved
+            .slots
+            .iter()
+            .all(|s| s.from.is_some() && s.from != s.node)
+    );
+    // Where it may not be any more, it moves.
+    changed.update.order = UpdateOrder::StopFirst;
+    changed.placement.constraints = vec!["node.hostname != n1".parse().unwrap()];
+    let driven = plan(&flock, &[deploy("web", &changed, 4)]).remove(0);
+    let driven: BTreeSet<_> = driven
+        .slots
+        .iter()
+        .filter(|s| s.step == Move)
+        .collect::<Vec<_>>()
+        .into_iter()
+        .map(|s| s.from)
+        .collect();
+    assert_eq!(driven, BTreeSet::from([Some(node_id(1))]));
+    assert_eq!(
+        flock.desired.services[&key("web")].replicas,
+        4,
+        "nothing has happened"
+    );
+}
+
+#[test]
+fn what_finds_no_node_is_told_with_every_nodes_reasons() {
+    let mut flock = Flock::new(3);
+    flock.edit(|d| {
+        d.nodes.entry(node_id(2)).or_default().availability = Availability::Cordoned;
+    });
+    flock.run(100);
+    let mut spec = process_spec();
+    spec.reservation = Resources {
+        cpu_millis: 3_000,
+        ..Resources::ZERO
+    };
+    // Of four cores on each of two nodes, one replica fits on each.
+    let planned = plan(&flock, &[deploy("big", &spec, 4)]).remove(0);
+    assert_eq!(
+        steps(&planned),
+        [Step::Start, Step::Start, Step::Nowhere, Step::Nowhere]
+    );
+    let reasons: Vec<String> = planned
+        .refusals
+        .iter()
+        .map(|(_, r)| r[0].to_string())
+        .collect();
+    let full = "needs 3.0 CPUs, 1.0 of 4.0 free";
+    assert_eq!(reasons, [full, full, "is cordoned"]);
+    // Services of one plan take from each other.
+    let two = plan(&flock, &[deploy("a", &spec, 2), deploy("b", &spec, 1)]);
+    assert_eq!(steps(&two[1]), [Step::Nowhere]);
+}
+
+#[test]
+fn what_would_be_refused_is_refused_alike() {
+    let mut flock = Flock::new(1);
+    let mut spec = process_spec();
+    spec.ports = vec![PortSpec {
+        target: 80,
+        published: Some(80),
+        ..PortSpec::default()
+    }];
+    flock.deploy("web", spec.clone(), 1);
+    flock.run(100);
+    let refused = flock.agent(0).plan(&[deploy("other", &spec, 1)]);
+    assert!(
+        matches!(refused, Err(Rejection::PortTaken { .. })),
+        "{refused:?}"
+    );
+}

@@ -1,0 +1,189 @@
+//! What nodes have free, as replicas are planned onto them and off them.
+
+use std::cmp::Reverse;
+use std::collections::BTreeMap;
+
+use dunlin_state::desired::Desired;
+use dunlin_state::model::{Claim, NodeId, Phase, ServiceKey, ServiceSpec, SlotId, Trial};
+
+use crate::cluster::Cluster;
+use crate::liveness::Standing;
+use crate::placement::{Domains, NodeView, Reason, Verdict, judge, matches_constraints};
+
+/// Nodes of which the refusals are told: more nobody reads.
+const MAX_REFUSALS: usize = 64;
+
+/// All nodes that have told what they hold.
+pub(super) struct Room<'d> {
+    desired: &'d Desired,
+    places: BTreeMap<NodeId, Place>,
+}
+
+struct Place {
+    /// The node without its claims.
+    bare: NodeView,
+    claims: Vec<Claim>,
+    /// The node with its claims.
+    view: NodeView,
+}
+
+impl<'d> Room<'d> {
+    pub(super) fn new(cluster: &Cluster, desired: &'d Desired) -> Self {
+        let places = cluster.nodes().filter_map(|(node, known)| {
+            let report = &known.register.as_ref()?.report;
+            let bare = NodeView::conditions(node, report, known.standing, desired);
+            let claims = report.claims.clone();
+            let view = filled(&bare, &claims, desired);
+            Some((node, Place { bare, claims, view }))
+        });
+        Self {
+            desired,
+            places: places.collect(),
+        }
+    }
+
+    /// All nodes, ordered.
+    pub(super) fn nodes(&self) -> Vec<NodeId> {
+        self.places.keys().copied().collect()
+    }
+
+    /// How many nodes answer.
+    pub(super) fn alive(&self) -> usize {
+        let places = self.places.values();
+        places
+            .filter(|p| p.view.standing == Standing::Alive)
+            .count()
+    }
+
+    /// A node without one of its replicas.
+    pub(super) fn without(&self, node: NodeId, slot: &SlotId) -> Option<NodeView> {
+        let place = self.places.get(&node)?;
+        let others: Vec<Claim> = place
+            .claims
+            .iter()
+            .filter(|c| c.slot != *slot)
+            .cloned()
+            .collect();
+        Some(filled(&place.bare, &others, self.desired))
+    }
+
+    pub(super) fn judge(
+        &self,
+        node: NodeId,
+        spec: &ServiceSpec,
+        service: &ServiceKey,
+    ) -> Option<Verdict> {
+        Some(judge(spec, service, &self.places.get(&node)?.view))
+    }
+
+    pub(super) fn matches(&self, node: NodeId, spec: &ServiceSpec) -> bool {
+        let place = self.places.get(&node);
+        place.is_some_and(|place| matches_constraints(spec, &place.bare))
+    }
+
+    /// Where these replicas are by the values of labels.
+    pub(super) fn domains(
+        &self,
+        spec: &ServiceSpec,
+        held: impl Iterator<Item = NodeId>,
+    ) -> Domains {
+        let mut counts: BTreeMap<NodeId, u32> = BTreeMap::new();
+        for node in held {
+            *counts.entry(node).or_default() += 1;
+        }
+        let alive = self
+            .places
+            .values()
+            .filter(|p| p.bare.standing == Standing::Alive);
+        let nodes: Vec<(NodeView, u32)> = alive
+            .map(|p| (p.bare.clone(), counts.get(&p.bare.id).copied().unwrap_or(0)))
+            .collect();
+        Domains::of(spec, &nodes)
+    }
+
+    /// The node that would win an auction.
+    pub(super) fn best(
+        &self,
+        spec: &ServiceSpec,
+        service: &ServiceKey,
+        except: Option<NodeId>,
+        domains: &Domains,
+    ) -> Option<NodeId> {
+        let others = self
+            .places
+            .iter()
+            .filter(|(node, _)| Some(**node) != except);
+        let even = others.filter(|(node, _)| domains.refusal(**node).is_none());
+        let bids = even.filter_map(|(node, place)| match judge(spec, service, &place.view) {
+            Verdict::Fit { score } => Some((domains.cost(*node), Reverse(score), *node)),
+            Verdict::Refused(_) => None,
+        });
+        bids.min().map(|(_, _, node)| node)
+    }
+
+    /// What each node says against one more replica.
+    pub(super) fn refusals(
+        &self,
+        spec: &ServiceSpec,
+        service: &ServiceKey,
+        domains: &Domains,
+    ) -> Vec<(NodeId, Vec<Reason>)> {
+        let refusals = self.places.iter().filter_map(|(node, place)| {
+            let mut reasons = match judge(spec, service, &place.view) {
+                Verdict::Fit { .. } => Vec::new(),
+                Verdict::Refused(reasons) => reasons,
+            };
+            reasons.extend(domains.refusal(*node));
+            (!reasons.is_empty()).then_some((*node, reasons))
+        });
+        refusals.take(MAX_REFUSALS).collect()
+    }
+
+    /// A replica ends there.
+    pub(super) fn release(&mut self, node: NodeId, slot: &SlotId) {
+        if let Some(place) = self.places.get_mut(&node) {
+            place.claims.retain(|claim| claim.slot != *slot);
+            place.view = filled(&place.bare, &place.claims, self.desired);
+        }
+    }
+
+    /// A replica of this specification comes.
+    pub(super) fn take(&mut self, node: NodeId, slot: SlotId, revision: &str, spec: &ServiceSpec) {
+        if let Some(place) = self.places.get_mut(&node) {
+            let claim = planned(slot, revision, spec);
+            place.view.add_claim(&claim, self.desired);
+            place.claims.push(claim);
+        }
+    }
+}
+
+fn filled(bare: &NodeView, claims: &[Claim], desired: &Desired) -> NodeView {
+    let mut view = bare.clone();
+    for claim in claims {
+        view.add_claim(claim, desired);
+    }
+    view
+}
+
+/// The claim of a replica that is not there yet.
+fn planned(slot: SlotId, revision: &str, spec: &ServiceSpec) -> Claim {
+    Claim {
+        slot,
+        epoch: 0,
+        revision: revision.to_owned(),
+        phase: Phase::Claimed,
+        ready: false,
+        leaving: false,
+        since: 0,
+        resources: spec.reservation,
+        host_ports: spec.host_ports().collect(),
+        endpoints: Vec::new(),
+        restarts: 0,
+        last_exit: None,
+        message: None,
+        workload: None,
+        started_at: None,
+        trial: Trial::Pending,
+        history: Vec::new(),
+    }
+}
