@@ -16,6 +16,7 @@ const PEER: &str = "serf";
 const PATIENCE: Duration = Duration::from_secs(60);
 
 const KILLED: &str = "killed: known to all others";
+const BACK: &str = "started again: knows all others, and they it";
 const CABLE: &str = "cable pulled: known to all others";
 
 /// Deaths.
@@ -26,10 +27,13 @@ pub(super) async fn detection(bench: &Bench, taken: &mut Comparison) -> Result<(
         for round in 0..bench.times(7, 2) {
             // Not the first: the others come back through it.
             let victim = 1 + round % (hosts - 1);
-            let own = own_killed(&mut lab, victim).await?;
-            taken.add(KILLED, "s", OWN, hosts, own);
+            let (known, back) = own_killed(&mut lab, victim).await?;
+            taken.add(KILLED, "s", OWN, hosts, known);
+            taken.add(BACK, "s", OWN, hosts, back);
             if let Some(serf) = &mut serf {
-                taken.add(KILLED, "s", PEER, hosts, peer_killed(serf, victim).await?);
+                let (known, back) = peer_killed(serf, victim).await?;
+                taken.add(KILLED, "s", PEER, hosts, known);
+                taken.add(BACK, "s", PEER, hosts, back);
             }
             let victim = 1 + (round + 1) % (hosts - 1);
             let (own, peer) = cable_pulled(&lab, serf.as_ref(), victim).await?;
@@ -84,7 +88,7 @@ async fn peer(lab: &Lab, taken: &mut Comparison) -> Result<Option<Serf>, LabErro
     Serf::form(lab).await.map(Some)
 }
 
-async fn own_killed(lab: &mut Lab, victim: usize) -> Result<f64, LabError> {
+async fn own_killed(lab: &mut Lab, victim: usize) -> Result<(f64, f64), LabError> {
     let start = Instant::now();
     lab.hosts[victim].kill_daemon();
     within("the daemons know", PATIENCE, async || {
@@ -92,12 +96,13 @@ async fn own_killed(lab: &mut Lab, victim: usize) -> Result<f64, LabError> {
     })
     .await?;
     let known = start.elapsed().as_secs_f64();
+    let again = Instant::now();
     lab.hosts[victim].start(None)?;
     whole(lab).await?;
-    Ok(known)
+    Ok((known, again.elapsed().as_secs_f64()))
 }
 
-async fn peer_killed(serf: &mut Serf, victim: usize) -> Result<f64, LabError> {
+async fn peer_killed(serf: &mut Serf, victim: usize) -> Result<(f64, f64), LabError> {
     let before = serf.failures(victim);
     let start = Instant::now();
     serf.kill(victim);
@@ -106,9 +111,10 @@ async fn peer_killed(serf: &mut Serf, victim: usize) -> Result<f64, LabError> {
     })
     .await?;
     let known = start.elapsed().as_secs_f64();
+    let again = Instant::now();
     serf.start(victim).await?;
     serf.whole().await?;
-    Ok(known)
+    Ok((known, again.elapsed().as_secs_f64()))
 }
 
 /// Both have to notice the same loss.
@@ -157,10 +163,11 @@ fn all_more(before: &[usize], now: &[usize]) -> bool {
     before.iter().zip(now).all(|(before, now)| now > before)
 }
 
+/// Waits until each daemon shows each node as alive, by the name that only the node itself can tell.
 async fn whole(lab: &Lab) -> Result<(), LabError> {
     for host in &lab.hosts {
         eventually("all nodes are back", 60, async || {
-            Ok(host.alive().await? == lab.hosts.len())
+            Ok(host.knows_all(lab.hosts.len()).await)
         })
         .await?;
     }

@@ -54,7 +54,7 @@ fn paint(svg: &mut String, series: &[&Series], axis: &str) -> Result<(), Trouble
     chart
         .configure_mesh()
         .disable_x_mesh()
-        .light_line_style(WHITE)
+        .max_light_lines(0)
         .x_labels(points.len() * 2 + 1)
         .x_label_formatter(&words)
         .y_label_formatter(&|y| number(*y))

@@ -262,6 +262,15 @@ impl Host {
         Ok(nodes.iter().filter(|n| n.state == NodeState::Alive).count())
     }
 
+    /// Whether so many nodes are alive to it, and it has heard from each what that one says of itself.
+    pub async fn knows_all(&self, hosts: usize) -> bool {
+        let Ok(nodes) = self.client().nodes().await else {
+            return false;
+        };
+        let known = |n: &&dunlin_api::Node| n.state == NodeState::Alive && !n.name.is_empty();
+        nodes.iter().filter(known).count() == hosts
+    }
+
     /// What it believes of the node with this name.
     pub async fn state_of(&self, name: &str) -> Option<NodeState> {
         let nodes = self.client().nodes().await.ok()?;
