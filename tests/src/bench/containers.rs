@@ -73,7 +73,7 @@ pub(super) async fn deploy(bench: &Bench, taken: &mut Comparison) -> Result<(), 
     let Some(pair) = Pair::start(bench, taken).await? else {
         return Ok(());
     };
-    for round in 0..bench.times(7, 1) {
+    for round in 0..bench.times(5, 1) {
         for size in SIZES {
             for who in Who::in_turn(round) {
                 let start = Instant::now();
@@ -98,7 +98,7 @@ pub(super) async fn loss(bench: &Bench, taken: &mut Comparison) -> Result<(), La
     let Some(mut pair) = Pair::start(bench, taken).await? else {
         return Ok(());
     };
-    for round in 0..bench.times(5, 1) {
+    for round in 0..bench.times(3, 1) {
         for kind in [Loss::Power, Loss::Cable, Loss::Frozen] {
             for who in Who::in_turn(round) {
                 let taken_s = pair.lose(who, kind).await?;

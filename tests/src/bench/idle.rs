@@ -13,11 +13,11 @@ use crate::lab::{Lab, LabError, Workloads, cpu_seconds, resident_mb};
 const REST: Duration = Duration::from_secs(5);
 
 /// Hosts and services.
-const POINTS: [(usize, usize); 5] = [(3, 0), (3, 10), (3, 50), (9, 10), (15, 10)];
+const POINTS: [(usize, usize); 4] = [(3, 0), (3, 10), (3, 50), (9, 10)];
 
 /// Daemons at rest.
 pub(super) async fn run(bench: &Bench, taken: &mut Comparison) -> Result<(), LabError> {
-    let window = Duration::from_secs(if bench.quick { 5 } else { 20 });
+    let window = Duration::from_secs(if bench.quick { 5 } else { 15 });
     let points = if bench.quick {
         &POINTS[1..2]
     } else {

@@ -24,7 +24,7 @@ pub(super) async fn detection(bench: &Bench, taken: &mut Comparison) -> Result<(
     for hosts in sizes(bench) {
         let mut lab = Lab::start(&bench.binary, *hosts, Workloads::Processes).await?;
         let mut serf = peer(&lab, taken).await?;
-        for round in 0..bench.times(7, 2) {
+        for round in 0..bench.times(4, 2) {
             // Not the first: the others come back through it.
             let victim = 1 + round % (hosts - 1);
             let (known, back) = own_killed(&mut lab, victim).await?;
@@ -52,7 +52,7 @@ pub(super) async fn spread(bench: &Bench, taken: &mut Comparison) -> Result<(), 
     for hosts in sizes(bench) {
         let lab = Lab::start(&bench.binary, *hosts, Workloads::Processes).await?;
         let serf = peer(&lab, taken).await?;
-        for round in 0..bench.times(50, 5) {
+        for round in 0..bench.times(30, 5) {
             let at = round % hosts;
             let own = write_seen(&lab, at).await?;
             taken.add(what, "ms", OWN, hosts, own.as_secs_f64() * 1e3);
