@@ -1,16 +1,17 @@
 //! What is compared, in which words, and how one comparison is run.
 
 use super::results::{Circumstances, Comparison};
-use super::{Bench, containers, idle, machine, members, scripts, single};
+use super::{Bench, containers, idle, machine, members, scripts, single, soak};
 use crate::lab::LabError;
 
 /// All comparisons, in the order of the page.
-pub const ALL: [Kind; 9] = [
+pub const ALL: [Kind; 10] = [
     Kind::Deploy,
     Kind::Loss,
     Kind::Detection,
     Kind::Spread,
     Kind::Idle,
+    Kind::Soak,
     Kind::Start,
     Kind::Names,
     Kind::Proxy,
@@ -30,6 +31,8 @@ pub enum Kind {
     Spread,
     /// What doing nothing costs.
     Idle,
+    /// What being busy for long costs.
+    Soak,
     /// One daemon by itself.
     Start,
     /// Answers to DNS questions.
@@ -49,6 +52,7 @@ impl Kind {
             Self::Detection => "detection",
             Self::Spread => "spread",
             Self::Idle => "idle",
+            Self::Soak => "soak",
             Self::Start => "start",
             Self::Names => "names",
             Self::Proxy => "proxy",
@@ -68,6 +72,7 @@ impl Kind {
             Self::Detection => "Noticing a death, beside serf",
             Self::Spread => "Spreading a write, beside serf",
             Self::Idle => "Doing nothing",
+            Self::Soak => "Being busy for long",
             Self::Start => "One daemon",
             Self::Names => "Names, beside unbound, knot and dnsmasq",
             Self::Proxy => "Connections, beside haproxy",
@@ -104,6 +109,10 @@ impl Kind {
                 "Daemons with as many one-process services as the axis says, after they came to rest: resident memory and processor time of each\n\
                  daemon, and of serf agents and Swarm's dockerds in the same labs. A sample is a daemon."
             }
+            Self::Soak => {
+                "`scripts/soak`: three daemons on one host, some two changes a second (deploys, scales, removals) through all three in turn; then\n\
+                 everything is removed, and nothing is asked for. Sampled every 10 s; a point of the axis is two minutes, *idle* the time after."
+            }
             Self::Start => {
                 "A daemon alone in a new data directory: from its start until its API answers, and again with the data of the first\n\
                  start; and the size of the binary as it is built (stripped)."
@@ -131,6 +140,7 @@ impl Kind {
             Self::Loss => "loss",
             Self::Detection | Self::Spread => "hosts",
             Self::Idle => "hosts / services",
+            Self::Soak => "minutes",
             Self::Start => "start",
             Self::Names => "server",
             Self::Proxy => "load",
@@ -152,6 +162,7 @@ impl Kind {
             Self::Detection => members::detection(bench, &mut taken).await?,
             Self::Spread => members::spread(bench, &mut taken).await?,
             Self::Idle => idle::run(bench, &mut taken).await?,
+            Self::Soak => soak::run(bench, &mut taken)?,
             Self::Start => single::run(bench, &mut taken).await?,
             Self::Names => scripts::names(bench, &mut taken)?,
             Self::Proxy => scripts::proxy(bench, &mut taken)?,

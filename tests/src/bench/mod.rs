@@ -16,6 +16,7 @@ pub mod results;
 mod scripts;
 mod serf;
 mod single;
+mod soak;
 mod swarm;
 
 use std::path::PathBuf;
@@ -29,6 +30,8 @@ pub struct Bench {
     pub built: PathBuf,
     /// The folder of the project.
     pub root: PathBuf,
+    /// Samples that `scripts/soak` has left, instead of a run of it.
+    pub soak: Option<PathBuf>,
     /// Few samples: enough to see that everything runs, and roughly where things stand.
     pub quick: bool,
 }

@@ -16,13 +16,16 @@ struct Args {
     /// Few samples
     #[arg(long)]
     quick: bool,
-    /// Only these: deploy, loss, detection, spread, idle, start, names, proxy, simulator; the others
+    /// Only these: deploy, loss, detection, spread, idle, soak, start, names, proxy, simulator; the others
     /// stay on the page as they are
     #[arg(long, value_delimiter = ',')]
     only: Vec<String>,
     /// Measure nothing: make the page and the plots from the samples that are there
     #[arg(long)]
     page: bool,
+    /// For `soak`: the samples of an earlier `scripts/soak`, instead of running it
+    #[arg(long, value_name = "CSV")]
+    soak: Option<PathBuf>,
     /// Where the programs are that were built
     #[arg(long, default_value = "target/release")]
     built: PathBuf,
@@ -73,6 +76,7 @@ async fn run(args: &Args) -> Result<(), LabError> {
         binary: find(args.built.join("dunlin"))?,
         built: find(args.built.clone())?,
         root: find(args.root.clone())?,
+        soak: args.soak.clone(),
         quick: args.quick,
     };
     for kind in kinds {
