@@ -4,8 +4,8 @@ use clap::{Args, Parser, Subcommand};
 
 use crate::commands::{
     audit, completions, context, cordon, deploy, diff, dns, doctor, drain, events, explain,
-    history, inspect, item, label, leave, logs, ls, metrics, nodes, plan, ps, remove, rm, rollout,
-    root, routes, run, scale, start, stop, ticket, up, version,
+    history, inspect, install, item, label, leave, logs, ls, man, metrics, nodes, plan, ps,
+    remove, rm, rollout, root, routes, run, scale, start, stop, ticket, up, version,
 };
 use crate::demo::DemoArgs;
 use crate::whoami::WhoamiArgs;
@@ -175,6 +175,10 @@ pub enum Command {
     Whoami(WhoamiArgs),
     /// Manage the clusters that are asked from this host
     Context(context::ContextArgs),
+    /// Have this host start the daemon at boot: program, systemd unit, manual pages, completions
+    Install(install::InstallArgs),
+    /// Write the manual pages
+    Man(man::ManArgs),
     /// Print a completion script for a shell
     Completions(completions::CompletionsArgs),
     /// Show the versions of this program and of the daemon

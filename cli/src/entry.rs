@@ -60,6 +60,8 @@ fn run(cli: Cli, output: &mut Output) -> Result<Exit, Failure> {
         Command::Up(args) => commands::up::run(*args, &cli.global),
         Command::Demo(args) => demo::run(&args, cli.global.json, output),
         Command::Context(args) => commands::context::run(args, &cli.global, output),
+        Command::Install(args) => commands::install::run(&args, cli.global.json, output),
+        Command::Man(args) => commands::man::run(&args, output),
         Command::Completions(args) => commands::completions::run(&args, output),
         command => ask(command, &cli.global),
     }

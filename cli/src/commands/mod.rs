@@ -13,11 +13,13 @@ pub mod events;
 pub mod explain;
 pub mod history;
 pub mod inspect;
+pub mod install;
 pub mod item;
 pub mod label;
 pub mod leave;
 pub mod logs;
 pub mod ls;
+pub mod man;
 pub mod metrics;
 pub mod nodes;
 pub mod plan;
@@ -86,6 +88,8 @@ pub async fn dispatch(command: Command, context: &mut Context) -> Result<Exit, F
         | Command::Demo(_)
         | Command::Whoami(_)
         | Command::Context(_)
+        | Command::Install(_)
+        | Command::Man(_)
         | Command::Completions(_) => Err(Failure::usage("this command asks no daemon")),
     }
 }

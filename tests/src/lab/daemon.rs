@@ -138,7 +138,7 @@ impl Host {
             .arg("--data-dir")
             .arg(self.folder.join("data"))
             .arg("--api")
-            .arg(format!("unix://{}", self.socket().display()));
+            .arg(self.api_address());
         if !self.mdns {
             command.arg("--no-mdns");
         }
@@ -163,6 +163,21 @@ impl Host {
     pub fn containers(&self) -> Result<usize, LabError> {
         let engine = self.engine.as_ref();
         engine.map_or(Ok(0), Engine::running)
+    }
+
+    /// Where its container engine listens, in labs that have some.
+    pub fn engine_address(&self) -> Option<String> {
+        self.engine.as_ref().map(Engine::address)
+    }
+
+    /// The process of its container engine, if one runs.
+    pub fn engine_pid(&self) -> Option<u32> {
+        self.engine.as_ref().and_then(Engine::pid)
+    }
+
+    /// Where its daemon's API listens.
+    pub fn api_address(&self) -> String {
+        format!("unix://{}", self.socket().display())
     }
 
     /// Kills everything that runs on the host at once, as a power cut does.
@@ -205,14 +220,12 @@ impl Host {
         let Some(pid) = self.pid() else {
             return Err(LabError::broken("there is no daemon to send a signal to"));
         };
-        let sent = Command::new("kill")
-            .args([&format!("-{name}"), &pid.to_string()])
-            .status()
-            .map_err(|e| LabError::new("run kill", e))?;
-        match sent.success() {
-            true => Ok(()),
-            false => Err(LabError::broken(format!("cannot send {name} to {pid}"))),
-        }
+        send(name, &[pid])
+    }
+
+    /// Sends everything that runs on the host a signal.
+    pub fn signal_all(&self, name: &str) -> Result<(), LabError> {
+        send(name, &self.processes())
     }
 
     /// Everything that runs in the host's namespace, or in a container of its engine.
@@ -253,6 +266,15 @@ impl Host {
         Ok(nodes.iter().filter(|n| n.state == NodeState::Alive).count())
     }
 
+    /// Whether so many nodes are alive to it, and it has heard from each what that one says of itself.
+    pub async fn knows_all(&self, hosts: usize) -> bool {
+        let Ok(nodes) = self.client().nodes().await else {
+            return false;
+        };
+        let known = |n: &&dunlin_api::Node| n.state == NodeState::Alive && !n.name.is_empty();
+        nodes.iter().filter(known).count() == hosts
+    }
+
     /// What it believes of the node with this name.
     pub async fn state_of(&self, name: &str) -> Option<NodeState> {
         let nodes = self.client().nodes().await.ok()?;
@@ -282,5 +304,20 @@ impl Host {
 
     fn log_path(&self) -> PathBuf {
         self.folder.join("daemon.log")
+    }
+}
+
+fn send(signal: &str, pids: &[u32]) -> Result<(), LabError> {
+    let list: Vec<String> = pids.iter().map(u32::to_string).collect();
+    let sent = Command::new("kill")
+        .arg(format!("-{signal}"))
+        .args(&list)
+        .status()
+        .map_err(|e| LabError::new("run kill", e))?;
+    match sent.success() {
+        true => Ok(()),
+        false => Err(LabError::broken(format!(
+            "cannot send {signal} to {list:?}"
+        ))),
     }
 }

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use super::net::LabError;
 
 /// The image that every engine of a lab has: a static busybox and nothing else.
-pub(super) const IMAGE: &str = "dunlin-lab:latest";
+pub const IMAGE: &str = "dunlin-lab:latest";
 
 /// How long an engine that was asked to end may take before it is killed.
 const PATIENCE: Duration = Duration::from_secs(15);
@@ -91,6 +91,11 @@ impl Engine {
     /// Where it listens, as `DOCKER_HOST` wants it.
     pub(super) fn address(&self) -> String {
         format!("unix://{}", self.folder.join("sock").display())
+    }
+
+    /// Its process: what it was started through becomes it.
+    pub(super) fn pid(&self) -> Option<u32> {
+        self.child.as_ref().map(Child::id)
     }
 
     /// Whether it answers.

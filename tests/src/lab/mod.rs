@@ -6,6 +6,7 @@
 //! engine of its own, and an image that is made on the spot. What a lab checks it sees through the API sockets, over the replicas' own ports and in the
 //! process table; it never looks into a daemon.
 
+mod cost;
 mod daemon;
 mod engine;
 mod net;
@@ -14,7 +15,9 @@ mod resolve;
 pub mod scenarios;
 mod wait;
 
+pub use cost::{children_cpu_seconds, cpu_seconds, resident_mb};
 pub use daemon::{Host, Workloads};
+pub use engine::IMAGE;
 pub use net::{LabError, Network};
 pub use report::{Figure, Figures};
 pub use wait::{eventually, within};
@@ -89,6 +92,11 @@ impl Lab {
             .await
             .map_err(|e| LabError::new("get a ticket", e))?;
         Ok(ticket.ticket)
+    }
+
+    /// Where the lab keeps its files while it lasts.
+    pub fn folder(&self) -> &Path {
+        &self.folder
     }
 
     /// The end of a daemon's log, for the story of a failure.

@@ -56,6 +56,8 @@ fn lines_that_are_understood() {
         "dunlin doctor",
         "dunlin ticket --ttl 1h",
         "dunlin completions bash",
+        "dunlin man pages",
+        "dunlin install --root /mnt --join dunlin2-x",
         "dunlin version",
     ] {
         if let Err(error) = parse(line) {

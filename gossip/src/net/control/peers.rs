@@ -26,6 +26,11 @@ const MAX_ON_DEMAND: usize = 64;
 /// Age at which a connection that doubles another one closes: by then both sides send on the other.
 const SETTLED: Duration = Duration::from_secs(5);
 
+/// Age from which a connection counts as dead when its peer opens another: who has one does not dial,
+/// so the peer has lost it, as it does when it is killed and started again. Younger ones may be two
+/// that were opened at once, which are up within some round trips of each other.
+const REPLACED: Duration = Duration::from_secs(1);
+
 /// Time after a failed dial during which a mere message does not dial again.
 const PAUSE: Duration = Duration::from_millis(500);
 
@@ -63,6 +68,17 @@ pub(super) enum Route {
     Waits,
     /// It does not fit, or the last dial has just failed.
     Dropped(Waiting),
+}
+
+/// What a connection that has come up means.
+#[derive(Debug)]
+pub(super) struct Up {
+    /// Whether it is the first, not counting those that it replaces.
+    pub(super) first: bool,
+    /// What has waited for it.
+    pub(super) waited: Vec<Waiting>,
+    /// Those that the peer has lost without a word: they are forgotten already, and are to be closed.
+    pub(super) replaced: Vec<ConnectionId>,
 }
 
 /// Who opened the connection that stays when both sides have opened one: the smaller node id. Both
@@ -193,24 +209,33 @@ impl Peers {
         self.peer(node, now).dialing = Some(id);
     }
 
-    /// A connection is up. Returns whether it is the first, and what has waited for it.
+    /// A connection is up.
     pub(super) fn connected(
         &mut self,
         node: NodeId,
         id: ConnectionId,
         opener: Opener,
         now: Instant,
-    ) -> (bool, Vec<Waiting>) {
+    ) -> Up {
         let peer = self.peer(node, now);
         if peer.dialing == Some(id) {
             peer.dialing = None;
         }
         peer.dial_failed = None;
         peer.last_used = now;
+        let lost = |open: &Connection| {
+            opener == Opener::Them && now.duration_since(open.since) >= REPLACED
+        };
+        let old = peer.connections.extract_if(.., |_, open| lost(open));
+        let replaced = old.map(|(id, _)| id).collect();
         let first = peer.connections.is_empty();
         let since = now;
         peer.connections.insert(id, Connection { opener, since });
-        (first, peer.take_waiting())
+        Up {
+            first,
+            waited: peer.take_waiting(),
+            replaced,
+        }
     }
 
     /// A connection is gone. True when it was the last.
@@ -306,9 +331,9 @@ mod tests {
         assert!(matches!(peers.route(A, message(1), now), Route::Dial));
         peers.dialing(A, id(1), now);
         assert!(matches!(peers.route(A, message(1), now), Route::Waits));
-        let (first, waited) = peers.connected(A, id(1), Opener::Us, now);
-        assert!(first);
-        assert_eq!(waited.len(), 2);
+        let up = peers.connected(A, id(1), Opener::Us, now);
+        assert!(up.first);
+        assert_eq!(up.waited.len(), 2);
         assert!(matches!(peers.route(A, message(1), now), Route::Now(_)));
     }
 
@@ -347,16 +372,16 @@ mod tests {
         let (mut peers, now) = (Peers::new(LOCAL), Instant::now());
         let _ = peers.route(A, message(1), now);
         peers.dialing(A, id(1), now);
-        let (first, waited) = peers.connected(A, id(2), Opener::Them, now);
-        assert!(first && waited.len() == 1);
+        let up = peers.connected(A, id(2), Opener::Them, now);
+        assert!(up.first && up.waited.len() == 1);
         assert!(peers.dial_failed(A, id(1), now).is_none());
     }
 
     #[test]
     fn only_the_first_and_the_last_connection_are_news() {
         let (mut peers, now) = (Peers::new(LOCAL), Instant::now());
-        assert!(peers.connected(A, id(1), Opener::Us, now).0);
-        assert!(!peers.connected(A, id(2), Opener::Them, now).0);
+        assert!(peers.connected(A, id(1), Opener::Us, now).first);
+        assert!(!peers.connected(A, id(2), Opener::Them, now).first);
         assert!(!peers.disconnected(A, id(1)));
         assert!(
             !peers.disconnected(A, id(1)),
@@ -364,6 +389,30 @@ mod tests {
         );
         assert!(peers.disconnected(A, id(2)));
         assert!(!peers.disconnected(A, id(2)));
+    }
+
+    #[test]
+    fn a_peer_that_dials_again_has_lost_its_older_connections() {
+        for opener in [Opener::Us, Opener::Them] {
+            let (mut peers, now) = (Peers::new(LOCAL), Instant::now());
+            peers.connected(A, id(1), opener, now);
+            let young = peers.connected(A, id(2), Opener::Them, now + REPLACED / 2);
+            assert!(!young.first && young.replaced.is_empty(), "dialed at once");
+            let up = peers.connected(A, id(3), Opener::Them, now + REPLACED);
+            assert_eq!((up.first, up.replaced), (false, vec![id(1)]));
+            let up = peers.connected(A, id(4), Opener::Them, now + 3 * REPLACED);
+            assert_eq!((up.first, up.replaced), (true, vec![id(2), id(3)]));
+            assert!(!peers.disconnected(A, id(3)), "it was forgotten");
+            assert!(peers.disconnected(A, id(4)));
+        }
+    }
+
+    #[test]
+    fn what_this_node_dials_replaces_nothing() {
+        let (mut peers, now) = (Peers::new(LOCAL), Instant::now());
+        peers.connected(A, id(1), Opener::Them, now);
+        let up = peers.connected(A, id(2), Opener::Us, now + REPLACED);
+        assert!(!up.first && up.replaced.is_empty());
     }
 
     #[test]

@@ -309,11 +309,20 @@ impl ControlTask {
             Opener::Them
         };
         tracing::debug!(%node, address = %endpoint.get_remote_address(), "control connection up");
-        let (first, waited) = self.peers.connected(node, id, opener, Instant::now());
-        if first {
+        let up = self.peers.connected(node, id, opener, Instant::now());
+        for old in &up.replaced {
+            tracing::debug!(%node, "its older connection is dead: it has opened another");
+            self.swarm.behaviour_mut().messages.forget(node, *old);
+            self.swarm.close_connection(*old);
+        }
+        if up.first && !up.replaced.is_empty() {
+            // What was sent lately may not have arrived.
+            self.outbox.push_back(ControlEvent::Disconnected(node));
+        }
+        if up.first {
             self.outbox.push_back(ControlEvent::Connected(node));
         }
-        for what in waited {
+        for what in up.waited {
             self.deliver(node, what);
         }
     }

@@ -52,8 +52,9 @@ const MAX_PENDING_OUTGOING: u32 = 64;
 /// Connections that others have dialed. At some 130 kB each, 33 MB at the very worst.
 const MAX_INCOMING: u32 = 256;
 
-/// Connections with one peer: two when both dial at once.
-const MAX_PER_PEER: u32 = 2;
+/// Connections with one peer: two when both dial at once, and one more when the peer has lost those
+/// and dials again.
+const MAX_PER_PEER: u32 = 3;
 
 /// Everything that lives on a connection.
 #[derive(NetworkBehaviour)]

@@ -2,6 +2,7 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use super::super::control::testing::Bare;
 use super::*;
 
 #[tokio::test]
@@ -15,6 +16,39 @@ async fn a_probe_finds_a_peer_that_has_restarted_on_the_same_address() {
     let again = rebind(address, 2).await;
     assert_eq!(again.net.node, node);
     assert!(a.net.control.probe(node, address).await);
+}
+
+/// As a daemon does that was killed: its old connections are not closed, they are not there any more.
+/// Nothing but the new one says so before they time out.
+#[tokio::test]
+async fn a_peer_that_comes_back_is_spoken_to_on_its_new_connection() {
+    let mut node = start(1, 1);
+    let mut lives = vec![
+        Bare::dial([2; 32], node.address)
+            .await
+            .prove(gatekeeper(2, 1))
+            .await,
+    ];
+    let peer = node.connected().await;
+    let started = Instant::now();
+    // Connections that follow each other too quickly count as opened at once.
+    let event = loop {
+        assert!(started.elapsed() < PATIENCE);
+        lives.push(
+            Bare::dial([2; 32], node.address)
+                .await
+                .prove(gatekeeper(2, 1))
+                .await,
+        );
+        if let Ok(event) = timeout(Duration::from_secs(2), node.event()).await {
+            break event;
+        }
+    };
+    assert!(
+        matches!(event, ControlEvent::Disconnected(gone) if gone == peer),
+        "{event:?}"
+    );
+    assert_eq!(node.connected().await, peer);
 }
 
 /// Starts a node again where one has just been cut off.

@@ -1,6 +1,6 @@
 //! Thirty replicas, from the command to all of them running.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::{answers, deploy, key, ready, remove, whoami};
 use crate::lab::net::LabError;
@@ -21,16 +21,8 @@ pub(super) async fn run(
 
 async fn once(lab: &Lab, figures: &mut Figures) -> Result<(), LabError> {
     let service = key("many")?;
-    let start = Instant::now();
-    deploy(lab, 0, "many", whoami(), REPLICAS).await?;
-    eventually("30 replicas are ready", 30, async || {
-        Ok(ready(lab, 0, &service).await?.len() == REPLICAS as usize)
-    })
-    .await?;
-    figures.add(
-        "deploy: 30 replicas ready (process runtime)",
-        start.elapsed(),
-    );
+    let taken = until_ready(lab, REPLICAS).await?;
+    figures.add("deploy: 30 replicas ready (process runtime)", taken);
     let slots = ready(lab, 0, &service).await?;
     let mute: Vec<_> = slots.values().flatten().filter(|r| !answers(r)).collect();
     if let Some(replica) = mute.first() {
@@ -51,4 +43,22 @@ async fn once(lab: &Lab, figures: &mut Figures) -> Result<(), LabError> {
         )));
     }
     remove(lab, "many").await
+}
+
+/// Has so many processes started and removed; the time from the request until all were ready.
+pub async fn processes_ready(lab: &Lab, replicas: u32) -> Result<Duration, LabError> {
+    let taken = until_ready(lab, replicas).await?;
+    remove(lab, "many").await?;
+    Ok(taken)
+}
+
+async fn until_ready(lab: &Lab, replicas: u32) -> Result<Duration, LabError> {
+    let service = key("many")?;
+    let start = Instant::now();
+    deploy(lab, 0, "many", whoami(), replicas).await?;
+    eventually("all replicas are ready", 30, async || {
+        Ok(ready(lab, 0, &service).await?.len() == replicas as usize)
+    })
+    .await?;
+    Ok(start.elapsed())
 }

@@ -16,6 +16,10 @@ mod removed;
 mod spread;
 mod torture;
 
+pub use deploy::processes_ready;
+pub use idle::deploy_services;
+pub use spread::write_seen;
+
 use std::collections::BTreeMap;
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};

@@ -11,32 +11,32 @@ pub(super) async fn run(
     times: usize,
     figures: &mut Figures,
 ) -> Result<(), LabError> {
-    deploy(lab, 0, "seen", whoami(), 0).await?;
     for turn in 0..times * 5 {
-        let at = turn % lab.hosts.len();
-        let wanted = lowest(&numbers(lab).await?) + 1;
-        let mut spec = whoami();
-        spec.labels.insert("turn".to_owned(), wanted.to_string());
-        deploy(lab, at, "seen", spec, 0).await?;
-        let start = Instant::now();
-        loop {
-            let shown = numbers(lab).await?;
-            if lowest(&shown) == wanted {
-                break;
-            }
-            if start.elapsed() > Duration::from_secs(10) {
-                let what = format!(
-                    "write {wanted}, accepted by h{at}, has not reached everyone in 10 s: {shown:?}"
-                );
-                return Err(LabError::broken(&what));
-            }
-        }
-        figures.add(
-            "spread: accepted write visible on all nodes",
-            start.elapsed(),
-        );
+        let taken = write_seen(lab, turn % lab.hosts.len()).await?;
+        figures.add("spread: accepted write visible on all nodes", taken);
     }
     remove(lab, "seen").await
+}
+
+/// A host accepts a write of a service without replicas; the time from its answer until all show it.
+pub async fn write_seen(lab: &Lab, at: usize) -> Result<Duration, LabError> {
+    let wanted = lowest(&numbers(lab).await?) + 1;
+    let mut spec = whoami();
+    spec.labels.insert("turn".to_owned(), wanted.to_string());
+    deploy(lab, at, "seen", spec, 0).await?;
+    let start = Instant::now();
+    loop {
+        let shown = numbers(lab).await?;
+        if lowest(&shown) == wanted {
+            return Ok(start.elapsed());
+        }
+        if start.elapsed() > Duration::from_secs(10) {
+            let what = format!(
+                "write {wanted}, accepted by h{at}, has not reached everyone in 10 s: {shown:?}"
+            );
+            return Err(LabError::broken(&what));
+        }
+    }
 }
 
 /// The number that each host shows.

@@ -166,7 +166,8 @@ impl Behaviour {
         Handler::new([small_out, large_out], tcp, self.budget.clone())
     }
 
-    fn forget(&mut self, node: NodeId, id: ConnectionId) {
+    /// Sends nothing over this connection any more.
+    pub(super) fn forget(&mut self, node: NodeId, id: ConnectionId) {
         self.finishing.remove(&id);
         if let Some(connections) = self.connections.get_mut(&node) {
             connections.remove(&id);
