@@ -7,7 +7,7 @@ use super::support::{SECTIONS, Support};
 const INTRODUCTION: &str = "\
 # Compose files
 
-Generated from `cli/src/compose/support.rs`; `UPDATE=1 cargo test -p dunlin` writes it anew.
+Generated from `cli/src/compose/support/`; `UPDATE=1 cargo test -p dunlin` writes it anew.
 
 `dunlin deploy` reads the services of a [Compose](https://compose-spec.io) file. Every key of the
 specification stands below. One that is *honoured* has its effect; one that is *ignored* gives a
