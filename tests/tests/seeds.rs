@@ -77,6 +77,14 @@ fn rollouts_end_at_one_revision() {
     }
 }
 
+/// Nothing starts before what it waits for was there, and everything starts in the end.
+#[test]
+fn services_start_in_order() {
+    for seed in 1..4 {
+        assert_holds(Scenario::Depend, seed);
+    }
+}
+
 /// A replica that drained for its update was not counted among those of its node, so that a third
 /// one came to a node that may have two.
 #[test]

@@ -1,7 +1,7 @@
 //! `dunlin ps`
 
 use clap::Args;
-use dunlin_api::{Exit, Replica, ReplicaList, ReplicaQuery};
+use dunlin_api::{Exit, Replica, ReplicaList, ReplicaQuery, WaitingService};
 use dunlin_state::model::{ServiceKey, Slot, SlotId};
 
 use super::show;
@@ -67,7 +67,8 @@ fn table(list: &ReplicaList, context: &Context) -> Table {
         rows.push((place, held(replica, context)));
     }
     for slot in &list.vacant {
-        rows.push(((&slot.service, slot.slot), vacant(slot, context)));
+        let waits = list.waiting.iter().find(|w| w.service == slot.service);
+        rows.push(((&slot.service, slot.slot), vacant(slot, waits, context)));
     }
     // A stable sort: of several claims to a slot the node has put the one that counts first.
     rows.sort_by(|a, b| a.0.cmp(&b.0));
@@ -92,18 +93,25 @@ fn held(replica: &Replica, context: &Context) -> [Cell; 8] {
     ]
 }
 
-fn vacant(slot: &SlotId, context: &Context) -> [Cell; 8] {
+fn vacant(slot: &SlotId, waits: Option<&WaitingService>, context: &Context) -> [Cell; 8] {
     let name = context.display(&slot.service);
-    let advice = format!("see `dunlin explain {name}`");
+    let (status, message) = match waits {
+        None => (
+            Cell::toned("vacant", Tone::Bad),
+            format!("see `dunlin explain {name}`"),
+        ),
+        Some(waits) if waits.in_vain => (Cell::toned("blocked", Tone::Bad), waits.reason.clone()),
+        Some(waits) => (Cell::toned("waiting", Tone::Warn), waits.reason.clone()),
+    };
     [
         Cell::from(show::slot_name(&name, slot.slot)),
         Cell::from(""),
-        Cell::toned("vacant", Tone::Bad),
+        status,
         Cell::from(""),
         Cell::from(""),
         Cell::from(""),
         Cell::from(""),
-        Cell::from(advice),
+        Cell::from(message),
     ]
 }
 

@@ -16,7 +16,7 @@ use super::traffic;
 use super::units::{bytes, duration_ms};
 use super::volumes::mounts;
 use super::words::{Unsplittable, split};
-use super::{ProjectService, Scope, items};
+use super::{ProjectService, Scope, depend, items};
 
 /// Longest image reference: those of registries stay below 300 characters.
 const MAX_IMAGE_CHARS: usize = 512;
@@ -48,6 +48,7 @@ const SIGNALS: &[(&str, u8)] = &[
 pub(super) struct Read {
     pub(super) service: ProjectService,
     pub(super) ports: Vec<PlacedPort>,
+    pub(super) depends_on: Vec<depend::Placed>,
 }
 
 /// Reads one service. `None` when its profiles are not active.
@@ -96,6 +97,7 @@ struct Reader<'n> {
     environment: Option<View<'n>>,
     env_file: Option<View<'n>>,
     ports: Option<View<'n>>,
+    depends_on: Vec<depend::Placed>,
     expose: Option<View<'n>>,
     image: Option<View<'n>>,
     runtime: Option<View<'n>>,
@@ -122,6 +124,7 @@ impl<'n> Reader<'n> {
             "environment" => self.environment = Some(field.clone()),
             "env_file" => self.env_file = Some(field.clone()),
             "ports" => self.ports = Some(field.clone()),
+            "depends_on" => self.depends_on = depend::depends_on(report, key, field),
             "expose" => self.expose = Some(field.clone()),
             "deploy" => self.deployment.read(report, field),
             "scale" => self.deployment.replicas(report, field),
@@ -246,7 +249,11 @@ impl<'n> Reader<'n> {
             spec: self.spec,
             replicas,
         };
-        Read { service, ports }
+        Read {
+            service,
+            ports,
+            depends_on: self.depends_on,
+        }
     }
 
     /// Checks that there is something to run.

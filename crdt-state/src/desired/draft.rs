@@ -10,6 +10,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::command::{Command, RolloutChange};
+use super::depend::dependency_cycle;
 use super::keys::{Aspect, Key, NodeAspect};
 use super::rejection::{Rejection, similar};
 use super::snapshot::{Desired, Previous, Rollout, Service};
@@ -50,6 +51,10 @@ pub(super) fn draft(current: &Desired, commands: &[Command]) -> Result<Writes, R
     };
     for command in commands {
         draft.run(command)?;
+    }
+    // Services of one file may name those that come after them.
+    for command in commands {
+        draft.check_dependencies(command)?;
     }
     if !draft.writes.is_empty() {
         draft.number_services();
@@ -377,6 +382,17 @@ impl Draft {
                 service: key.clone(),
                 similar: near,
             })
+    }
+
+    fn check_dependencies(&self, command: &Command) -> Result<(), Rejection> {
+        let Command::Deploy { service, .. } = command else {
+            return Ok(());
+        };
+        let spec = |key: &ServiceKey| self.desired.services.get(key).map(|s| &*s.spec);
+        match dependency_cycle(service, spec) {
+            Some(cycle) => Err(Rejection::DependencyCycle(cycle)),
+            None => Ok(()),
+        }
     }
 
     fn check_published(&self, key: &ServiceKey, spec: &ServiceSpec) -> Result<(), Rejection> {

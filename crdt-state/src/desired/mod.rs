@@ -7,7 +7,8 @@
 mod audit;
 mod change;
 mod command;
-pub mod document;
+pub mod depend;
+mod document;
 mod draft;
 mod engine;
 mod history;
@@ -30,6 +31,7 @@ mod vips;
 pub use audit::AuditRecord;
 pub use change::DesiredChange;
 pub use command::{Command, RolloutChange};
+pub use depend::dependency_cycle;
 pub use document::{
     COMPACT_AT, Document, DocumentId, InvalidRegister, MAX_CHANGE_BYTES, MAX_REVISIONS, Recovered,
 };

@@ -45,6 +45,11 @@ pub enum Rejection {
         /// What is wrong with it.
         fault: SpecFault,
     },
+    /// Services that wait for each other.
+    #[error(
+        "these services would wait for each other for ever: {}; remove one of these dependencies", arrows(.0)
+    )]
+    DependencyCycle(Vec<ServiceKey>),
     /// The labels are not valid.
     #[error("labels of node {}: {fault}", .node.short())]
     InvalidLabels {
@@ -256,4 +261,11 @@ fn distance(a: &str, b: &str) -> usize {
         }
     }
     row[b.len()]
+}
+
+/// A cycle as a person follows it, the first service again at its end.
+pub(super) fn arrows(cycle: &[ServiceKey]) -> String {
+    let names = cycle.iter().chain(cycle.first());
+    let names: Vec<String> = names.map(ToString::to_string).collect();
+    names.join(" -> ")
 }

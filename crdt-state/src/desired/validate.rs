@@ -197,6 +197,7 @@ pub fn check_spec(spec: &ServiceSpec) -> Result<(), SpecFault> {
     check_volumes(spec)?;
     files::check_files(spec)?;
     check_traffic(&spec.traffic)?;
+    check_list("dependencies", spec.depends_on.len())?;
     check_stop(spec)
 }
 

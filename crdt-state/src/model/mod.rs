@@ -1,5 +1,6 @@
 //! The vocabulary of the whole project: identities, specifications, reports.
 
+mod depend;
 mod ids;
 mod item;
 #[cfg(feature = "openapi")]
@@ -12,6 +13,7 @@ mod text;
 mod traffic;
 mod vip;
 
+pub use depend::{Condition, Dependency};
 pub use ids::{BadName, BadNodeId, NodeId, ServiceKey, Slot, SlotId, check_label};
 pub use item::{
     BadItemName, ContentId, FileMount, ItemKey, ItemKind, MAX_ITEM_BYTES, is_file_name,

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::{FileMount, Resources, ServiceKey, TrafficPolicy};
+use super::{Dependency, FileMount, Resources, ServiceKey, TrafficPolicy};
 
 /// Everything about a service but how many replicas it has and whether it runs, which are
 /// registers of their own so that concurrent edits of different aspects both win.
@@ -72,6 +72,8 @@ pub struct ServiceSpec {
     pub stop_grace_ms: Option<u64>,
     /// Milliseconds between leaving the routes and that signal, in which connections end.
     pub drain_ms: Option<u64>,
+    /// What the first replica of a revision waits for. Not part of the revision.
+    pub depends_on: Vec<Dependency>,
 }
 
 impl ServiceSpec {

@@ -48,6 +48,7 @@ pub use service::{
     ChangeResponse, DeployRequest, DeployResponse, DeployService, DeployedService, Replica,
     ReplicaList, ReplicaQuery, RevisionEntry, RevisionList, RolloutRequest, RolloutStatus,
     RolloutStep, ScaleRequest, ServiceDetail, ServiceList, ServiceQuery, ServiceSummary,
+    WaitingService,
 };
 pub use stream::{EventQuery, EventRecord, LogQuery, LogRecord, LogStream};
 pub use traffic::{

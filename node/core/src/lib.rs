@@ -8,6 +8,7 @@
 pub mod agent;
 pub mod bidding;
 mod cluster;
+pub mod depend;
 pub mod engine;
 pub mod explain;
 mod hashing;

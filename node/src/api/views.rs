@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use dunlin_api::{
     Explanation, HistoryEntry, Node, NodeState, NodeVerdict, RefusalReason, Replica, ReplicaList,
-    ServiceDetail, ServiceProgress, ServiceSummary, SlotState, Verdict,
+    ServiceDetail, ServiceProgress, ServiceSummary, SlotState, Verdict, WaitingService,
 };
 use dunlin_core::engine::Engine;
 use dunlin_core::placement::Verdict as CoreVerdict;
@@ -120,7 +120,23 @@ pub(super) fn replicas(engine: &Engine, wanted: &Wanted) -> ReplicaList {
     } else {
         claims.vacant(engine, wanted)
     };
-    ReplicaList { replicas, vacant }
+    let services = engine.desired().services.keys();
+    let waiting = services
+        .filter(|key| wanted.node.is_none() && wanted.has(key))
+        .filter_map(|key| {
+            let wait = engine.waits_for(key)?;
+            Some(WaitingService {
+                service: key.clone(),
+                reason: wait.text,
+                in_vain: wait.in_vain,
+            })
+        })
+        .collect();
+    ReplicaList {
+        replicas,
+        vacant,
+        waiting,
+    }
 }
 
 /// All services of a namespace, or of all.
@@ -351,7 +367,7 @@ impl<'a> Claims<'a> {
             } else {
                 engine.explain(key).and_then(|e| e.cause)
             },
-            halted: halted(service),
+            halted: halted(service).or_else(|| in_vain(engine, key)),
         }
     }
 }
@@ -365,6 +381,12 @@ fn halted(service: &Service) -> Option<String> {
         (false, true) => Some(format!("it was rolled back: {why}")),
         (false, false) => None,
     }
+}
+
+/// What a service waits for that will not come by itself.
+fn in_vain(engine: &Engine, key: &ServiceKey) -> Option<String> {
+    let wait = engine.waits_for(key).filter(|wait| wait.in_vain)?;
+    Some(format!("it {}", wait.text))
 }
 
 /// Whether claims of a node in this state still hold: one that is merely suspected keeps its slots.

@@ -38,6 +38,8 @@ pub enum Scenario {
     /// Specifications follow each other, some of which cannot run; in half of the runs nodes die and
     /// the network splits meanwhile.
     Rollout,
+    /// Services wait for each other, while nodes die and the network splits.
+    Depend,
     /// All of it.
     Churn,
     /// One large deploy on many nodes, for speed.
@@ -46,7 +48,7 @@ pub enum Scenario {
 
 impl Scenario {
     /// Those that a run without `--scenario` goes through.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 13] = [
         Self::Calm,
         Self::Crash,
         Self::Partition,
@@ -58,6 +60,7 @@ impl Scenario {
         Self::Full,
         Self::Health,
         Self::Rollout,
+        Self::Depend,
         Self::Churn,
     ];
 
@@ -75,6 +78,7 @@ impl Scenario {
             Self::Full => "full",
             Self::Health => "health",
             Self::Rollout => "rollout",
+            Self::Depend => "depend",
             Self::Churn => "churn",
             Self::Scale => "scale",
         }
@@ -106,6 +110,7 @@ impl Scenario {
             | Self::Full
             | Self::Health
             | Self::Rollout
+            | Self::Depend
             | Self::Scale => Weather::FAIR,
         }
     }
@@ -123,6 +128,7 @@ impl Scenario {
             | Self::Full
             | Self::Health
             | Self::Rollout
+            | Self::Depend
             | Self::Scale => Temper::CALM,
         }
     }
@@ -140,6 +146,7 @@ impl Scenario {
             Self::Runtime => Variety::Missing,
             Self::Health => Variety::Checked,
             Self::Rollout => Variety::Rolling,
+            Self::Depend => Variety::Chained,
         }
     }
 
@@ -157,7 +164,7 @@ impl Scenario {
             | Self::Full
             | Self::Health
             | Self::Scale => true,
-            Self::Partition | Self::Lossy | Self::Rollout | Self::Churn => false,
+            Self::Partition | Self::Lossy | Self::Rollout | Self::Depend | Self::Churn => false,
         };
         watch.no_gaps = match self {
             Self::Calm | Self::Clock | Self::Drain | Self::Full | Self::Scale => true,
@@ -168,6 +175,7 @@ impl Scenario {
             | Self::Runtime
             | Self::Health
             | Self::Rollout
+            | Self::Depend
             | Self::Churn => false,
         };
         watch.spreads = self == Self::Calm;
@@ -313,13 +321,15 @@ fn plan_people(world: &mut World, scenario: Scenario, services: usize) {
         );
         world.plan_op(at, Op::Remove { service });
     }
+    // What has no replicas holds up those that wait for it, as it should.
+    let least = u32::from(scenario == Scenario::Depend);
     for edit in 0..edits {
         let at = FORMED + 6 * SECOND + world.rng.random_range(0..40 * SECOND);
         let service = world.rng.random_range(0..services);
         let op = if world.rng.random_bool(0.6) {
             Op::Scale {
                 service,
-                replicas: world.rng.random_range(0..=6),
+                replicas: world.rng.random_range(least..=6),
             }
         } else {
             // Every image is written once, so that it tells the write.
@@ -344,7 +354,7 @@ fn plan_trouble(world: &mut World, scenario: Scenario, ends: u64) {
         Scenario::Runtime => plan_deaths(world),
         Scenario::Health => plan_illness(world),
         Scenario::Rollout if world.watch.gentle => {}
-        Scenario::Rollout => {
+        Scenario::Rollout | Scenario::Depend => {
             plan_crashes(world, 3);
             plan_splits(world);
         }

@@ -4,8 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use dunlin_state::desired::{Command, Desired, Rejection};
 use dunlin_state::model::{
-    Availability, Constraint, ConstraintOp, FailureAction, HealthCheck, HealthTest, HttpTest, Mode,
-    PortSpec, PublishMode, Resources, ServiceKey, ServiceSpec, UpdateOrder, UpdatePolicy,
+    Availability, Condition, Constraint, ConstraintOp, Dependency, FailureAction, HealthCheck,
+    HealthTest, HttpTest, Mode, PortSpec, PublishMode, Resources, ServiceKey, ServiceSpec,
+    UpdateOrder, UpdatePolicy,
 };
 use rand::RngExt as _;
 
@@ -119,6 +120,8 @@ pub(super) enum Variety {
     /// Updated one or two at a time, stopping or starting first; some updates cannot run and are
     /// rolled back.
     Rolling,
+    /// Plain ones that wait for each other.
+    Chained,
     /// Their health is checked: of some for traffic and restarts, of others for traffic alone.
     Checked,
 }
@@ -195,6 +198,7 @@ fn spec(number: usize, version: u32, variety: Variety) -> ServiceSpec {
     match variety {
         Variety::Plain | Variety::Missing => {}
         Variety::Checked => check_health(&mut spec, number),
+        Variety::Chained => chain(&mut spec, number),
         Variety::Rolling => roll(&mut spec, number, version),
         Variety::Mixed | Variety::Large => vary(&mut spec, number),
     }
@@ -219,6 +223,20 @@ fn roll(spec: &mut ServiceSpec, number: usize, version: u32) {
         failure_action: FailureAction::Rollback,
         ..UpdatePolicy::default()
     };
+}
+
+/// Of three services the second waits for the first, and the third for both.
+fn chain(spec: &mut ServiceSpec, number: usize) {
+    let first = number - number % 3;
+    let conditions = [Condition::ServiceHealthy, Condition::ServiceStarted];
+    let earlier = (first..number).zip(conditions);
+    spec.depends_on = earlier
+        .map(|(number, condition)| Dependency {
+            service: service(number),
+            condition,
+            required: true,
+        })
+        .collect();
 }
 
 /// Checks quick enough for everything to happen several times in a run.

@@ -456,6 +456,7 @@ impl World {
                 check::start_is_needed(self, host, &workload.id);
                 check::no_restart_storm(self, host, &workload.id);
                 check::start_is_allowed(self, host, workload);
+                check::start_is_in_order(self, host, workload);
             }
             RuntimeCommand::Stop { id, .. } => {
                 self.note(format!("n{host} stops {} epoch {}", id.slot, id.epoch));

@@ -10,7 +10,7 @@ mod own;
 mod service;
 mod top;
 
-pub use attached::{ENV_FILE, FILE_MOUNT, PORT, VOLUME};
+pub use attached::{DEPENDS_ON, ENV_FILE, FILE_MOUNT, PORT, VOLUME};
 pub use checks::{HEALTHCHECK, HTTP_CHECK, LIVENESS, READINESS};
 pub use deploy::{
     DEPLOY, LIMITS, PLACEMENT, RESERVATIONS, RESOURCES, RESTART_POLICY, ROLLBACK_CONFIG,
@@ -91,6 +91,7 @@ pub const SECTIONS: &[Section] = &[
     UPDATE_CONFIG,
     ROLLBACK_CONFIG,
     HEALTHCHECK,
+    DEPENDS_ON,
     PORT,
     VOLUME,
     ENV_FILE,

@@ -6,6 +6,7 @@
 //! [`Agent::settle`] then looks at these again until nothing changes any more, so that the order
 //! in which news arrive within one instant does not matter.
 
+mod depend;
 mod floor;
 mod news;
 mod secrets;
@@ -13,7 +14,7 @@ mod secrets;
 pub(crate) mod tests;
 mod views;
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::SocketAddr;
 use std::sync::Arc;
 
@@ -25,6 +26,7 @@ use dunlin_state::model::{
 
 use crate::bidding::{self, Auctioneer, Bidder, BidderEffect, Market, Message};
 use crate::cluster::Cluster;
+use crate::depend::Conditions;
 use crate::io::{Event, NodeConfig, RuntimeCommand};
 use crate::liveness::{Heard, Liveness, Standing};
 use crate::placement::Reason;
@@ -126,6 +128,8 @@ pub struct Agent {
     /// When to propose it, for the first time or again.
     steering: Timers<ServiceKey>,
     dirty: BTreeSet<ServiceKey>,
+    /// How the dependencies of services stand that this node acts for.
+    conditions: BTreeMap<ServiceKey, Conditions>,
     /// Daemon services, which every matching node claims by itself.
     globals: BTreeSet<ServiceKey>,
     /// Messages of this node to itself.
@@ -184,6 +188,7 @@ impl Agent {
             failing: BTreeSet::new(),
             steering: Timers::default(),
             dirty: BTreeSet::new(),
+            conditions: BTreeMap::new(),
             globals: BTreeSet::new(),
             loopback: VecDeque::new(),
             published: false,
@@ -277,6 +282,7 @@ impl Agent {
         let effects = self.auctioneer.review(service, floor, now);
         self.on_auctioneer(effects, out);
         self.steer(service, now, out);
+        self.tell_dependents(service);
     }
 
     /// Acts on a rollout that has failed: the node that ranks first for the service at once, others

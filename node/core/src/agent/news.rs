@@ -264,6 +264,7 @@ fn changed_services<'a>(old: &'a Desired, new: &'a Desired) -> Vec<&'a ServiceKe
 
 fn is_same(a: &Service, b: &Service) -> bool {
     // Snapshots share the specifications that have not changed.
-    let same_spec = Arc::ptr_eq(&a.spec, &b.spec) || a.revision == b.revision;
+    let same_spec = Arc::ptr_eq(&a.spec, &b.spec)
+        || (a.revision == b.revision && a.spec.depends_on == b.spec.depends_on);
     same_spec && (a.replicas, a.running, &a.rollout) == (b.replicas, b.running, &b.rollout)
 }

@@ -1,13 +1,13 @@
 //! What this node knows of the others, indexed for its own decisions.
 //!
 //! Every node sees every register, but has to act on few services: those it holds replicas of,
-//! those for which it ranks among the first `TOP_RANKS` by rendezvous hashing, and those whose update
-//! may have to be undone. Only these
-//! are *watched*: their claims are indexed by slot, and their vacant slots kept as a set. So a
+//! those for which it ranks among the first `TOP_RANKS` by rendezvous hashing, those whose update
+//! may have to be undone, and what these depend on. Only these are *watched*: their claims are indexed by slot, and their vacant slots kept as a set. So a
 //! changed register costs a comparison with the one before, and no input costs work proportional
 //! to nodes times services.
 
 mod filter;
+mod needs;
 mod ranks;
 #[cfg(test)]
 mod tests;
@@ -22,6 +22,7 @@ use dunlin_state::model::{
 };
 
 use filter::Filter;
+use needs::Needs;
 use ranks::{Rank, TOP_RANKS};
 pub(crate) use watch::Watch;
 
@@ -43,6 +44,7 @@ pub(crate) struct Cluster {
     watched: BTreeMap<ServiceKey, Watch>,
     filter: Filter,
     held: BTreeSet<ServiceKey>,
+    needs: Needs,
 }
 
 /// A node, from membership, its register, or both.
@@ -101,6 +103,7 @@ impl Cluster {
             watched: BTreeMap::new(),
             filter: Filter::default(),
             held: BTreeSet::new(),
+            needs: Needs::default(),
         }
     }
 
@@ -395,11 +398,21 @@ impl Cluster {
         }
     }
 
-    /// Starts or ends watching a service.
-    fn review_watch(&mut self, service: &ServiceKey, desired: &Desired) {
-        let wanted = self.held.contains(service)
+    /// Whether this node may have to do something for the service.
+    fn acts_for(&self, service: &ServiceKey, desired: &Desired) -> bool {
+        self.held.contains(service)
             || self.my_rank(service).is_some()
-            || desired.services.get(service).is_some_and(may_roll_back);
+            || desired.services.get(service).is_some_and(may_roll_back)
+    }
+
+    /// Starts or ends watching a service and what it depends on.
+    fn review_watch(&mut self, service: &ServiceKey, desired: &Desired) {
+        self.review_needs(service, desired);
+        self.watch_or_not(service, desired);
+    }
+
+    fn watch_or_not(&mut self, service: &ServiceKey, desired: &Desired) {
+        let wanted = self.acts_for(service, desired) || self.needs.is_needed(service);
         if !wanted {
             if self.watched.remove(service).is_some() {
                 self.filter = Filter::of(self.watched.keys());

@@ -13,6 +13,7 @@ use dunlin_state::model::{ItemKey, NodeId, NodeRegister, NodeReport, ServiceKey}
 use dunlin_state::route::RouteTable;
 
 use super::Engine;
+use crate::depend::Wait;
 use crate::explain::Explanation;
 use crate::io::NodeConfig;
 use crate::liveness::Standing;
@@ -77,6 +78,11 @@ impl Engine {
     /// Why a service is as it is; `None` when there is no such service.
     pub fn explain(&self, service: &ServiceKey) -> Option<Explanation> {
         self.agent.explain(service, self.now.mono)
+    }
+
+    /// What the present revision of a service waits for, if anything.
+    pub fn waits_for(&self, service: &ServiceKey) -> Option<Wait> {
+        self.agent.waits_for(service)
     }
 
     /// The nodes that a new version of a secret should be sealed to at once.

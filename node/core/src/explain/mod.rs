@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::bidding::LastRound;
 use crate::cluster::Cluster;
+use crate::depend::Gate;
 use crate::liveness::Standing;
 
 use crate::placement::{NodeView, Reason, Verdict, judge};
@@ -76,6 +77,29 @@ pub(crate) struct Sources<'a> {
     pub(crate) own_refusal: &'a dyn Fn(&str) -> Option<Reason>,
 }
 
+impl Sources<'_> {
+    fn gate(&self) -> Gate<'_> {
+        Gate {
+            cluster: self.cluster,
+            desired: self.desired,
+        }
+    }
+
+    /// What stands in the way of a service that waits for another one.
+    fn wait(
+        &self,
+        key: &ServiceKey,
+        service: &Service,
+        slots: &[SlotExplanation],
+    ) -> Option<String> {
+        let wait = self.gate().wait(key, service)?.text;
+        Some(match slots.iter().any(|s| s.node.is_some()) {
+            true => format!("its update {wait}"),
+            false => format!("it {wait}"),
+        })
+    }
+}
+
 /// Explains a service; `None` when there is no such service.
 pub(crate) fn explain(key: &ServiceKey, sources: &Sources<'_>) -> Option<Explanation> {
     let service = sources.desired.services.get(key)?;
@@ -87,7 +111,7 @@ pub(crate) fn explain(key: &ServiceKey, sources: &Sources<'_>) -> Option<Explana
         let slot = Slot::Replica(index);
         match holders.remove(&slot) {
             Some(found) => slots.extend(found.into_iter().map(|h| h.explain(slot))),
-            None => slots.push(vacant(slot, sources)),
+            None => slots.push(vacant(key, service, slot, sources)),
         }
     }
     for (slot, found) in holders {
@@ -96,7 +120,8 @@ pub(crate) fn explain(key: &ServiceKey, sources: &Sources<'_>) -> Option<Explana
     let mut ready: Vec<Slot> = slots.iter().filter(|s| s.ready).map(|s| s.slot).collect();
     ready.dedup();
     let ready = u32::try_from(ready.len()).unwrap_or(u32::MAX);
-    let cause = cause(&slots, &nodes);
+    let wait = sources.wait(key, service, &slots);
+    let cause = wait.or_else(|| cause(&slots, &nodes));
     Some(Explanation {
         service: key.clone(),
         summary: summarise(service, wanted, ready, cause.as_deref()),
@@ -174,11 +199,17 @@ fn holders<'a>(key: &ServiceKey, sources: &Sources<'a>) -> BTreeMap<Slot, Vec<Ho
     holders
 }
 
-fn vacant(slot: Slot, sources: &Sources<'_>) -> SlotExplanation {
+fn vacant(
+    key: &ServiceKey,
+    service: &Service,
+    slot: Slot,
+    sources: &Sources<'_>,
+) -> SlotExplanation {
     let pending = sources.pending.iter().find(|(s, _)| *s == slot);
+    let wait = || sources.gate().bars(key, service, slot);
     let message = match pending {
         Some((_, node)) => format!("was just given to {}", name_of(*node, sources)),
-        None => "no node has taken it".to_owned(),
+        None => wait().map_or_else(|| "no node has taken it".to_owned(), |wait| wait.text),
     };
     SlotExplanation {
         slot,

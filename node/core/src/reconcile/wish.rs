@@ -66,6 +66,14 @@ pub(super) fn wish(held: &Held, world: &World<'_>, view: impl FnOnce() -> NodeVi
             Wish::Keep
         };
     }
+    let gate = world.gate();
+    if gate
+        .bars(&claim.slot.service, service, claim.slot.slot)
+        .is_some()
+    {
+        // Its update waits, and what there is goes on.
+        return Wish::Keep;
+    }
     let rollout = Rollout::of(&claim.slot.service, service, world.cluster);
     if held.is_up() {
         let turn = claim.leaving || rollout.may_change(claim.slot.slot);

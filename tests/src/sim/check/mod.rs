@@ -14,12 +14,14 @@ use dunlin_state::model::{
 
 use super::world::{SECOND, World};
 
+mod order;
 mod placed;
 mod rest;
 mod rollouts;
 mod starts;
 mod times;
 
+pub(super) use order::start_is_in_order;
 pub(super) use placed::start_is_allowed;
 pub(super) use rest::at_rest;
 pub(super) use rollouts::rollouts;
@@ -56,6 +58,8 @@ pub struct Watch {
     given_up: BTreeMap<(usize, SlotId), u64>,
     /// Where each slot was ever started: only there it can run.
     started: BTreeMap<SlotId, BTreeSet<usize>>,
+    /// Services of which a replica was ready once.
+    readied: BTreeSet<dunlin_state::model::ServiceKey>,
     /// Which slot was awarded to whom, with its epoch.
     awards: BTreeSet<(SlotId, u64, usize)>,
     /// Which daemons have said that two services publish the same port.
@@ -95,6 +99,7 @@ pub(super) fn capacity(world: &mut World, host: usize) {
     }
     world.watch.judged.insert(host, (h.life, register.version));
     let report = &register.report;
+    order::note_ready(&mut world.watch.readied, report);
     let sum = report
         .claims
         .iter()
