@@ -4,8 +4,8 @@ use clap::{Args, Parser, Subcommand};
 
 use crate::commands::{
     audit, completions, context, cordon, deploy, diff, dns, doctor, drain, events, explain,
-    history, inspect, item, label, leave, logs, ls, metrics, nodes, ps, remove, rm, rollout, root,
-    routes, run, scale, start, stop, ticket, up, version,
+    history, inspect, item, job, label, leave, logs, ls, metrics, nodes, ps, remove, rm, rollout,
+    root, routes, run, scale, start, stop, ticket, up, version,
 };
 use crate::demo::DemoArgs;
 use crate::whoami::WhoamiArgs;
@@ -129,6 +129,9 @@ pub enum Command {
     /// Manage configs: files that every member may read
     #[command(visible_alias = "configs")]
     Config(item::ItemArgs),
+    /// Run jobs, list their runs, show what they write, cancel them
+    #[command(visible_alias = "jobs")]
+    Job(job::JobArgs),
     /// Show what replicas write
     Logs(logs::LogsArgs),
     /// Say why a service is as it is, and what each node says to it

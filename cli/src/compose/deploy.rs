@@ -21,7 +21,13 @@ use super::units::{bytes, cpu_millis, duration_ms};
 /// Most placement constraints of a service; each is checked on every node for every bid.
 const MAX_CONSTRAINTS: usize = 64;
 
-const MODES: &[(&str, Mode)] = &[("replicated", Mode::Replicated), ("global", Mode::Global)];
+/// The modes of a service, and whether it is a job.
+const MODES: &[(&str, (Mode, bool))] = &[
+    ("replicated", (Mode::Replicated, false)),
+    ("global", (Mode::Global, false)),
+    ("replicated-job", (Mode::Replicated, true)),
+    ("global-job", (Mode::Global, true)),
+];
 
 const ORDERS: &[(&str, UpdateOrder)] = &[
     ("stop-first", UpdateOrder::StopFirst),
@@ -93,6 +99,7 @@ impl<T: PartialEq + Copy> Once<T> {
 #[derive(Debug, Default)]
 pub(super) struct Deployment {
     pub(super) mode: Mode,
+    pub(super) is_job: bool,
     pub(super) replicas: Once<u32>,
     pub(super) limit_cpu: Once<u64>,
     pub(super) limit_memory: Once<u64>,
@@ -110,7 +117,9 @@ impl Deployment {
     pub(super) fn read(&mut self, report: &mut Report, view: &View<'_>) {
         for (key, field) in report.section(view, &DEPLOY) {
             match key {
-                "mode" => self.mode = report.choice(&field, MODES).unwrap_or_default(),
+                "mode" => {
+                    (self.mode, self.is_job) = report.choice(&field, MODES).unwrap_or_default();
+                }
                 "replicas" => self.replicas(report, &field),
                 "resources" => self.resources(report, &field),
                 "placement" => self.placement(report, &field),

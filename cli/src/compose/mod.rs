@@ -22,6 +22,7 @@ mod fault;
 mod health;
 mod interpolate;
 mod items;
+mod job;
 mod place;
 mod ports;
 mod project;

@@ -12,7 +12,7 @@ use super::service::service;
 use super::source::Source;
 use super::support::{TOP, TOP_DUNLIN};
 use super::volumes::{Declared, declared};
-use super::{Context, MAX_FILE_BYTES, Project, ProjectService, Scope, depend, items, tree};
+use super::{Context, MAX_FILE_BYTES, Project, ProjectService, Scope, depend, items, job, tree};
 
 /// Most services in one file.
 const MAX_SERVICES: usize = 1_000;
@@ -204,6 +204,7 @@ fn services(
         }
     }
     depend::check(report, &mut found, &left_out);
+    job::by_dependents(report, &mut found);
     found.into_iter().map(|read| read.service).collect()
 }
 

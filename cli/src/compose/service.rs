@@ -2,11 +2,13 @@
 
 use dunlin_state::desired::{SpecFault, check_spec};
 use dunlin_state::model::{
-    Constraint, ConstraintOp, ItemKind, Mode, RuntimeKind, ServiceKey, ServiceSpec, Strategy,
+    Constraint, ConstraintOp, ItemKind, Mode, RuntimeKind, Schedule, ServiceKey, ServiceSpec,
+    Strategy,
 };
 
 use super::deploy::{Deployment, cpus, labels, memory, restart};
 use super::environment::environment;
+use super::fault::Position;
 use super::health::{health, own_health};
 use super::ports::{PlacedPort, ports};
 use super::read::View;
@@ -16,7 +18,7 @@ use super::traffic;
 use super::units::{bytes, duration_ms};
 use super::volumes::mounts;
 use super::words::{Unsplittable, split};
-use super::{ProjectService, Scope, depend, items};
+use super::{ProjectService, Scope, depend, items, job};
 
 /// Longest image reference: those of registries stay below 300 characters.
 const MAX_IMAGE_CHARS: usize = 512;
@@ -49,6 +51,10 @@ pub(super) struct Read {
     pub(super) service: ProjectService,
     pub(super) ports: Vec<PlacedPort>,
     pub(super) depends_on: Vec<depend::Placed>,
+    /// Whether anything is said of restarts.
+    pub(super) restart_said: bool,
+    pub(super) at: Position,
+    pub(super) path: String,
 }
 
 /// Reads one service. `None` when its profiles are not active.
@@ -98,6 +104,7 @@ struct Reader<'n> {
     env_file: Option<View<'n>>,
     ports: Option<View<'n>>,
     depends_on: Vec<depend::Placed>,
+    schedule: Option<Schedule>,
     expose: Option<View<'n>>,
     image: Option<View<'n>>,
     runtime: Option<View<'n>>,
@@ -180,6 +187,8 @@ impl<'n> Reader<'n> {
                     self.spec.readiness = own_health(report, &field, &READINESS);
                 }
                 "liveness" => self.spec.liveness = own_health(report, &field, &LIVENESS),
+                "job" => self.spec.job = Some(Box::new(job::job(report, &field))),
+                "schedule" => self.schedule = Some(job::schedule(report, &field)),
                 "anti_affinity" => self.anti_affinity(report, key, &field),
                 "strategy" => {
                     let strategy = report.choice(&field, &strategies);
@@ -242,8 +251,18 @@ impl<'n> Reader<'n> {
         let ports = ports(report, self.ports.as_ref(), self.expose.as_ref());
         self.spec.ports = ports.iter().map(|p| p.spec.clone()).collect();
         self.runnable(report, view);
+        let restart_said = self.restart.is_some() || self.deployment.restart.is_some();
+        let is_job = self.deployment.is_job;
         let replicas = self.deployment.apply(report, &mut self.spec);
-        let replicas = replicas.filter(|_| self.spec.mode == Mode::Replicated);
+        if is_job {
+            job::by_mode(&mut self.spec, replicas);
+        }
+        if let Some(schedule) = self.schedule {
+            let job = self.spec.job.get_or_insert_default();
+            job.schedule = Some(schedule);
+        }
+        let lasting = self.spec.mode == Mode::Replicated && self.spec.job.is_none();
+        let replicas = replicas.filter(|_| lasting);
         let service = ProjectService {
             key: key.clone(),
             spec: self.spec,
@@ -253,6 +272,9 @@ impl<'n> Reader<'n> {
             service,
             ports,
             depends_on: self.depends_on,
+            restart_said,
+            at: view.key_at,
+            path: view.path.clone(),
         }
     }
 

@@ -4,6 +4,7 @@
 //! that is refused ends it, and nothing has happened.
 
 mod items;
+mod jobs;
 mod trust;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -17,7 +18,7 @@ use super::snapshot::{Desired, Previous, Rollout, Service};
 use super::validate::{MAX_REGISTER_BYTES, MAX_REPLICAS, check_labels, check_spec};
 use super::value::{SpecValue, StoredRollout, Value as _};
 use super::vips::{MAX_SETTLED, free};
-use crate::model::{Availability, Mode, NodeId, ServiceKey, ServiceSpec, VipIndex};
+use crate::model::{Availability, Mode, NodeId, RunId, ServiceKey, ServiceSpec, VipIndex};
 
 /// Services in a cluster: ten times the design size of 1,000 nodes with one service each.
 pub const MAX_SERVICES: usize = 10_000;
@@ -87,6 +88,9 @@ impl Draft {
                 self.proven.insert(service.clone());
                 Ok(())
             }
+            Command::AskRun { service, run } => self.ask_run(service, run),
+            Command::CancelRun { service, run } => self.cancel_run(service, run),
+            Command::RecordRuns { service, record } => self.record_runs(service, record),
             Command::SetRunning { service, running } => self.set_running(service, *running),
             Command::Remove { service } => self.remove(service),
             Command::SetAvailability { node, availability } => {
@@ -111,6 +115,7 @@ impl Draft {
             fault,
         })?;
         check_replicas(key, replicas.unwrap_or(1))?;
+        jobs::check_name(key, spec)?;
         self.check_published(key, spec)?;
         let Some(service) = self.desired.services.get_mut(key) else {
             return self.create(key, spec, replicas.unwrap_or(1));
@@ -175,6 +180,7 @@ impl Draft {
             replicas,
             running: true,
             rollout: Arc::default(),
+            jobs: Arc::default(),
         };
         self.desired.services.insert(key.clone(), service);
         Ok(())
@@ -183,6 +189,9 @@ impl Draft {
     fn scale(&mut self, key: &ServiceKey, replicas: u32) -> Result<(), Rejection> {
         if self.existing(key)?.spec.mode == Mode::Global {
             return Err(Rejection::GlobalHasNoScale(key.clone()));
+        }
+        if self.existing(key)?.spec.job.is_some() {
+            return Err(Rejection::JobHasNoScale(key.clone()));
         }
         self.scale_to(key, replicas)
     }
@@ -292,7 +301,11 @@ impl Draft {
     }
 
     fn remove(&mut self, key: &ServiceKey) -> Result<(), Rejection> {
-        self.existing(key)?;
+        let asks: Vec<RunId> = self.existing(key)?.jobs.asks.keys().cloned().collect();
+        for run in asks {
+            self.writes
+                .insert(Key::Ask(key.clone(), run), serde_json::Value::Null);
+        }
         self.desired.services.remove(key);
         for aspect in Aspect::ALL {
             let key = Key::Service(key.clone(), aspect);

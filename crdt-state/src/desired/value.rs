@@ -80,6 +80,7 @@ impl SpecValue {
             replicas,
             running,
             rollout: Arc::default(),
+            jobs: Arc::default(),
         }
     }
 }

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Dependency, FileMount, Resources, ServiceKey, TrafficPolicy};
+use super::{Dependency, FileMount, Job, Resources, ServiceKey, TrafficPolicy};
 
 /// Everything about a service but how many replicas it has and whether it runs, which are
 /// registers of their own so that concurrent edits of different aspects both win.
@@ -74,6 +74,8 @@ pub struct ServiceSpec {
     pub drain_ms: Option<u64>,
     /// What the first replica of a revision waits for. Not part of the revision.
     pub depends_on: Vec<Dependency>,
+    /// Makes it a job, whose replicas do their work and end.
+    pub job: Option<Box<Job>>,
 }
 
 impl ServiceSpec {

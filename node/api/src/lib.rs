@@ -20,6 +20,7 @@ mod error;
 pub mod fake;
 mod insight;
 mod item;
+mod job;
 mod metrics;
 mod openapi;
 pub mod routes;
@@ -42,6 +43,7 @@ pub use insight::{
     HistoryEntry, NodeVerdict, RefusalReason, ServiceProgress, SlotState, Verdict,
 };
 pub use item::{ItemDetail, ItemList, ItemQuery, ItemRequest, ItemSummary};
+pub use job::{JobList, JobQuery, JobRun, JobSummary, RunResponse};
 pub use metrics::{BadSample, METRICS_TYPE, Sample, parse_metrics};
 pub use openapi::{openapi, openapi_json};
 pub use service::{

@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::jobs;
 use dunlin_api::{
     Explanation, HistoryEntry, Node, NodeState, NodeVerdict, RefusalReason, Replica, ReplicaList,
     ServiceDetail, ServiceProgress, ServiceSummary, SlotState, Verdict, WaitingService,
@@ -148,7 +149,8 @@ pub(super) fn services(engine: &Engine, namespace: Option<&str>) -> Vec<ServiceS
         .services
         .iter()
         .filter_map(|(key, service)| {
-            let progress = progress.get(key)?;
+            // Runs of jobs are listed with these.
+            let progress = progress.get(key).filter(|_| service.jobs.run.is_none())?;
             Some(ServiceSummary {
                 service: key.clone(),
                 mode: service.spec.mode,
@@ -302,7 +304,11 @@ impl<'a> Claims<'a> {
         services
             .filter(|(_, service)| service.spec.mode == Mode::Replicated)
             .flat_map(|(key, service)| {
-                (0..service.wanted_replicas()).map(|index| SlotId {
+                let wanted = service.wanted_replicas();
+                let run = service.jobs.run.as_ref();
+                let closed = run.map(|run| run.closed(wanted)).unwrap_or_default();
+                let open = (0..wanted).filter(move |index| !closed.contains(index));
+                open.map(|index| SlotId {
                     service: key.clone(),
                     slot: Slot::Replica(index),
                 })
@@ -354,6 +360,18 @@ impl<'a> Claims<'a> {
             Mode::Global => engine.explain(key).map_or(0, |e| e.wanted),
         };
         let (ready, updated) = (count(ready.len()), count(updated.len()));
+        if let Some((wanted, done, failed)) = jobs::progress(service) {
+            return ServiceProgress {
+                service: key.clone(),
+                revision: service.revision.clone(),
+                wanted,
+                ready: done,
+                updated: done,
+                converged: done >= wanted,
+                reason: engine.explain(key).and_then(|e| e.cause),
+                halted: failed,
+            };
+        }
         let converged = ready >= wanted && updated >= wanted && !surplus;
         ServiceProgress {
             service: key.clone(),

@@ -28,7 +28,7 @@ struct Args {
     #[arg(long)]
     seed: Option<u64>,
     /// Only this scenario: calm, crash, partition, lossy, disk, runtime, clock, drain, full, health,
-    /// rollout, depend, churn, scale.
+    /// rollout, depend, jobs, churn, scale.
     #[arg(long)]
     scenario: Option<String>,
     /// Simulated hours of trouble in each run of 'lossy', instead of a minute.

@@ -40,6 +40,8 @@ pub enum Scenario {
     Rollout,
     /// Services wait for each other, while nodes die and the network splits.
     Depend,
+    /// Jobs and schedules; in half of the runs nodes die and the network splits meanwhile.
+    Jobs,
     /// All of it.
     Churn,
     /// One large deploy on many nodes, for speed.
@@ -48,7 +50,7 @@ pub enum Scenario {
 
 impl Scenario {
     /// Those that a run without `--scenario` goes through.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 14] = [
         Self::Calm,
         Self::Crash,
         Self::Partition,
@@ -61,6 +63,7 @@ impl Scenario {
         Self::Health,
         Self::Rollout,
         Self::Depend,
+        Self::Jobs,
         Self::Churn,
     ];
 
@@ -79,6 +82,7 @@ impl Scenario {
             Self::Health => "health",
             Self::Rollout => "rollout",
             Self::Depend => "depend",
+            Self::Jobs => "jobs",
             Self::Churn => "churn",
             Self::Scale => "scale",
         }
@@ -111,6 +115,7 @@ impl Scenario {
             | Self::Health
             | Self::Rollout
             | Self::Depend
+            | Self::Jobs
             | Self::Scale => Weather::FAIR,
         }
     }
@@ -129,6 +134,7 @@ impl Scenario {
             | Self::Health
             | Self::Rollout
             | Self::Depend
+            | Self::Jobs
             | Self::Scale => Temper::CALM,
         }
     }
@@ -147,6 +153,7 @@ impl Scenario {
             Self::Health => Variety::Checked,
             Self::Rollout => Variety::Rolling,
             Self::Depend => Variety::Chained,
+            Self::Jobs => Variety::Jobs,
         }
     }
 
@@ -164,7 +171,12 @@ impl Scenario {
             | Self::Full
             | Self::Health
             | Self::Scale => true,
-            Self::Partition | Self::Lossy | Self::Rollout | Self::Depend | Self::Churn => false,
+            Self::Partition
+            | Self::Lossy
+            | Self::Rollout
+            | Self::Depend
+            | Self::Jobs
+            | Self::Churn => false,
         };
         watch.no_gaps = match self {
             Self::Calm | Self::Clock | Self::Drain | Self::Full | Self::Scale => true,
@@ -176,13 +188,15 @@ impl Scenario {
             | Self::Health
             | Self::Rollout
             | Self::Depend
+            | Self::Jobs
             | Self::Churn => false,
         };
         watch.spreads = self == Self::Calm;
         // When all nodes lose power, nobody remembers the claims of those that stay down.
         watch.epochs_are_kept = self != Self::Disk;
         world.ops.variety = self.variety();
-        world.watch.gentle = self == Self::Rollout && world.rng.random_bool(0.5);
+        let halved = matches!(self, Self::Rollout | Self::Jobs);
+        world.watch.gentle = halved && world.rng.random_bool(0.5);
         world.ops.crash_on_accept = self == Self::Disk;
     }
 }
@@ -353,8 +367,8 @@ fn plan_trouble(world: &mut World, scenario: Scenario, ends: u64) {
         Scenario::Disk => plan_disks(world),
         Scenario::Runtime => plan_deaths(world),
         Scenario::Health => plan_illness(world),
-        Scenario::Rollout if world.watch.gentle => {}
-        Scenario::Rollout | Scenario::Depend => {
+        Scenario::Rollout | Scenario::Jobs if world.watch.gentle => {}
+        Scenario::Rollout | Scenario::Depend | Scenario::Jobs => {
             plan_crashes(world, 3);
             plan_splits(world);
         }

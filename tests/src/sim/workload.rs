@@ -4,9 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use dunlin_state::desired::{Command, Desired, Rejection};
 use dunlin_state::model::{
-    Availability, Condition, Constraint, ConstraintOp, Dependency, FailureAction, HealthCheck,
-    HealthTest, HttpTest, Mode, PortSpec, PublishMode, Resources, ServiceKey, ServiceSpec,
-    UpdateOrder, UpdatePolicy,
+    Availability, CatchUp, Condition, Constraint, ConstraintOp, Dependency, FailureAction,
+    HealthCheck, HealthTest, HttpTest, Job, Mode, PortSpec, PublishMode, Resources, Schedule,
+    ServiceKey, ServiceSpec, UpdateOrder, UpdatePolicy,
 };
 use rand::RngExt as _;
 
@@ -122,6 +122,8 @@ pub(super) enum Variety {
     Rolling,
     /// Plain ones that wait for each other.
     Chained,
+    /// Jobs, scheduled ones, and services that wait for jobs.
+    Jobs,
     /// Their health is checked: of some for traffic and restarts, of others for traffic alone.
     Checked,
 }
@@ -199,6 +201,7 @@ fn spec(number: usize, version: u32, variety: Variety) -> ServiceSpec {
         Variety::Plain | Variety::Missing => {}
         Variety::Checked => check_health(&mut spec, number),
         Variety::Chained => chain(&mut spec, number),
+        Variety::Jobs => work(&mut spec, number),
         Variety::Rolling => roll(&mut spec, number, version),
         Variety::Mixed | Variety::Large => vary(&mut spec, number),
     }
@@ -237,6 +240,39 @@ fn chain(spec: &mut ServiceSpec, number: usize) {
             required: true,
         })
         .collect();
+}
+
+/// Of three services the first is a job, the second one that runs every ten seconds, and the third
+/// waits for the first.
+fn work(spec: &mut ServiceSpec, number: usize) {
+    let mut job = Job {
+        completions: 3,
+        parallelism: 2,
+        retries: 6,
+        backoff_ms: 200,
+        ..Job::default()
+    };
+    match number % 3 {
+        0 => {}
+        1 => {
+            job.completions = 1;
+            job.schedule = Some(Schedule {
+                cron: "*/10 * * * * *".to_owned(),
+                catch_up: CatchUp::Last,
+                ..Schedule::default()
+            });
+        }
+        _ => {
+            spec.depends_on.push(Dependency {
+                service: service(number - 2),
+                condition: Condition::ServiceCompletedSuccessfully,
+                required: true,
+            });
+            return;
+        }
+    }
+    spec.ports.clear();
+    spec.job = Some(Box::new(job));
 }
 
 /// Checks quick enough for everything to happen several times in a run.

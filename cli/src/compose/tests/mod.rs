@@ -4,6 +4,7 @@ mod depend;
 mod faults;
 mod hostile;
 mod items;
+mod job;
 mod meaning;
 mod real;
 mod values;

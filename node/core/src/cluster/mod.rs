@@ -381,8 +381,8 @@ impl Cluster {
         let Some(watch) = self.watched.get_mut(service) else {
             return before;
         };
-        let wanted = wanted_slots(desired.services.get(service));
-        watch.set_wanted(wanted, &|n| standing_in(nodes, n));
+        let (wanted, closed) = wanted_slots(desired.services.get(service));
+        watch.set_wanted(wanted, closed, &|n| standing_in(nodes, n));
         true
     }
 
@@ -402,7 +402,7 @@ impl Cluster {
     fn acts_for(&self, service: &ServiceKey, desired: &Desired) -> bool {
         self.held.contains(service)
             || self.my_rank(service).is_some()
-            || desired.services.get(service).is_some_and(may_roll_back)
+            || desired.services.get(service).is_some_and(concerns_all)
     }
 
     /// Starts or ends watching a service and what it depends on.
@@ -431,17 +431,22 @@ impl Cluster {
                 watch.insert(claim.slot.slot, *node, claim, &standing);
             }
         }
-        watch.set_wanted(wanted_slots(desired.services.get(service)), &standing);
+        let (wanted, closed) = wanted_slots(desired.services.get(service));
+        watch.set_wanted(wanted, closed, &standing);
         self.filter.add(service);
         self.watched.insert(service.clone(), watch);
     }
 }
 
-/// Slots of a replicated service that should be filled by auctions.
-fn wanted_slots(service: Option<&Service>) -> u32 {
+/// Slots of a replicated service that should be filled by auctions, and which of them not.
+fn wanted_slots(service: Option<&Service>) -> (u32, BTreeSet<u32>) {
     match service {
-        Some(service) if service.spec.mode == Mode::Replicated => service.wanted_replicas(),
-        Some(_) | None => 0,
+        Some(service) if service.spec.mode == Mode::Replicated => {
+            let wanted = service.wanted_replicas();
+            let run = service.jobs.run.as_ref();
+            (wanted, run.map(|r| r.closed(wanted)).unwrap_or_default())
+        }
+        Some(_) | None => (0, BTreeSet::new()),
     }
 }
 
@@ -471,7 +476,11 @@ fn conditions_differ(old: &NodeReport, new: &NodeReport) -> bool {
         || old.name != new.name
 }
 
-/// Whether an update may have to be undone. Only some nodes may write that, so all watch for it.
-fn may_roll_back(service: &Service) -> bool {
-    service.rollout.previous.is_some() && service.update().failure_action == FailureAction::Rollback
+/// Whether an update may have to be undone, or the end of a run be recorded. Only some nodes may
+/// write that, so all watch for it.
+fn concerns_all(service: &Service) -> bool {
+    let rollout = &service.rollout;
+    service.jobs.run.is_some()
+        || (rollout.previous.is_some()
+            && service.update().failure_action == FailureAction::Rollback)
 }

@@ -12,8 +12,10 @@
 //! Nobody polls: the claims of dependencies are indexed where they matter, and when a condition has
 //! changed the services that wait for it are looked at again.
 
-use dunlin_state::desired::{Desired, Service};
-use dunlin_state::model::{Claim, Condition, Dependency, Mode, NodeId, Phase, ServiceKey, Slot};
+use dunlin_state::desired::{Desired, Outcome, RunState, Service};
+use dunlin_state::model::{
+    Claim, Condition, Dependency, Mode, NodeId, Phase, RunId, ServiceKey, Slot,
+};
 
 use serde::{Deserialize, Serialize};
 
@@ -121,6 +123,9 @@ impl<'a> Gate<'a> {
         if !service.running {
             return State::Waiting("it is stopped".to_owned());
         }
+        if service.is_job() {
+            return of_job(service, condition);
+        }
         if service.spec.mode == Mode::Replicated && service.wanted_replicas() == 0 {
             return State::Waiting("it has no replicas".to_owned());
         }
@@ -182,4 +187,42 @@ fn completed(service: &Service, claims: &[&Claim]) -> State {
         return State::Met;
     }
     State::Waiting(format!("{} of {wanted} replicas have ended", done.len()))
+}
+
+/// How a job stands: by what is recorded of its runs, which every node sees alike.
+fn of_job(service: &Service, condition: Condition) -> State {
+    let jobs = &service.jobs;
+    let well = |id: &RunId| match id {
+        RunId::Revision(revision) => *revision == service.revision,
+        // Of any specification: one that failed was put right, or its time came again.
+        RunId::Instant(_) | RunId::Asked(_) => true,
+    };
+    let own = || {
+        jobs.runs
+            .iter()
+            .filter(|(id, _)| well(id))
+            .map(|(_, run)| run)
+    };
+    let result =
+        |run: &RunState, outcome| run.result.as_ref().is_some_and(|r| r.outcome == outcome);
+    let met = match condition {
+        Condition::ServiceStarted | Condition::ServiceHealthy => own().next().is_some(),
+        Condition::ServiceCompletedSuccessfully => own().any(|run| result(run, Outcome::Succeeded)),
+    };
+    if met {
+        return State::Met;
+    }
+    if own().any(|run| run.result.is_none()) {
+        return State::Waiting("its run has not ended".to_owned());
+    }
+    let last = own()
+        .filter_map(|run| run.result.as_ref())
+        .max_by_key(|r| r.at);
+    match last {
+        Some(result) => {
+            let why = result.reason.as_deref().unwrap_or("its run has failed");
+            State::Failed(format!("its run has failed: {why}"))
+        }
+        None => State::Waiting("it has not run yet".to_owned()),
+    }
 }

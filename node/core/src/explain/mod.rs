@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use dunlin_state::desired::{Desired, Service};
+use dunlin_state::desired::{Desired, Outcome, Service};
 use dunlin_state::model::{Claim, Mode, NodeId, Phase, ServiceKey, Slot, beats};
 use serde::{Deserialize, Serialize};
 
@@ -209,7 +209,11 @@ fn vacant(
     let wait = || sources.gate().bars(key, service, slot);
     let message = match pending {
         Some((_, node)) => format!("was just given to {}", name_of(*node, sources)),
-        None => wait().map_or_else(|| "no node has taken it".to_owned(), |wait| wait.text),
+        None => match (closed(service, slot), wait()) {
+            (Some(text), _) => text.to_owned(),
+            (None, Some(wait)) => wait.text,
+            (None, None) => "no node has taken it".to_owned(),
+        },
     };
     SlotExplanation {
         slot,
@@ -219,6 +223,22 @@ fn vacant(
         ready: false,
         message: Some(message),
     }
+}
+
+/// Why nobody needs to take a slot of a run.
+fn closed(service: &Service, slot: Slot) -> Option<&'static str> {
+    let run = service.jobs.run.as_ref()?;
+    let Slot::Replica(index) = slot else {
+        return None;
+    };
+    if run.done.contains(&index) {
+        return Some("has done its work");
+    }
+    if run.result.is_some() {
+        return Some("the run has ended");
+    }
+    let waits = run.closed(service.replicas).contains(&index);
+    waits.then_some("its turn comes when others have ended")
 }
 
 fn name_of(node: NodeId, sources: &Sources<'_>) -> String {
@@ -304,9 +324,36 @@ fn wanted(service: &Service, nodes: &[NodeExplanation]) -> u32 {
 fn summarise(service: &Service, wanted: u32, ready: u32, cause: Option<&str>) -> String {
     match cause {
         _ if !service.running => "the service is stopped".to_owned(),
+        None if service.is_job() => job(service),
         None if ready >= wanted => format!("all {wanted} replicas are ready"),
         None => format!("{ready} of {wanted} replicas are ready"),
         Some(cause) => format!("{ready} of {wanted} replicas are ready; {cause}"),
+    }
+}
+
+/// How the latest run of a job fares.
+fn job(service: &Service) -> String {
+    let runs = service.jobs.runs.iter();
+    let Some((id, run)) = runs.max_by_key(|(_, run)| run.since) else {
+        return "a job that has not run yet".to_owned();
+    };
+    match &run.result {
+        None => format!(
+            "a job; its run {id} is under way, {} parts are done",
+            run.done.len()
+        ),
+        Some(result) => {
+            let how = match result.outcome {
+                Outcome::Succeeded => "ended with success",
+                Outcome::Failed => "failed",
+                Outcome::Cancelled => "was cancelled",
+            };
+            let reason = result.reason.as_ref();
+            let reason = reason
+                .map(|reason| format!(": {reason}"))
+                .unwrap_or_default();
+            format!("a job; its run {id} {how}{reason}")
+        }
     }
 }
 

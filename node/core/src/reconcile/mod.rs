@@ -265,7 +265,8 @@ impl Reconciler {
         let Some(service) = world.desired.services.get(key) else {
             return Vec::new();
         };
-        let wanted = service.running && service.spec.mode == Mode::Global && self.adopted;
+        let own = service.spec.mode == Mode::Global && !service.is_job();
+        let wanted = service.running && own && self.adopted;
         let slot = Slot::Node(self.me);
         if !wanted || self.holds(key, slot) || world.gate().bars(key, service, slot).is_some() {
             return Vec::new();

@@ -42,6 +42,9 @@ pub(super) fn wish(held: &Held, world: &World<'_>, view: impl FnOnce() -> NodeVi
     if let Some(why) = unwanted(claim.slot.slot, service, world.cluster.me()) {
         return Wish::Stop(why.to_owned());
     }
+    if let Some(why) = done(claim.slot.slot, service).filter(|_| held.stage != Stage::Ended) {
+        return Wish::Stop(why.to_owned());
+    }
     if let Some(winner) = beaten_by(held, service, world) {
         return Wish::Stop(format!("{} holds the slot", winner.short()));
     }
@@ -111,9 +114,25 @@ fn goes_elsewhere(held: &Held, service: &Service, world: &World<'_>) -> bool {
         && world.cluster.alive().len() > 1
 }
 
+/// Why a replica of a run need not run any more.
+fn done(slot: Slot, service: &Service) -> Option<&'static str> {
+    let run = service.jobs.run.as_ref()?;
+    match slot {
+        _ if run.result.is_some() => Some("the run has ended"),
+        Slot::Replica(index) => run
+            .done
+            .contains(&index)
+            .then_some("this part of the run is done"),
+        Slot::Node(_) => None,
+    }
+}
+
 fn unwanted(slot: Slot, service: &Service, me: NodeId) -> Option<&'static str> {
     if !service.running {
         return Some("the service is stopped");
+    }
+    if service.is_job() {
+        return Some("the service is a job now, and its runs do the work");
     }
     match (slot, service.spec.mode) {
         (Slot::Replica(index), Mode::Replicated) => {

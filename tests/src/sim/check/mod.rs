@@ -14,6 +14,7 @@ use dunlin_state::model::{
 
 use super::world::{SECOND, World};
 
+mod jobs;
 mod order;
 mod placed;
 mod rest;
@@ -21,6 +22,7 @@ mod rollouts;
 mod starts;
 mod times;
 
+pub(super) use jobs::{ended, start_is_no_repetition};
 pub(super) use order::start_is_in_order;
 pub(super) use placed::start_is_allowed;
 pub(super) use rest::at_rest;
@@ -58,6 +60,8 @@ pub struct Watch {
     given_up: BTreeMap<(usize, SlotId), u64>,
     /// Where each slot was ever started: only there it can run.
     started: BTreeMap<SlotId, BTreeSet<usize>>,
+    /// Slots of runs that have truly ended with success, and how often.
+    succeeded: BTreeMap<SlotId, u32>,
     /// Services of which a replica was ready once.
     readied: BTreeSet<dunlin_state::model::ServiceKey>,
     /// Which slot was awarded to whom, with its epoch.
@@ -243,6 +247,10 @@ fn reason(
     let Some(service) = desired.services.get(&id.slot.service) else {
         return Reason::Spec;
     };
+    if service.jobs.run.is_some() {
+        // It has ended, or this part of it has: its own checks look at that.
+        return Reason::Spec;
+    }
     let drained = desired
         .nodes
         .get(&h.id)

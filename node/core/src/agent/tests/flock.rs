@@ -61,6 +61,10 @@ pub(crate) struct Flock {
     pub(crate) proposed: Vec<Command>,
     /// Who has proposed something.
     pub(crate) proposers: BTreeSet<NodeId>,
+    /// Who cannot write what nodes propose.
+    pub(crate) unheard: BTreeSet<NodeId>,
+    /// Every start that did not fail.
+    pub(crate) started: Vec<WorkloadId>,
     /// What each node can open, also after a restart.
     pub(crate) vaults: BTreeMap<NodeId, BTreeMap<ItemKey, ContentId>>,
     /// Whom keys were sealed to.
@@ -99,6 +103,7 @@ pub(crate) fn service(spec: ServiceSpec, replicas: u32) -> Service {
         replicas,
         running: true,
         rollout: Default::default(),
+        jobs: Default::default(),
     }
 }
 
@@ -119,6 +124,8 @@ impl Flock {
             calls: 0,
             proposed: Vec::new(),
             proposers: BTreeSet::new(),
+            unheard: BTreeSet::new(),
+            started: Vec::new(),
             vaults: BTreeMap::new(),
             given: BTreeSet::new(),
             refreshed: Vec::new(),
@@ -403,6 +410,9 @@ impl Flock {
                 }
                 Output::Propose(command) => {
                     self.proposers.insert(id);
+                    if !self.unheard.contains(&id) {
+                        self.write(&command);
+                    }
                     self.proposed.push(command);
                 }
                 Output::Persist(claims) => self.nodes.get_mut(&id).unwrap().saved = claims,
@@ -438,6 +448,7 @@ impl Flock {
                 } else {
                     let node = self.nodes.get_mut(&id).unwrap();
                     node.running.insert(workload.id.clone());
+                    self.started.push(workload.id.clone());
                     node.revisions
                         .insert(workload.id.clone(), workload.revision);
                     RuntimeEvent::Started(running(&workload.id))
@@ -563,6 +574,18 @@ impl Flock {
             let text = format!("n{} at {}: {workload:?}", id.as_bytes()[7], self.now);
             self.wrong_stops.push(text);
         }
+    }
+
+    /// What a node has proposed becomes desired state.
+    fn write(&mut self, command: &Command) {
+        let Command::RecordRuns { service, record } = command else {
+            return;
+        };
+        self.edit(|d| {
+            if let Some(service) = d.services.get_mut(service) {
+                Arc::make_mut(&mut service.jobs).record(record);
+            }
+        });
     }
 
     /// A replica ends by itself.
