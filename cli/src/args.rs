@@ -4,7 +4,7 @@ use clap::{Args, Parser, Subcommand};
 
 use crate::commands::{
     audit, completions, context, cordon, deploy, diff, dns, doctor, drain, events, explain,
-    history, inspect, install, item, label, leave, logs, ls, man, metrics, nodes, plan, ps,
+    history, inspect, install, item, job, label, leave, logs, ls, man, metrics, nodes, plan, ps,
     remove, rm, rollout, root, routes, run, scale, start, stop, ticket, up, version,
 };
 use crate::demo::DemoArgs;
@@ -131,6 +131,9 @@ pub enum Command {
     /// Manage configs: files that every member may read
     #[command(visible_alias = "configs")]
     Config(item::ItemArgs),
+    /// Run jobs, list their runs, show what they write, cancel them
+    #[command(visible_alias = "jobs")]
+    Job(job::JobArgs),
     /// Show what replicas write
     Logs(logs::LogsArgs),
     /// Say why a service is as it is, and what each node says to it

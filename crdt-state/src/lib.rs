@@ -14,5 +14,6 @@ pub mod model;
 pub mod observed;
 pub mod route;
 mod time;
+pub mod timetable;
 
 pub use time::Now;

@@ -89,7 +89,11 @@ pub const ZONE_LABEL: &str = "zone";
 impl RouteTable {
     /// A table of all services and of no replica.
     pub fn new(desired: &Desired, range: VipRange) -> Self {
-        let services = desired.services.iter().map(|(key, service)| {
+        let lasting = desired
+            .services
+            .iter()
+            .filter(|(_, s)| s.spec.job.is_none());
+        let services = lasting.map(|(key, service)| {
             let vip = desired.vips.get(key).map(|assigned| assigned.index);
             let route = ServiceRoute {
                 ports: service.spec.ports.clone(),

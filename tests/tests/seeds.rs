@@ -86,6 +86,26 @@ fn rollouts_end_at_one_revision() {
     }
 }
 
+/// Nothing starts before what it waits for was there, and everything starts in the end.
+#[test]
+fn services_start_in_order() {
+    for seed in 1..4 {
+        assert_holds(Scenario::Depend, seed);
+    }
+}
+
+/// Every part of every run is done, once where nothing goes wrong.
+#[test]
+fn jobs_are_done() {
+    for seed in 1..4 {
+        assert_holds(Scenario::Jobs, seed);
+    }
+    assert!(
+        replay(Scenario::Jobs, 1).succeeded > 0,
+        "work is done at all"
+    );
+}
+
 /// A replica that drained for its update was not counted among those of its node, so that a third
 /// one came to a node that may have two.
 #[test]

@@ -15,6 +15,7 @@ pub mod history;
 pub mod inspect;
 pub mod install;
 pub mod item;
+pub mod job;
 pub mod label;
 pub mod leave;
 pub mod logs;
@@ -62,6 +63,7 @@ pub async fn dispatch(command: Command, context: &mut Context) -> Result<Exit, F
         Command::Stop(args) => stop::run(&args, context).await,
         Command::Start(args) => start::run(&args, context).await,
         Command::Rm(args) => rm::run(&args, context).await,
+        Command::Job(args) => job::run(&args, context).await,
         Command::Logs(args) => logs::run(&args, context).await,
         Command::Explain(args) => explain::run(&args, context).await,
         Command::History(args) => history::run(&args, context).await,

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use clap::Args;
-use dunlin_api::{ConvergenceQuery, Exit, Replica, ReplicaList, ReplicaQuery};
+use dunlin_api::{ConvergenceQuery, Exit, Replica, ReplicaList, ReplicaQuery, WaitingService};
 use dunlin_state::model::{ServiceKey, Slot, SlotId};
 
 use super::show;
@@ -90,8 +90,12 @@ fn table(list: &ReplicaList, reasons: &BTreeMap<ServiceKey, String>, context: &C
         rows.push((place, held(replica, context)));
     }
     for slot in &list.vacant {
+        let waits = list.waiting.iter().find(|w| w.service == slot.service);
         let reason = reasons.get(&slot.service);
-        rows.push(((&slot.service, slot.slot), vacant(slot, reason, context)));
+        rows.push((
+            (&slot.service, slot.slot),
+            vacant(slot, waits, reason, context),
+        ));
     }
     // A stable sort: of several claims to a slot the node has put the one that counts first.
     rows.sort_by(|a, b| a.0.cmp(&b.0));
@@ -116,14 +120,27 @@ fn held(replica: &Replica, context: &Context) -> [Cell; 8] {
     ]
 }
 
-fn vacant(slot: &SlotId, reason: Option<&String>, context: &Context) -> [Cell; 8] {
+fn vacant(
+    slot: &SlotId,
+    waits: Option<&WaitingService>,
+    reason: Option<&String>,
+    context: &Context,
+) -> [Cell; 8] {
     let name = context.display(&slot.service);
-    let advice = format!("see `dunlin explain {name}`");
-    let message = reason.unwrap_or(&advice);
+    let (status, message) = match waits {
+        None => (
+            Cell::toned("vacant", Tone::Bad),
+            reason
+                .cloned()
+                .unwrap_or_else(|| format!("see `dunlin explain {name}`")),
+        ),
+        Some(waits) if waits.in_vain => (Cell::toned("blocked", Tone::Bad), waits.reason.clone()),
+        Some(waits) => (Cell::toned("waiting", Tone::Warn), waits.reason.clone()),
+    };
     [
         Cell::from(show::slot_name(&name, slot.slot)),
         Cell::from(""),
-        Cell::toned("vacant", Tone::Bad),
+        status,
         Cell::from(""),
         Cell::from(""),
         Cell::from(""),

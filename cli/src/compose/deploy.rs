@@ -19,7 +19,13 @@ use super::support::{
 };
 use super::units::{bytes, cpu_millis, duration_ms};
 
-const MODES: &[(&str, Mode)] = &[("replicated", Mode::Replicated), ("global", Mode::Global)];
+/// The modes of a service, and whether it is a job.
+const MODES: &[(&str, (Mode, bool))] = &[
+    ("replicated", (Mode::Replicated, false)),
+    ("global", (Mode::Global, false)),
+    ("replicated-job", (Mode::Replicated, true)),
+    ("global-job", (Mode::Global, true)),
+];
 
 const ORDERS: &[(&str, UpdateOrder)] = &[
     ("stop-first", UpdateOrder::StopFirst),
@@ -82,6 +88,7 @@ impl<T: PartialEq + Copy> Once<T> {
 #[derive(Debug, Default)]
 pub(super) struct Deployment {
     pub(super) mode: Mode,
+    pub(super) is_job: bool,
     pub(super) replicas: Once<u32>,
     pub(super) limit_cpu: Once<u64>,
     pub(super) limit_memory: Once<u64>,
@@ -99,7 +106,9 @@ impl Deployment {
     pub(super) fn read(&mut self, report: &mut Report, view: &View<'_>) {
         for (key, field) in report.section(view, &DEPLOY) {
             match key {
-                "mode" => self.mode = report.choice(&field, MODES).unwrap_or_default(),
+                "mode" => {
+                    (self.mode, self.is_job) = report.choice(&field, MODES).unwrap_or_default();
+                }
                 "replicas" => self.replicas(report, &field),
                 "resources" => self.resources(report, &field),
                 "placement" => self.placement = placement(report, &field),

@@ -12,7 +12,7 @@ use super::service::service;
 use super::source::Source;
 use super::support::{TOP, TOP_DUNLIN};
 use super::volumes::{Declared, declared};
-use super::{Context, MAX_FILE_BYTES, Project, ProjectService, Scope, items, tree};
+use super::{Context, MAX_FILE_BYTES, Project, ProjectService, Scope, depend, items, job, tree};
 
 /// Most services in one file.
 const MAX_SERVICES: usize = 1_000;
@@ -163,7 +163,8 @@ fn services(
     namespace: &str,
     view: &View<'_>,
 ) -> Vec<ProjectService> {
-    let mut services = Vec::new();
+    let mut found = Vec::new();
+    let mut left_out = Vec::new();
     let mut published: Vec<(String, PlacedPort)> = Vec::new();
     let entries = report.mapping(view);
     if view.is_map() && entries.is_empty() {
@@ -193,12 +194,18 @@ fn services(
                 key
             }
         };
-        if let Some(read) = service(report, scope, &key, &entry) {
-            check_ports(report, &mut published, name, read.ports);
-            services.push(read.service);
+        match service(report, scope, &key, &entry) {
+            Some(mut read) => {
+                let ports = std::mem::take(&mut read.ports);
+                check_ports(report, &mut published, name, ports);
+                found.push(read);
+            }
+            None => left_out.push(key),
         }
     }
-    services
+    depend::check(report, &mut found, &left_out);
+    job::by_dependents(report, &mut found);
+    found.into_iter().map(|read| read.service).collect()
 }
 
 /// Reports ports that another service of the file publishes too. Ports of mode `host` may stand on

@@ -2,11 +2,12 @@
 
 use dunlin_state::desired::{SpecFault, check_spec};
 use dunlin_state::model::{
-    Constraint, ConstraintOp, ItemKind, Mode, RuntimeKind, ServiceKey, ServiceSpec,
+    Constraint, ConstraintOp, ItemKind, Mode, RuntimeKind, Schedule, ServiceKey, ServiceSpec,
 };
 
 use super::deploy::{Deployment, cpus, labels, memory, restart};
 use super::environment::environment;
+use super::fault::Position;
 use super::health::{health, own_health};
 use super::ports::{PlacedPort, ports};
 use super::read::View;
@@ -16,7 +17,7 @@ use super::traffic;
 use super::units::{bytes, duration_ms};
 use super::volumes::mounts;
 use super::words::{Unsplittable, split};
-use super::{ProjectService, Scope, items, wishes};
+use super::{ProjectService, Scope, depend, items, job, wishes};
 
 /// Longest image reference: those of registries stay below 300 characters.
 const MAX_IMAGE_CHARS: usize = 512;
@@ -45,6 +46,11 @@ const SIGNALS: &[(&str, u8)] = &[
 pub(super) struct Read {
     pub(super) service: ProjectService,
     pub(super) ports: Vec<PlacedPort>,
+    pub(super) depends_on: Vec<depend::Placed>,
+    /// Whether anything is said of restarts.
+    pub(super) restart_said: bool,
+    pub(super) at: Position,
+    pub(super) path: String,
 }
 
 /// Reads one service. `None` when its profiles are not active.
@@ -93,6 +99,8 @@ struct Reader<'n> {
     environment: Option<View<'n>>,
     env_file: Option<View<'n>>,
     ports: Option<View<'n>>,
+    depends_on: Vec<depend::Placed>,
+    schedule: Option<Schedule>,
     expose: Option<View<'n>>,
     image: Option<View<'n>>,
     runtime: Option<View<'n>>,
@@ -119,6 +127,7 @@ impl<'n> Reader<'n> {
             "environment" => self.environment = Some(field.clone()),
             "env_file" => self.env_file = Some(field.clone()),
             "ports" => self.ports = Some(field.clone()),
+            "depends_on" => self.depends_on = depend::depends_on(report, key, field),
             "expose" => self.expose = Some(field.clone()),
             "deploy" => self.deployment.read(report, field),
             "scale" => self.deployment.replicas(report, field),
@@ -173,6 +182,8 @@ impl<'n> Reader<'n> {
                     self.spec.readiness = own_health(report, &field, &READINESS);
                 }
                 "liveness" => self.spec.liveness = own_health(report, &field, &LIVENESS),
+                "job" => self.spec.job = Some(Box::new(job::job(report, &field))),
+                "schedule" => self.schedule = Some(job::schedule(report, &field)),
                 name if wishes::read(report, key, name, &field, &mut self.spec.placement) => {}
                 name if traffic::read(report, key, name, &field, &mut self.spec.traffic) => {}
                 _ => report.unhandled(&field),
@@ -205,14 +216,31 @@ impl<'n> Reader<'n> {
         let ports = ports(report, self.ports.as_ref(), self.expose.as_ref());
         self.spec.ports = ports.iter().map(|p| p.spec.clone()).collect();
         self.runnable(report, view);
+        let restart_said = self.restart.is_some() || self.deployment.restart.is_some();
+        let is_job = self.deployment.is_job;
         let replicas = self.deployment.apply(report, &mut self.spec);
-        let replicas = replicas.filter(|_| self.spec.mode == Mode::Replicated);
+        if is_job {
+            job::by_mode(&mut self.spec, replicas);
+        }
+        if let Some(schedule) = self.schedule {
+            let job = self.spec.job.get_or_insert_default();
+            job.schedule = Some(schedule);
+        }
+        let lasting = self.spec.mode == Mode::Replicated && self.spec.job.is_none();
+        let replicas = replicas.filter(|_| lasting);
         let service = ProjectService {
             key: key.clone(),
             spec: self.spec,
             replicas,
         };
-        Read { service, ports }
+        Read {
+            service,
+            ports,
+            depends_on: self.depends_on,
+            restart_said,
+            at: view.key_at,
+            path: view.path.clone(),
+        }
     }
 
     /// Checks that there is something to run.

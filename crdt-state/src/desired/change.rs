@@ -26,6 +26,8 @@ pub enum DesiredChange {
     },
     /// Its rollout is steered otherwise.
     RolloutChanged(ServiceKey),
+    /// What is said or recorded of the runs of a job is something else.
+    JobsChanged(ServiceKey),
     /// It has another number of replicas.
     ScaleChanged {
         /// Which service.
@@ -86,6 +88,9 @@ impl DesiredChange {
         }
         if old.rollout != new.rollout && old.revision == new.revision {
             changes.push(Self::RolloutChanged(key.clone()));
+        }
+        if old.jobs != new.jobs {
+            changes.push(Self::JobsChanged(key.clone()));
         }
         if old.replicas != new.replicas {
             changes.push(Self::ScaleChanged {

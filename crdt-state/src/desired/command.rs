@@ -5,8 +5,9 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use super::items::NewItem;
+use super::jobs::RunRecord;
 use super::trust::TrustCommand;
-use crate::model::{Availability, ItemKey, ItemKind, NodeId, ServiceKey, ServiceSpec};
+use crate::model::{Availability, ItemKey, ItemKind, NodeId, RunId, ServiceKey, ServiceSpec};
 
 /// One intended change of desired state. Several commands given together become one change of the
 /// document: all or none.
@@ -51,6 +52,27 @@ pub enum Command {
     Proven {
         /// Which service.
         service: ServiceKey,
+    },
+    /// Have a job run now.
+    AskRun {
+        /// Which job.
+        service: ServiceKey,
+        /// Names the run: one that was asked for.
+        run: RunId,
+    },
+    /// End a run of a job, or keep it from beginning.
+    CancelRun {
+        /// Which job.
+        service: ServiceKey,
+        /// Which run.
+        run: RunId,
+    },
+    /// Record what has become of runs.
+    RecordRuns {
+        /// Which job.
+        service: ServiceKey,
+        /// What is known.
+        record: RunRecord,
     },
     /// Remove the service and everything about it but its history.
     Remove {

@@ -341,6 +341,7 @@ impl Document {
         match key {
             Key::Service(service, aspect) => self.table.service(service)?.stamp(*aspect),
             Key::Node(..)
+            | Key::Ask(..)
             | Key::Revision(..)
             | Key::NodeRevision(..)
             | Key::Item(..)

@@ -4,19 +4,21 @@
 //! that is refused ends it, and nothing has happened.
 
 mod items;
+mod jobs;
 mod trust;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::command::{Command, RolloutChange};
+use super::depend::dependency_cycle;
 use super::keys::{Aspect, Key, NodeAspect};
 use super::rejection::{Rejection, similar};
 use super::snapshot::{Desired, Previous, Rollout, Service};
 use super::validate::{MAX_REGISTER_BYTES, MAX_REPLICAS, check_labels, check_spec};
 use super::value::{SpecValue, StoredRollout, Value as _};
 use super::vips::{MAX_SETTLED, free};
-use crate::model::{Availability, Mode, NodeId, ServiceKey, ServiceSpec, VipIndex};
+use crate::model::{Availability, Mode, NodeId, RunId, ServiceKey, ServiceSpec, VipIndex};
 
 /// Services in a cluster: ten times the design size of 1,000 nodes with one service each.
 pub const MAX_SERVICES: usize = 10_000;
@@ -34,6 +36,10 @@ pub(super) type Writes = BTreeMap<Key, serde_json::Value>;
 /// Checks all commands and says what to write: nothing when everything is so already.
 pub(super) fn draft(current: &Desired, commands: &[Command]) -> Result<Writes, Rejection> {
     let mut draft = Draft::of(current, commands)?;
+    // Services of one file may name those that come after them.
+    for command in commands {
+        draft.check_dependencies(command)?;
+    }
     if !draft.writes.is_empty() {
         draft.number_services();
     }
@@ -96,6 +102,9 @@ impl Draft {
                 self.proven.insert(service.clone());
                 Ok(())
             }
+            Command::AskRun { service, run } => self.ask_run(service, run),
+            Command::CancelRun { service, run } => self.cancel_run(service, run),
+            Command::RecordRuns { service, record } => self.record_runs(service, record),
             Command::SetRunning { service, running } => self.set_running(service, *running),
             Command::Remove { service } => self.remove(service),
             Command::SetAvailability { node, availability } => {
@@ -120,6 +129,7 @@ impl Draft {
             fault,
         })?;
         check_replicas(key, replicas.unwrap_or(1))?;
+        jobs::check_name(key, spec)?;
         self.check_published(key, spec)?;
         let Some(service) = self.desired.services.get_mut(key) else {
             return self.create(key, spec, replicas.unwrap_or(1));
@@ -184,6 +194,7 @@ impl Draft {
             replicas,
             running: true,
             rollout: Arc::default(),
+            jobs: Arc::default(),
         };
         self.desired.services.insert(key.clone(), service);
         Ok(())
@@ -192,6 +203,9 @@ impl Draft {
     fn scale(&mut self, key: &ServiceKey, replicas: u32) -> Result<(), Rejection> {
         if self.existing(key)?.spec.mode == Mode::Global {
             return Err(Rejection::GlobalHasNoScale(key.clone()));
+        }
+        if self.existing(key)?.spec.job.is_some() {
+            return Err(Rejection::JobHasNoScale(key.clone()));
         }
         self.scale_to(key, replicas)
     }
@@ -301,7 +315,11 @@ impl Draft {
     }
 
     fn remove(&mut self, key: &ServiceKey) -> Result<(), Rejection> {
-        self.existing(key)?;
+        let asks: Vec<RunId> = self.existing(key)?.jobs.asks.keys().cloned().collect();
+        for run in asks {
+            self.writes
+                .insert(Key::Ask(key.clone(), run), serde_json::Value::Null);
+        }
         self.desired.services.remove(key);
         for aspect in Aspect::ALL {
             let key = Key::Service(key.clone(), aspect);
@@ -391,6 +409,17 @@ impl Draft {
                 service: key.clone(),
                 similar: near,
             })
+    }
+
+    fn check_dependencies(&self, command: &Command) -> Result<(), Rejection> {
+        let Command::Deploy { service, .. } = command else {
+            return Ok(());
+        };
+        let spec = |key: &ServiceKey| self.desired.services.get(key).map(|s| &*s.spec);
+        match dependency_cycle(service, spec) {
+            Some(cycle) => Err(Rejection::DependencyCycle(cycle)),
+            None => Ok(()),
+        }
     }
 
     fn check_published(&self, key: &ServiceKey, spec: &ServiceSpec) -> Result<(), Rejection> {

@@ -198,9 +198,16 @@ fn summary(aspect: Aspect, register: &Register, base: Option<&Register>) -> Stri
             }
         }
         (Aspect::Rollout, Value::Object(fields)) => rollout_summary(fields),
-        (Aspect::Spec | Aspect::Image | Aspect::Scale | Aspect::Run | Aspect::Rollout, _) => {
-            "not readable by this version".to_owned()
-        }
+        (Aspect::Jobs, Value::Object(_)) => "runs recorded".to_owned(),
+        (
+            Aspect::Spec
+            | Aspect::Image
+            | Aspect::Scale
+            | Aspect::Run
+            | Aspect::Rollout
+            | Aspect::Jobs,
+            _,
+        ) => "not readable by this version".to_owned(),
     }
 }
 

@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `svc/<namespace>/<name>/<aspect>` | the newest register of one aspect of a service |
 //! | `rev/<namespace>/<name>/<aspect>/<counter>-<actor>` | an older or newer version of it, never changed |
+//! | `job/<namespace>/<name>/<run>` | what people said of one run of a job |
 //! | `vip/<namespace>/<name>` | the number of its virtual address |
 //! | `node/<id>/<aspect>` | the newest register of what people said about a node |
 //! | `noderev/<id>/<aspect>/<counter>-<actor>` | a version of it, never changed |
@@ -16,7 +17,7 @@
 //! | `trust/keyring/<epoch>-<admission key>/<part>` | what members share, sealed to each |
 //! | `meta/format` | written by genesis and by compaction, so that no document is empty |
 //!
-//! Every other key (`job/…`, or something that a newer version invents) is kept and carried along
+//! Every other key (something that a newer version invents) is kept and carried along
 //! untouched.
 
 use std::fmt;
@@ -24,7 +25,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 use super::register::{Actor, Stamp};
-use crate::model::{ItemKey, ItemKind, NodeId, ServiceKey};
+use crate::model::{ItemKey, ItemKind, NodeId, RunId, ServiceKey};
 use dunlin_trust::{KeyringOrder, PublicKey, Role};
 
 /// The longest key in bytes. The longest of our own, a revision, has fewer than 200.
@@ -47,16 +48,19 @@ pub enum Aspect {
     Run,
     /// How its rollout fares: what it replaces, and whether it is held.
     Rollout,
+    /// Of a job, what is recorded of its runs.
+    Jobs,
 }
 
 impl Aspect {
     /// All of them.
-    pub const ALL: [Self; 5] = [
+    pub const ALL: [Self; 6] = [
         Self::Spec,
         Self::Image,
         Self::Scale,
         Self::Run,
         Self::Rollout,
+        Self::Jobs,
     ];
 
     /// As written in keys.
@@ -67,6 +71,7 @@ impl Aspect {
             Self::Scale => "scale",
             Self::Run => "run",
             Self::Rollout => "rollout",
+            Self::Jobs => "jobs",
         }
     }
 
@@ -110,6 +115,8 @@ pub(super) enum Key {
     Service(ServiceKey, Aspect),
     /// One version of it.
     Revision(ServiceKey, Aspect, Stamp),
+    /// What people said of a run of a job.
+    Ask(ServiceKey, RunId),
     /// The virtual address of a service. People do not edit it, so it has no history.
     Vip(ServiceKey),
     /// What people said about a node.
@@ -137,6 +144,10 @@ impl Key {
                 let service = ServiceKey::new(parts.next()?, parts.next()?).ok()?;
                 let aspect = Aspect::parse(parts.next()?)?;
                 Self::Revision(service, aspect, parse_stamp(parts.next()?)?)
+            }
+            "job" => {
+                let service = ServiceKey::new(parts.next()?, parts.next()?).ok()?;
+                Self::Ask(service, parts.next()?.parse().ok()?)
             }
             "vip" => Self::Vip(ServiceKey::new(parts.next()?, parts.next()?).ok()?),
             "node" => {
@@ -171,9 +182,12 @@ impl Key {
             Self::Revision(service, aspect, _) => Self::Service(service.clone(), *aspect),
             Self::NodeRevision(node, aspect, _) => Self::Node(*node, *aspect),
             Self::ItemRevision(kind, item, _) => Self::Item(*kind, item.clone()),
-            Self::Service(..) | Self::Node(..) | Self::Vip(_) | Self::Item(..) | Self::Trust(_) => {
-                self.clone()
-            }
+            Self::Service(..)
+            | Self::Ask(..)
+            | Self::Node(..)
+            | Self::Vip(_)
+            | Self::Item(..)
+            | Self::Trust(_) => self.clone(),
         }
     }
 
@@ -183,6 +197,8 @@ impl Key {
             // What is said of a rollout holds a whole specification already, and is no version of
             // anything.
             Self::Service(_, Aspect::Rollout) | Self::Revision(_, Aspect::Rollout, _) => None,
+            // What happened is no wish that anybody would go back to.
+            Self::Service(_, Aspect::Jobs) | Self::Revision(_, Aspect::Jobs, _) => None,
             Self::Service(service, aspect) | Self::Revision(service, aspect, _) => {
                 Some(Self::Revision(service.clone(), *aspect, stamp))
             }
@@ -192,7 +208,7 @@ impl Key {
             Self::Item(kind, item) | Self::ItemRevision(kind, item, _) => {
                 Some(Self::ItemRevision(*kind, item.clone(), stamp))
             }
-            Self::Vip(_) | Self::Trust(_) => None,
+            Self::Ask(..) | Self::Vip(_) | Self::Trust(_) => None,
         }
     }
 
@@ -202,9 +218,12 @@ impl Key {
             Self::Revision(_, _, stamp)
             | Self::NodeRevision(_, _, stamp)
             | Self::ItemRevision(_, _, stamp) => Some(*stamp),
-            Self::Service(..) | Self::Node(..) | Self::Vip(_) | Self::Item(..) | Self::Trust(_) => {
-                None
-            }
+            Self::Service(..)
+            | Self::Ask(..)
+            | Self::Node(..)
+            | Self::Vip(_)
+            | Self::Item(..)
+            | Self::Trust(_) => None,
         }
     }
 }
@@ -279,6 +298,7 @@ impl fmt::Display for Key {
                 let Stamp { counter, actor } = stamp;
                 write!(f, "rev/{service}/{aspect}/{counter:016x}-{actor}")
             }
+            Self::Ask(service, run) => write!(f, "job/{service}/{run}"),
             Self::Vip(service) => write!(f, "vip/{service}"),
             Self::Node(node, aspect) => write!(f, "node/{node}/{}", aspect.as_str()),
             Self::NodeRevision(node, aspect, stamp) => {

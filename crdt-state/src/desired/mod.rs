@@ -7,11 +7,13 @@
 mod audit;
 mod change;
 mod command;
-pub mod document;
+pub mod depend;
+mod document;
 mod draft;
 mod engine;
 mod history;
 mod items;
+mod jobs;
 mod keys;
 mod pending;
 mod rebase;
@@ -30,12 +32,14 @@ mod vips;
 pub use audit::AuditRecord;
 pub use change::DesiredChange;
 pub use command::{Command, RolloutChange};
+pub use depend::dependency_cycle;
 pub use document::{
     COMPACT_AT, Document, DocumentId, InvalidRegister, MAX_CHANGE_BYTES, MAX_REVISIONS, Recovered,
 };
 pub use draft::{MAX_COMMANDS, MAX_SERVICES, preview, revision_of};
 pub use history::{Conflict, HistoryEntry};
 pub use items::{Item, Items, MAX_ITEMS, MAX_SECRET_BOXES, NewItem, items_of};
+pub use jobs::{Ask, Jobs, MAX_ASKS, MAX_RUNS, Outcome, Run, RunRecord, RunResult, RunState};
 pub use keys::Aspect;
 pub use rebase::{Adopted, MAX_DOCUMENT_BYTES, TOMBSTONE_AGE_MS};
 pub use refused::{LoadError, Refused};
@@ -46,7 +50,7 @@ pub use rules::Rules;
 pub use snapshot::{Desired, NodeIntent, Previous, Rollout, Service};
 pub use trust::{InviteRecord, KeyringRecord, PERSON, Revocation, TrustCommand, TrustRecords};
 pub use validate::{
-    MAX_ENVIRONMENT_BYTES, MAX_REGISTER_BYTES, MAX_REPLICAS, SpecFault, check_spec,
+    MAX_COMPLETIONS, MAX_ENVIRONMENT_BYTES, MAX_REGISTER_BYTES, MAX_REPLICAS, SpecFault, check_spec,
 };
 pub use vips::Assigned;
 

@@ -198,11 +198,7 @@ fn without_old(mut registers: BTreeMap<String, Chosen>) -> BTreeMap<String, Chos
     registers.retain(|text, chosen| {
         let old = chosen.register.as_ref();
         let old = old.is_some_and(|r| r.is_tombstone() && r.time < horizon);
-        !(old
-            && matches!(
-                Key::parse(text),
-                Some(Key::Service(..) | Key::Node(..) | Key::Vip(..) | Key::Item(..))
-            ))
+        !(old && Key::parse(text).is_some_and(|key| may_vanish(&key)))
     });
     let parsed: Vec<Key> = registers.keys().filter_map(|k| Key::parse(k)).collect();
     let mut existing = BTreeSet::new();
@@ -234,12 +230,14 @@ fn without_old(mut registers: BTreeMap<String, Chosen>) -> BTreeMap<String, Chos
                     .or_default()
                     .push(*stamp);
             }
-            Key::Service(..) | Key::Trust(_) | Key::Vip(..) => {}
+            Key::Service(..) | Key::Ask(..) | Key::Trust(_) | Key::Vip(..) => {}
         }
     }
     for key in &parsed {
         let keep = match key {
-            Key::Service(service, _) | Key::Vip(service) => existing.contains(service),
+            Key::Service(service, _) | Key::Ask(service, _) | Key::Vip(service) => {
+                existing.contains(service)
+            }
             Key::Revision(service, aspect, stamp) => {
                 // Keys come in order, so the stamps are sorted, oldest first.
                 let stamps = revisions.get(&(service, *aspect));
@@ -263,6 +261,14 @@ fn without_old(mut registers: BTreeMap<String, Chosen>) -> BTreeMap<String, Chos
         }
     }
     registers
+}
+
+/// Whether a tombstone under this key says nothing once everybody has seen it.
+fn may_vanish(key: &Key) -> bool {
+    match key {
+        Key::Service(..) | Key::Ask(..) | Key::Node(..) | Key::Vip(..) | Key::Item(..) => true,
+        Key::Revision(..) | Key::NodeRevision(..) | Key::ItemRevision(..) | Key::Trust(_) => false,
+    }
 }
 
 /// What `ours` has beyond `theirs`, in changes that peers take.

@@ -3,7 +3,7 @@
 use thiserror::Error;
 
 use super::validate::{MAX_REPLICAS, SpecFault};
-use crate::model::{ItemKey, ItemKind, NodeId, Protocol, ServiceKey};
+use crate::model::{ItemKey, ItemKind, NodeId, Protocol, RunId, ServiceKey};
 
 /// Why a command was refused; nothing has changed.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
@@ -44,6 +44,41 @@ pub enum Rejection {
         service: ServiceKey,
         /// What is wrong with it.
         fault: SpecFault,
+    },
+    /// Services that wait for each other.
+    #[error(
+        "these services would wait for each other for ever: {}; remove one of these dependencies", arrows(.0)
+    )]
+    DependencyCycle(Vec<ServiceKey>),
+    /// A job has no replicas to scale, and other services have no runs.
+    #[error("service '{0}' is a job: its runs have as many replicas as 'completions' says")]
+    JobHasNoScale(ServiceKey),
+    /// Only jobs run.
+    #[error("service '{0}' is no job; give it 'x-dunlin: {{job: {{}}}}' to make it one")]
+    NoJob(ServiceKey),
+    /// No such run.
+    #[error("job '{service}' has no run '{run}'; see 'dunlin job ls {service}'")]
+    NoSuchRun {
+        /// Which job.
+        service: ServiceKey,
+        /// Which run.
+        run: RunId,
+    },
+    /// Too many runs.
+    #[error("job '{service}' has {max} runs that were asked for; wait for some to end")]
+    TooManyRuns {
+        /// Which job.
+        service: ServiceKey,
+        /// The bound.
+        max: usize,
+    },
+    /// A name that the runs of a job need.
+    #[error("service '{service}' cannot have that name: {why}")]
+    BadJobName {
+        /// Which service.
+        service: ServiceKey,
+        /// What is wrong with it.
+        why: String,
     },
     /// The labels are not valid.
     #[error("labels of node {}: {fault}", .node.short())]
@@ -256,4 +291,11 @@ fn distance(a: &str, b: &str) -> usize {
         }
     }
     row[b.len()]
+}
+
+/// A cycle as a person follows it, the first service again at its end.
+pub(super) fn arrows(cycle: &[ServiceKey]) -> String {
+    let names = cycle.iter().chain(cycle.first());
+    let names: Vec<String> = names.map(ToString::to_string).collect();
+    names.join(" -> ")
 }

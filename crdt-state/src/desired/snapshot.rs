@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use super::items::Items;
+use super::jobs::Jobs;
 use super::trust::TrustRecords;
 use super::vips::Assigned;
 use crate::model::{
@@ -74,6 +75,8 @@ pub struct Service {
     pub running: bool,
     /// What is said of the rollout of this revision.
     pub rollout: Arc<Rollout>,
+    /// Of a job, what is known of its runs; of a service that stands for a run, which one it is.
+    pub jobs: Arc<Jobs>,
 }
 
 /// What people, or the failure action of an update, say of a rollout. How far it is, only the
@@ -128,7 +131,12 @@ impl Service {
 
     /// Whether a slot may keep this revision: that of its target, or, unless it is outside a canary,
     /// the newest.
+    ///
+    /// A run goes on with what it has begun with.
     pub fn allows(&self, slot: Slot, revision: &str) -> bool {
+        if self.jobs.run.is_some() {
+            return true;
+        }
         let (target, _) = self.target(slot);
         let outside = match (self.rollout.canary, slot) {
             (Some(canary), Slot::Replica(index)) => index >= canary,
@@ -145,9 +153,18 @@ impl Service {
             .unwrap_or(&self.spec.update)
     }
 
+    /// Whether it is a job, which has no replicas itself: its runs have.
+    pub fn is_job(&self) -> bool {
+        self.spec.job.is_some() && self.jobs.run.is_none()
+    }
+
     /// Replicas that should exist now: none while stopped. Daemon services do not use it.
     pub fn wanted_replicas(&self) -> u32 {
-        if self.running { self.replicas } else { 0 }
+        if self.running && !self.is_job() {
+            self.replicas
+        } else {
+            0
+        }
     }
 }
 

@@ -12,6 +12,7 @@ use super::change::DesiredChange;
 use super::document::MAX_REVISIONS;
 use super::engine::Engine;
 use super::items::ItemValue;
+use super::jobs::{Ask, Jobs, JobsValue};
 use super::keys::{Aspect, FORMAT_KEY, Key, NodeAspect};
 use super::rebase::differences;
 use super::register::{Register, Stamp, newest};
@@ -20,7 +21,7 @@ use super::snapshot::{Desired, NodeIntent, Service};
 use super::trust::TrustRecords;
 use super::value::{Cell, ImageValue, RolloutValue, ScaleValue, SpecValue, Value};
 use super::vips::settle;
-use crate::model::{Availability, ItemKey, ItemKind, NodeId, ServiceKey, VipIndex};
+use crate::model::{Availability, ItemKey, ItemKind, NodeId, RunId, ServiceKey, VipIndex};
 
 /// The aspects of one service.
 #[derive(Debug, Clone, Default)]
@@ -30,6 +31,8 @@ pub(super) struct ServiceCells {
     pub(super) scale: Option<Cell<ScaleValue>>,
     pub(super) run: Option<Cell<bool>>,
     pub(super) rollout: Option<Cell<RolloutValue>>,
+    jobs: Option<Cell<JobsValue>>,
+    asks: BTreeMap<RunId, Cell<Ask>>,
 }
 
 impl ServiceCells {
@@ -41,11 +44,12 @@ impl ServiceCells {
             Aspect::Scale => self.scale.as_ref().map(|c| c.stamp),
             Aspect::Run => self.run.as_ref().map(|c| c.stamp),
             Aspect::Rollout => self.rollout.as_ref().map(|c| c.stamp),
+            Aspect::Jobs => self.jobs.as_ref().map(|c| c.stamp),
         }
     }
 
     fn is_empty(&self) -> bool {
-        Aspect::ALL.iter().all(|a| self.stamp(*a).is_none())
+        self.asks.is_empty() && Aspect::ALL.iter().all(|a| self.stamp(*a).is_none())
     }
 
     /// The service that these registers describe, if it exists. Missing aspects take the values of
@@ -63,7 +67,25 @@ impl ServiceCells {
         if let Some(rollout) = rollout.filter(|r| r.revision == service.revision) {
             service.rollout = Arc::clone(&rollout.rollout);
         }
+        if service.spec.job.is_some() {
+            service.jobs = Arc::new(self.jobs());
+        }
         Some(service)
+    }
+
+    fn jobs(&self) -> Jobs {
+        let stored = self.jobs.as_ref().and_then(|c| c.value.clone());
+        let stored = stored.unwrap_or_default();
+        let asks = self.asks.iter();
+        Jobs {
+            since: self.spec.as_ref().map_or(0, |c| c.time),
+            until: stored.until,
+            runs: stored.runs,
+            asks: asks
+                .filter_map(|(id, c)| Some((id.clone(), c.value?)))
+                .collect(),
+            run: None,
+        }
     }
 }
 
@@ -200,7 +222,9 @@ impl Table {
                         self.refresh_revision(engine, &text, key.current(), stamp);
                     }
                     match &key {
-                        Key::Service(service, _) | Key::Revision(service, ..) => {
+                        Key::Service(service, _)
+                        | Key::Revision(service, ..)
+                        | Key::Ask(service, _) => {
                             services.insert(service.clone());
                         }
                         Key::Node(node, _) | Key::NodeRevision(node, ..) => {
@@ -292,6 +316,7 @@ impl Table {
                     Aspect::Rollout => {
                         cells.rollout = self.cell(engine, text, &service, aspect, values)
                     }
+                    Aspect::Jobs => cells.jobs = self.cell(engine, text, &service, aspect, values),
                 }
                 if !cells.is_empty() {
                     self.services.insert(service, cells);
@@ -305,6 +330,16 @@ impl Table {
                 }
                 if cells.availability.is_some() || cells.labels.is_some() {
                     self.nodes.insert(node, cells);
+                }
+            }
+            Key::Ask(service, run) => {
+                let mut cells = self.services.remove(&service).unwrap_or_default();
+                match self.decode(text, values) {
+                    Some(cell) => cells.asks.insert(run, cell),
+                    None => cells.asks.remove(&run),
+                };
+                if !cells.is_empty() {
+                    self.services.insert(service, cells);
                 }
             }
             Key::Vip(service) => {

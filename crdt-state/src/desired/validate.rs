@@ -3,6 +3,7 @@
 
 mod files;
 mod health;
+mod job;
 mod placement;
 
 use std::collections::BTreeSet;
@@ -13,10 +14,14 @@ use thiserror::Error;
 use crate::model::{
     Constraint, PortSpec, Protocol, Resources, RuntimeKind, ServiceSpec, TrafficPolicy,
 };
+use crate::timetable::BadSchedule;
 
 /// Replicas of one service. Above it a typing error is likelier than an intention: the design size
 /// is 10,000 replicas in the whole cluster.
 pub const MAX_REPLICAS: u32 = 10_000;
+
+/// Replicas of one run of a job: which of them are done is recorded in one register.
+pub const MAX_COMPLETIONS: u32 = 1_000;
 
 /// Bytes of one register as stored: gossip carries it in one message, twice (value and history).
 pub const MAX_REGISTER_BYTES: usize = 64 * 1024;
@@ -187,6 +192,12 @@ pub enum SpecFault {
     /// Not the name of a signal.
     #[error("'{0}' is not the name of a signal, such as SIGTERM")]
     BadSignal(String),
+    /// A schedule that cannot be followed.
+    #[error("the schedule of the job: {0}")]
+    BadSchedule(#[from] BadSchedule),
+    /// Something that a job cannot have.
+    #[error("a job {0}")]
+    BadJob(&'static str),
     /// Too long a grace.
     #[error(
         "a stop grace or drain time of {0} ms is too long; at most one hour (3600000 ms) is allowed"
@@ -213,6 +224,8 @@ pub fn check_spec(spec: &ServiceSpec) -> Result<(), SpecFault> {
     check_volumes(spec)?;
     files::check_files(spec)?;
     check_traffic(&spec.traffic)?;
+    job::check_job(spec)?;
+    check_list("dependencies", spec.depends_on.len())?;
     check_stop(spec)
 }
 

@@ -51,7 +51,7 @@ pub(super) trait Value: Sized {
 pub(super) struct SpecValue {
     /// As deployed, with the image of that time.
     pub(super) spec: Arc<ServiceSpec>,
-    /// Hash of the stored text without the image and what concerns only the proxies. Hashing the stored text, and not what this
+    /// Hash of the stored text without the image and what is no concern of a running replica. Hashing the stored text, and not what this
     /// version understands of it, gives the same revision on daemons of different versions.
     digest: [u8; 32],
 }
@@ -80,6 +80,7 @@ impl SpecValue {
             replicas,
             running,
             rollout: Arc::default(),
+            jobs: Arc::default(),
         }
     }
 }
@@ -103,6 +104,7 @@ impl Value for SpecValue {
         if let Some(fields) = json.as_object_mut() {
             fields.remove("image");
             fields.remove("traffic");
+            fields.remove("depends_on");
         }
         // Objects of serde_json are ordered by key, so this text is canonical.
         let digest = *blake3::hash(json.to_string().as_bytes()).as_bytes();

@@ -1,8 +1,10 @@
 //! The vocabulary of the whole project: identities, specifications, reports.
 
 mod constraint;
+mod depend;
 mod ids;
 mod item;
+mod job;
 #[cfg(feature = "openapi")]
 mod openapi;
 mod order;
@@ -15,10 +17,12 @@ mod vip;
 mod wishes;
 
 pub use constraint::{BadConstraint, Constraint, ConstraintOp, contradiction};
+pub use depend::{Condition, Dependency};
 pub use ids::{BadName, BadNodeId, NodeId, ServiceKey, Slot, SlotId, check_label};
 pub use item::{
     BadItemName, ContentId, FileMount, ItemKey, ItemKind, MAX_ITEM_BYTES, is_file_name,
 };
+pub use job::{BadRunId, CatchUp, Job, MAX_JOB_NAME, Overlap, RUN_MARK, RunId, Schedule};
 pub use order::beats;
 pub use report::{
     Claim, Endpoint, ExitReport, Facts, MAX_HISTORY, MAX_LAST_WORDS, MAX_LAST_WORDS_BYTES,

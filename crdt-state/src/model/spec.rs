@@ -8,8 +8,8 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Constraint, FileMount, Preference, Resources, ScoreWeights, ServiceKey, SpreadRule,
-    TrafficPolicy,
+    Constraint, Dependency, FileMount, Job, Preference, Resources, ScoreWeights, ServiceKey,
+    SpreadRule, TrafficPolicy,
 };
 
 /// Everything about a service but how many replicas it has and whether it runs, which are
@@ -75,6 +75,10 @@ pub struct ServiceSpec {
     pub stop_grace_ms: Option<u64>,
     /// Milliseconds between leaving the routes and that signal, in which connections end.
     pub drain_ms: Option<u64>,
+    /// What the first replica of a revision waits for. Not part of the revision.
+    pub depends_on: Vec<Dependency>,
+    /// Makes it a job, whose replicas do their work and end.
+    pub job: Option<Box<Job>>,
 }
 
 impl ServiceSpec {

@@ -35,6 +35,7 @@ fn desired(running: bool) -> Desired {
             replicas: 2,
             running,
             rollout: Default::default(),
+            jobs: Default::default(),
         },
     );
     desired

@@ -20,6 +20,7 @@ mod error;
 pub mod fake;
 mod insight;
 mod item;
+mod job;
 mod metrics;
 mod openapi;
 mod plan;
@@ -43,6 +44,7 @@ pub use insight::{
     HistoryEntry, NodeVerdict, RefusalReason, ServiceProgress, SlotState, Verdict,
 };
 pub use item::{ItemDetail, ItemList, ItemQuery, ItemRequest, ItemSummary};
+pub use job::{JobList, JobQuery, JobRun, JobSummary, RunResponse};
 pub use metrics::{BadSample, METRICS_TYPE, Sample, parse_metrics};
 pub use openapi::{openapi, openapi_json};
 pub use plan::{DeployPlan, PlannedChange, PlannedService, PlannedSlot, PlannedStep};
@@ -50,6 +52,7 @@ pub use service::{
     ChangeResponse, DeployRequest, DeployResponse, DeployService, DeployedService, Replica,
     ReplicaList, ReplicaQuery, RevisionEntry, RevisionList, RolloutRequest, RolloutStatus,
     RolloutStep, ScaleRequest, ServiceDetail, ServiceList, ServiceQuery, ServiceSummary,
+    WaitingService,
 };
 pub use stream::{EventQuery, EventRecord, LogQuery, LogRecord, LogStream};
 pub use traffic::{

@@ -49,6 +49,9 @@ pub fn openapi_json() -> String {
         revisions,
         rollout,
         steer,
+        ask_run,
+        cancel_run,
+        jobs,
         logs,
         secrets,
         secret,
@@ -243,6 +246,27 @@ operation! {
     params(("namespace" = String, Path, description = "Namespace of the service"), ("name" = String, Path, description = "Name of the service")),
     takes RolloutRequest
     => ChangeResponse
+}
+
+operation! {
+    /// Has a job run now.
+    ask_run: post SERVICE_RUNS in "services",
+    params(("namespace" = String, Path, description = "Namespace of the job"), ("name" = String, Path, description = "Name of the job"))
+    => RunResponse
+}
+
+operation! {
+    /// Ends a run of a job, or keeps it from beginning.
+    cancel_run: delete SERVICE_RUN in "services",
+    params(("namespace" = String, Path, description = "Namespace of the job"), ("name" = String, Path, description = "Name of the job"), ("run" = String, Path, description = "Name of the run"))
+    => ChangeResponse
+}
+
+operation! {
+    /// Jobs and their runs.
+    jobs: get JOBS in "services",
+    params(JobQuery)
+    => JobList
 }
 
 operation! {

@@ -45,6 +45,12 @@ pub const SERVICE_HISTORY: &str = "/v1/services/{namespace}/{name}/history";
 pub const SERVICE_REVISIONS: &str = "/v1/services/{namespace}/{name}/revisions";
 /// `GET` → [`crate::RolloutStatus`]; `POST` [`crate::RolloutRequest`] → [`crate::ChangeResponse`].
 pub const SERVICE_ROLLOUT: &str = "/v1/services/{namespace}/{name}/rollout";
+/// `POST` → [`crate::RunResponse`]: the job runs now.
+pub const SERVICE_RUNS: &str = "/v1/services/{namespace}/{name}/runs";
+/// `DELETE` → [`crate::ChangeResponse`]: the run ends.
+pub const SERVICE_RUN: &str = "/v1/services/{namespace}/{name}/runs/{run}";
+/// `GET` [`crate::JobQuery`] → [`crate::JobList`].
+pub const JOBS: &str = "/v1/jobs";
 /// `GET` [`crate::LogQuery`] → a stream of [`crate::LogRecord`].
 pub const SERVICE_LOGS: &str = "/v1/services/{namespace}/{name}/logs";
 /// Secrets.
@@ -73,7 +79,7 @@ pub const DOCTOR: &str = "/v1/doctor";
 pub const EVENTS: &str = "/v1/events";
 
 /// Every operation, as method and template: the generated description and the tests go by it.
-pub const ALL: [(&str, &str); 39] = [
+pub const ALL: [(&str, &str); 42] = [
     ("POST", REDEEM),
     ("GET", VERSION),
     ("GET", OPENAPI),
@@ -96,6 +102,9 @@ pub const ALL: [(&str, &str); 39] = [
     ("GET", SERVICE_REVISIONS),
     ("GET", SERVICE_ROLLOUT),
     ("POST", SERVICE_ROLLOUT),
+    ("POST", SERVICE_RUNS),
+    ("DELETE", SERVICE_RUN),
+    ("GET", JOBS),
     ("GET", SERVICE_LOGS),
     ("GET", SECRETS),
     ("GET", SECRET),

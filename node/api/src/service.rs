@@ -229,6 +229,20 @@ pub struct ReplicaList {
     pub replicas: Vec<Replica>,
     /// Slots of these services that no node holds; empty when only one node was asked about.
     pub vacant: Vec<SlotId>,
+    /// Of these services, those whose present specification waits for another service.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub waiting: Vec<WaitingService>,
+}
+
+/// A service that waits for what it depends on.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct WaitingService {
+    /// Which service.
+    pub service: ServiceKey,
+    /// What it waits for, in words.
+    pub reason: String,
+    /// Whether it waits in vain until a person changes something.
+    pub in_vain: bool,
 }
 
 /// A replica as its node reports it.

@@ -210,6 +210,7 @@ impl Bus {
                 replicas,
                 running: true,
                 rollout: Default::default(),
+                jobs: Default::default(),
             };
             desired.services.insert(name, service);
         }

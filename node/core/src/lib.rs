@@ -8,11 +8,13 @@
 pub mod agent;
 pub mod bidding;
 mod cluster;
+pub mod depend;
 pub mod engine;
 pub mod explain;
 mod hashing;
 mod health;
 pub mod io;
+mod jobs;
 pub mod liveness;
 pub mod placement;
 pub mod plan;

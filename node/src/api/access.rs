@@ -211,6 +211,7 @@ fn need(method: &Method, template: &str) -> Need {
             | routes::SECRETS
             | routes::CONFIGS
             | routes::REPLICAS
+            | routes::JOBS
             | routes::CONVERGENCE
             | routes::ROUTES
             | routes::METRICS

@@ -88,6 +88,10 @@ fn rejection_code(rejection: &Rejection) -> ErrorCode {
     match rejection {
         Rejection::NoSuchService { .. } => ErrorCode::NoSuchService,
         Rejection::NoSuchItem { .. } => ErrorCode::NoSuchItem,
+        Rejection::NoSuchRun { .. } => ErrorCode::NoSuchSlot,
+        Rejection::JobHasNoScale(_) | Rejection::NoJob(_) | Rejection::TooManyRuns { .. } => {
+            ErrorCode::Refused
+        }
         Rejection::PortTaken { .. } | Rejection::ItemExists { .. } => ErrorCode::Conflict,
         Rejection::ItemInUse { .. } | Rejection::TooManyItems { .. } => ErrorCode::Refused,
         Rejection::TooManyServices { .. } | Rejection::GlobalHasNoScale(_) => ErrorCode::Refused,
@@ -98,6 +102,8 @@ fn rejection_code(rejection: &Rejection) -> ErrorCode {
         Rejection::BadTrust(_) => ErrorCode::BadRequest,
         Rejection::TooManyReplicas { .. }
         | Rejection::InvalidSpec { .. }
+        | Rejection::BadJobName { .. }
+        | Rejection::DependencyCycle(_)
         | Rejection::InvalidItemLabels { .. }
         | Rejection::InvalidLabels { .. } => ErrorCode::Invalid,
         Rejection::ValueTooLarge { .. }

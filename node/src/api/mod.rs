@@ -11,6 +11,7 @@ mod events;
 mod failure;
 mod gate;
 mod items;
+mod jobs;
 mod local;
 mod logs;
 mod metrics;
@@ -94,6 +95,9 @@ fn router(context: Context, people: People) -> Router {
             routes::SERVICE_ROLLOUT,
             get(rollouts::status).post(rollouts::steer),
         )
+        .route(routes::SERVICE_RUNS, post(jobs::ask))
+        .route(routes::SERVICE_RUN, delete(jobs::cancel))
+        .route(routes::JOBS, get(jobs::list))
         .route(routes::SERVICE_LOGS, get(logs::stream))
         .route(routes::SECRETS, get(items::secrets::list))
         .route(

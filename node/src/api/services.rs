@@ -187,6 +187,7 @@ pub(super) async fn replicas(
         .await??;
     list.replicas.retain(|r| caller.sees(r.service.namespace()));
     list.vacant.retain(|v| caller.sees(v.service.namespace()));
+    list.waiting.retain(|w| caller.sees(w.service.namespace()));
     Ok(Json(list))
 }
 

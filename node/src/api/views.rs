@@ -3,9 +3,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::jobs;
 use dunlin_api::{
     Explanation, HistoryEntry, Node, NodeState, NodeVerdict, RefusalReason, Replica, ReplicaList,
-    ServiceDetail, ServiceProgress, ServiceSummary, SlotState, Verdict,
+    ServiceDetail, ServiceProgress, ServiceSummary, SlotState, Verdict, WaitingService,
 };
 use dunlin_core::engine::Engine;
 use dunlin_core::placement::{Reason, Verdict as CoreVerdict};
@@ -120,7 +121,23 @@ pub(super) fn replicas(engine: &Engine, wanted: &Wanted) -> ReplicaList {
     } else {
         claims.vacant(engine, wanted)
     };
-    ReplicaList { replicas, vacant }
+    let services = engine.desired().services.keys();
+    let waiting = services
+        .filter(|key| wanted.node.is_none() && wanted.has(key))
+        .filter_map(|key| {
+            let wait = engine.waits_for(key)?;
+            Some(WaitingService {
+                service: key.clone(),
+                reason: wait.text,
+                in_vain: wait.in_vain,
+            })
+        })
+        .collect();
+    ReplicaList {
+        replicas,
+        vacant,
+        waiting,
+    }
 }
 
 /// All services of a namespace, or of all.
@@ -132,7 +149,8 @@ pub(super) fn services(engine: &Engine, namespace: Option<&str>) -> Vec<ServiceS
         .services
         .iter()
         .filter_map(|(key, service)| {
-            let progress = progress.get(key)?;
+            // Runs of jobs are listed with these.
+            let progress = progress.get(key).filter(|_| service.jobs.run.is_none())?;
             Some(ServiceSummary {
                 service: key.clone(),
                 mode: service.spec.mode,
@@ -286,7 +304,11 @@ impl<'a> Claims<'a> {
         services
             .filter(|(_, service)| service.spec.mode == Mode::Replicated)
             .flat_map(|(key, service)| {
-                (0..service.wanted_replicas()).map(|index| SlotId {
+                let wanted = service.wanted_replicas();
+                let run = service.jobs.run.as_ref();
+                let closed = run.map(|run| run.closed(wanted)).unwrap_or_default();
+                let open = (0..wanted).filter(move |index| !closed.contains(index));
+                open.map(|index| SlotId {
                     service: key.clone(),
                     slot: Slot::Replica(index),
                 })
@@ -338,6 +360,18 @@ impl<'a> Claims<'a> {
             Mode::Global => engine.explain(key).map_or(0, |e| e.wanted),
         };
         let (ready, updated) = (count(ready.len()), count(updated.len()));
+        if let Some((wanted, done, failed)) = jobs::progress(service) {
+            return ServiceProgress {
+                service: key.clone(),
+                revision: service.revision.clone(),
+                wanted,
+                ready: done,
+                updated: done,
+                converged: done >= wanted,
+                reason: engine.explain(key).and_then(|e| e.cause),
+                halted: failed,
+            };
+        }
         let converged = ready >= wanted && updated >= wanted && !surplus;
         ServiceProgress {
             service: key.clone(),
@@ -351,7 +385,7 @@ impl<'a> Claims<'a> {
             } else {
                 engine.explain(key).and_then(|e| e.cause)
             },
-            halted: halted(service),
+            halted: halted(service).or_else(|| in_vain(engine, key)),
         }
     }
 }
@@ -365,6 +399,12 @@ fn halted(service: &Service) -> Option<String> {
         (false, true) => Some(format!("it was rolled back: {why}")),
         (false, false) => None,
     }
+}
+
+/// What a service waits for that will not come by itself.
+fn in_vain(engine: &Engine, key: &ServiceKey) -> Option<String> {
+    let wait = engine.waits_for(key).filter(|wait| wait.in_vain)?;
+    Some(format!("it {}", wait.text))
 }
 
 /// Whether claims of a node in this state still hold: one that is merely suspected keeps its slots.

@@ -21,6 +21,8 @@ pub struct Outcome {
     pub propagation: Vec<u64>,
     /// Slots started.
     pub awards: u64,
+    /// Parts of jobs that have ended with success.
+    pub succeeded: u64,
     /// Faults that were injected.
     pub faults: u64,
     /// Slots started although they answered on a host that lived.

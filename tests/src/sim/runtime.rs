@@ -153,6 +153,18 @@ impl Runtime {
         })
     }
 
+    /// A workload has done its work; nothing when it has ended before.
+    pub fn end(&mut self, id: &WorkloadId, code: i32) -> Option<RuntimeEvent> {
+        let process = self.processes.get_mut(id).filter(|p| p.exited.is_none())?;
+        process.exited = Some(code);
+        Some(RuntimeEvent::Exited {
+            id: id.clone(),
+            code,
+            oom: false,
+            last_words: Vec::new(),
+        })
+    }
+
     /// A workload that is checked stops answering for a while, without ending.
     pub fn sicken_one(&mut self, until: u64, rng: &mut ChaCha8Rng) -> Option<SlotId> {
         let mut checked: Vec<(&WorkloadId, &mut Process)> = self

@@ -41,6 +41,10 @@ pub enum Scenario {
     Rollout,
     /// A member lies. Nothing may move for it.
     Liar,
+    /// Services wait for each other, while nodes die and the network splits.
+    Depend,
+    /// Jobs and schedules; in half of the runs nodes die and the network splits meanwhile.
+    Jobs,
     /// All of it.
     Churn,
     /// One large deploy on many nodes, for speed.
@@ -51,7 +55,7 @@ pub enum Scenario {
 
 impl Scenario {
     /// Those that a run without `--scenario` goes through.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 15] = [
         Self::Calm,
         Self::Crash,
         Self::Partition,
@@ -64,6 +68,8 @@ impl Scenario {
         Self::Health,
         Self::Rollout,
         Self::Liar,
+        Self::Depend,
+        Self::Jobs,
         Self::Churn,
     ];
 
@@ -82,6 +88,8 @@ impl Scenario {
             Self::Health => "health",
             Self::Rollout => "rollout",
             Self::Liar => "liar",
+            Self::Depend => "depend",
+            Self::Jobs => "jobs",
             Self::Churn => "churn",
             Self::Scale => "scale",
             Self::Placement => "placement",
@@ -114,6 +122,8 @@ impl Scenario {
             | Self::Full
             | Self::Health
             | Self::Rollout
+            | Self::Depend
+            | Self::Jobs
             | Self::Liar
             | Self::Scale
             | Self::Placement => Weather::FAIR,
@@ -133,6 +143,8 @@ impl Scenario {
             | Self::Full
             | Self::Health
             | Self::Rollout
+            | Self::Depend
+            | Self::Jobs
             | Self::Liar
             | Self::Scale
             | Self::Placement => Temper::CALM,
@@ -152,6 +164,8 @@ impl Scenario {
             Self::Runtime => Variety::Missing,
             Self::Health => Variety::Checked,
             Self::Rollout => Variety::Rolling,
+            Self::Depend => Variety::Chained,
+            Self::Jobs => Variety::Jobs,
         }
     }
 
@@ -171,7 +185,12 @@ impl Scenario {
             | Self::Liar
             | Self::Scale
             | Self::Placement => true,
-            Self::Partition | Self::Lossy | Self::Rollout | Self::Churn => false,
+            Self::Partition
+            | Self::Lossy
+            | Self::Rollout
+            | Self::Depend
+            | Self::Jobs
+            | Self::Churn => false,
         };
         watch.no_gaps = match self {
             Self::Calm
@@ -188,13 +207,16 @@ impl Scenario {
             | Self::Runtime
             | Self::Health
             | Self::Rollout
+            | Self::Depend
+            | Self::Jobs
             | Self::Churn => false,
         };
         watch.spreads = self == Self::Calm;
         // When all nodes lose power, nobody remembers the claims of those that stay down.
         watch.epochs_are_kept = self != Self::Disk;
         world.ops.variety = self.variety();
-        world.watch.gentle = self == Self::Rollout && world.rng.random_bool(0.5);
+        let halved = matches!(self, Self::Rollout | Self::Jobs);
+        world.watch.gentle = halved && world.rng.random_bool(0.5);
         world.ops.crash_on_accept = self == Self::Disk;
     }
 }
@@ -239,6 +261,8 @@ pub fn run(
         | Scenario::Health
         | Scenario::Rollout
         | Scenario::Liar
+        | Scenario::Depend
+        | Scenario::Jobs
         | Scenario::Churn => {}
     }
     let mut world = World::new(nodes, seed, scenario.weather(), scenario.temper());
@@ -347,13 +371,15 @@ fn plan_people(world: &mut World, scenario: Scenario, services: usize) {
         );
         world.plan_op(at, Op::Remove { service });
     }
+    // What has no replicas holds up those that wait for it, as it should.
+    let least = u32::from(scenario == Scenario::Depend);
     for edit in 0..edits {
         let at = FORMED + 6 * SECOND + world.rng.random_range(0..40 * SECOND);
         let service = world.rng.random_range(0..services);
         let op = if world.rng.random_bool(0.6) {
             Op::Scale {
                 service,
-                replicas: world.rng.random_range(0..=6),
+                replicas: world.rng.random_range(least..=6),
             }
         } else {
             // Every image is written once, so that it tells the write.
@@ -377,8 +403,8 @@ fn plan_trouble(world: &mut World, scenario: Scenario, ends: u64) {
         Scenario::Disk => plan_disks(world),
         Scenario::Runtime => plan_deaths(world),
         Scenario::Health => plan_illness(world),
-        Scenario::Rollout if world.watch.gentle => {}
-        Scenario::Rollout => {
+        Scenario::Rollout | Scenario::Jobs if world.watch.gentle => {}
+        Scenario::Rollout | Scenario::Depend | Scenario::Jobs => {
             plan_crashes(world, 3);
             plan_splits(world);
         }

@@ -4,9 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use dunlin_state::desired::{Command, Desired, Rejection};
 use dunlin_state::model::{
-    Availability, Constraint, ConstraintOp, FailureAction, HealthCheck, HealthTest, HttpTest, Mode,
-    PortSpec, PublishMode, Resources, ServiceKey, ServiceSpec, SpreadRule, UpdateOrder,
-    UpdatePolicy,
+    Availability, CatchUp, Condition, Constraint, ConstraintOp, Dependency, FailureAction,
+    HealthCheck, HealthTest, HttpTest, Job, Mode, PortSpec, PublishMode, Resources, Schedule,
+    ServiceKey, ServiceSpec, SpreadRule, UpdateOrder, UpdatePolicy,
 };
 use rand::RngExt as _;
 
@@ -120,6 +120,10 @@ pub(super) enum Variety {
     /// Updated one or two at a time, stopping or starting first; some updates cannot run and are
     /// rolled back.
     Rolling,
+    /// Plain ones that wait for each other.
+    Chained,
+    /// Jobs, scheduled ones, and services that wait for jobs.
+    Jobs,
     /// Their health is checked: of some for traffic and restarts, of others for traffic alone.
     Checked,
 }
@@ -205,6 +209,8 @@ fn spec(number: usize, version: u32, variety: Variety) -> ServiceSpec {
     match variety {
         Variety::Plain | Variety::Missing => {}
         Variety::Checked => check_health(&mut spec, number),
+        Variety::Chained => chain(&mut spec, number),
+        Variety::Jobs => work(&mut spec, number),
         Variety::Rolling => roll(&mut spec, number, version),
         Variety::Mixed | Variety::Large => vary(&mut spec, number),
     }
@@ -229,6 +235,53 @@ fn roll(spec: &mut ServiceSpec, number: usize, version: u32) {
         failure_action: FailureAction::Rollback,
         ..UpdatePolicy::default()
     };
+}
+
+/// Of three services the second waits for the first, and the third for both.
+fn chain(spec: &mut ServiceSpec, number: usize) {
+    let first = number - number % 3;
+    let conditions = [Condition::ServiceHealthy, Condition::ServiceStarted];
+    let earlier = (first..number).zip(conditions);
+    spec.depends_on = earlier
+        .map(|(number, condition)| Dependency {
+            service: service(number),
+            condition,
+            required: true,
+        })
+        .collect();
+}
+
+/// Of three services the first is a job, the second one that runs every ten seconds, and the third
+/// waits for the first.
+fn work(spec: &mut ServiceSpec, number: usize) {
+    let mut job = Job {
+        completions: 3,
+        parallelism: 2,
+        retries: 6,
+        backoff_ms: 200,
+        ..Job::default()
+    };
+    match number % 3 {
+        0 => {}
+        1 => {
+            job.completions = 1;
+            job.schedule = Some(Schedule {
+                cron: "*/10 * * * * *".to_owned(),
+                catch_up: CatchUp::Last,
+                ..Schedule::default()
+            });
+        }
+        _ => {
+            spec.depends_on.push(Dependency {
+                service: service(number - 2),
+                condition: Condition::ServiceCompletedSuccessfully,
+                required: true,
+            });
+            return;
+        }
+    }
+    spec.ports.clear();
+    spec.job = Some(Box::new(job));
 }
 
 /// Checks quick enough for everything to happen several times in a run.

@@ -1,5 +1,6 @@
 //! The world: hosts, links, time, and what happens next.
 
+mod ends;
 mod lies;
 mod wires;
 
@@ -7,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 
 use bytes::Bytes;
-use dunlin_core::io::{Changed, Effect, Input, RuntimeCommand, RuntimeEvent};
+use dunlin_core::io::{Changed, Effect, Input, RuntimeCommand, RuntimeEvent, WorkloadId};
 use dunlin_gossip::replication::{PersistId, ProposalId};
 use dunlin_state::desired::Command;
 use dunlin_state::model::{NodeId, NodeRegister};
@@ -78,6 +79,12 @@ enum Next {
         host: usize,
         life: u64,
         due: u64,
+    },
+    /// A workload that does its work and ends.
+    Ends {
+        host: usize,
+        id: WorkloadId,
+        code: i32,
     },
     Plan(Fault),
     Op(Op),
@@ -321,6 +328,7 @@ impl World {
                     self.deliver(host, Input::Timeout);
                 }
             }
+            Next::Ends { host, id, code } => self.workload_ends(host, id, code),
             Next::Plan(fault) => faults::strike(self, fault),
             Next::Op(op) => super::workload::act(self, op),
         }
@@ -334,6 +342,7 @@ impl World {
             Next::Synced { host, .. }
             | Next::Runtime { host, .. }
             | Next::Probed { host, .. }
+            | Next::Ends { host, .. }
             | Next::Timer { host, .. } => *host,
             Next::Linked { .. } | Next::Plan(_) | Next::Op(_) => return None,
         };
@@ -438,6 +447,11 @@ impl World {
                 check::start_is_needed(self, host, &workload.id);
                 check::no_restart_storm(self, host, &workload.id);
                 check::start_is_allowed(self, host, workload);
+                check::start_is_in_order(self, host, workload);
+                check::start_is_no_repetition(self, host, &workload.id);
+                if workload.spec.job.is_some() {
+                    self.plan_end(host, workload.id.clone());
+                }
             }
             RuntimeCommand::Stop { id, .. } => {
                 self.note(format!("n{host} stops {} epoch {}", id.slot, id.epoch));

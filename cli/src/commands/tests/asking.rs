@@ -98,6 +98,7 @@ async fn ps() {
             service: "web".parse().unwrap(),
             slot: Slot::Replica(2),
         }],
+        waiting: vec![],
     };
     let ran = answered(&list, &["ps", "web"]).await;
     assert_eq!(

@@ -305,6 +305,7 @@ async fn drain_waits_until_the_node_is_empty() {
         Answer::json(&ReplicaList {
             replicas: (0..count).map(|slot| replica(slot, &n1)).collect(),
             vacant: vec![],
+            waiting: vec![],
         })
     });
     let ran = dunlin(&daemon, &["drain", "n1", "--wait"]).await;

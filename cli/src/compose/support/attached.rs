@@ -20,6 +20,25 @@ pub const FILE_MOUNT: Section = Section {
     ],
 };
 
+/// A dependency in long syntax.
+pub const DEPENDS_ON: Section = Section {
+    path: "services.<name>.depends_on.<service>",
+    keys: &[
+        yes(
+            "condition",
+            "`service_started` (the default): a replica runs; `service_healthy`: one is ready; `service_completed_successfully`: all have ended with code 0",
+        ),
+        yes(
+            "required",
+            "when `false`, a service that is not there or has failed is not waited for",
+        ),
+        skip(
+            "restart",
+            "a replica is not restarted because another service is",
+        ),
+    ],
+};
+
 /// A port in long syntax.
 pub const PORT: Section = Section {
     path: "services.<name>.ports[]",

@@ -6,7 +6,10 @@ use super::{Entry, Section, skip, yes};
 pub const DEPLOY: Section = Section {
     path: "services.<name>.deploy",
     keys: &[
-        yes("mode", "`replicated` or `global`"),
+        yes(
+            "mode",
+            "`replicated`, `global`, `replicated-job` (`replicas` have to end with code 0) or `global-job`",
+        ),
         yes(
             "replicas",
             "when absent, a new service gets one and an old one keeps its number",

@@ -11,13 +11,13 @@ mod service;
 mod top;
 mod wishes;
 
-pub use attached::{ENV_FILE, FILE_MOUNT, PORT, VOLUME};
+pub use attached::{DEPENDS_ON, ENV_FILE, FILE_MOUNT, PORT, VOLUME};
 pub use checks::{HEALTHCHECK, HTTP_CHECK, LIVENESS, READINESS};
 pub use deploy::{
     DEPLOY, LIMITS, PLACEMENT, RESERVATIONS, RESOURCES, RESTART_POLICY, ROLLBACK_CONFIG,
     UPDATE_CONFIG,
 };
-pub use own::{SERVICE_DUNLIN, SPLIT};
+pub use own::{JOB, SCHEDULE, SERVICE_DUNLIN, SPLIT};
 pub use service::SERVICE;
 pub use top::{TOP, TOP_CONFIG, TOP_DUNLIN, TOP_SECRET, TOP_VOLUME};
 pub use wishes::{PREFERENCE, PREFERRED, SPREAD, WEIGHTS};
@@ -94,6 +94,7 @@ pub const SECTIONS: &[Section] = &[
     UPDATE_CONFIG,
     ROLLBACK_CONFIG,
     HEALTHCHECK,
+    DEPENDS_ON,
     PORT,
     VOLUME,
     ENV_FILE,
@@ -103,6 +104,8 @@ pub const SECTIONS: &[Section] = &[
     TOP_CONFIG,
     TOP_DUNLIN,
     SERVICE_DUNLIN,
+    JOB,
+    SCHEDULE,
     SPREAD,
     PREFERRED,
     WEIGHTS,

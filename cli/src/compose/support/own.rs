@@ -25,6 +25,11 @@ pub const SERVICE_DUNLIN: Section = Section {
         yes("runtime", "`process`, `docker` or `auto` (the default)"),
         yes("disk", "disk space that placement reserves, such as `2g`"),
         yes(
+            "job",
+            "its replicas do their work and end; a run for each revision",
+        ),
+        yes("schedule", "makes it a job that runs at these times"),
+        yes(
             "anti_affinity",
             "services, as `name` or `namespace/name`, that must not share a node with this one",
         ),
@@ -92,6 +97,55 @@ pub const SPLIT: Section = Section {
         yes(
             "percent",
             "0 to 100; none while the other service has no ready replica",
+        ),
+    ],
+};
+
+/// `x-dunlin.job` of a service.
+pub const JOB: Section = Section {
+    path: "services.<name>.x-dunlin.job",
+    keys: &[
+        yes(
+            "completions",
+            "replicas of a run that have to end with code 0; 1 when absent",
+        ),
+        yes(
+            "parallelism",
+            "how many of them run at a time; 0, the default, means all",
+        ),
+        yes("retries", "of each replica after a failure; 3 when absent"),
+        yes(
+            "backoff",
+            "before the first retry, `1s` when absent; doubles up to 5 minutes",
+        ),
+        yes(
+            "deadline",
+            "a run that takes longer has failed; none when absent",
+        ),
+        yes(
+            "ttl",
+            "how long logs of a run are kept after its end, `1h` when absent",
+        ),
+        yes("manual", "it runs only by `dunlin job run`"),
+    ],
+};
+
+/// `x-dunlin.schedule` of a service.
+pub const SCHEDULE: Section = Section {
+    path: "services.<name>.x-dunlin.schedule",
+    keys: &[
+        yes(
+            "cron",
+            "five fields, or six with seconds before them; or the pattern in place of the mapping",
+        ),
+        yes(
+            "timezone",
+            "of the IANA database, such as `Europe/Berlin`; `UTC` when absent",
+        ),
+        yes("overlap", "`forbid` (the default), `allow` or `replace`"),
+        yes(
+            "catch_up",
+            "instants that were missed: `none` (the default), `last` or `all`",
         ),
     ],
 };

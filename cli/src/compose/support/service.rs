@@ -85,9 +85,9 @@ pub const SERVICE: Section = Section {
         skip("cpu_shares", "use `deploy.resources.reservations.cpus`"),
         skip("cpuset", ""),
         skip("credential_spec", ""),
-        skip(
+        yes(
             "depends_on",
-            "services start together; let them retry their connections",
+            "the first replica of a new revision waits; `service_healthy` means that a replica is ready",
         ),
         skip("develop", ""),
         skip("device_cgroup_rules", ""),

@@ -1,8 +1,10 @@
 //! Tests of the Compose parser.
 
+mod depend;
 mod faults;
 mod hostile;
 mod items;
+mod job;
 mod meaning;
 mod placing;
 mod real;
@@ -63,6 +65,12 @@ fn good(text: &str) -> Project {
         Ok(project) => project,
         Err(errors) => panic!("{}", shown(&errors)),
     }
+}
+
+/// The faults as a person sees them.
+#[track_caller]
+fn bad(text: &str) -> String {
+    shown(&parse_text(text).expect_err("faulty"))
 }
 
 fn shown(errors: &[ComposeError]) -> String {

@@ -38,14 +38,7 @@ fn a_blog() {
     assert_eq!(project.services.len(), 2);
     assert_eq!(project.services[1].spec.volumes[0].source, "blog_content");
     let ignored: Vec<&str> = project.warnings.iter().map(|w| w.path.as_str()).collect();
-    assert_eq!(
-        ignored,
-        [
-            "services.blog.depends_on",
-            "services.blog.networks",
-            "networks"
-        ]
-    );
+    assert_eq!(ignored, ["services.blog.networks", "networks"]);
 }
 
 #[test]

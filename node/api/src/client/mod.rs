@@ -16,7 +16,7 @@ mod tests;
 
 use std::time::Duration;
 
-use dunlin_state::model::{ItemKey, ItemKind, ServiceKey};
+use dunlin_state::model::{ItemKey, ItemKind, RunId, ServiceKey};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -216,6 +216,28 @@ impl Client {
     pub async fn revisions(&self, service: &ServiceKey) -> Result<RevisionList, ClientError> {
         let path = routes::service(routes::SERVICE_REVISIONS, service);
         self.get(&path).await
+    }
+
+    /// Has a job run now.
+    pub async fn run_job(&self, job: &ServiceKey) -> Result<RunResponse, ClientError> {
+        let path = routes::service(routes::SERVICE_RUNS, job);
+        self.post(&path, &Empty {}).await
+    }
+
+    /// Ends a run of a job, or keeps it from beginning.
+    pub async fn cancel_run(
+        &self,
+        job: &ServiceKey,
+        run: &RunId,
+    ) -> Result<ChangeResponse, ClientError> {
+        let path = routes::service(routes::SERVICE_RUN, job).replace("{run}", &run.to_string());
+        self.call("DELETE", &path, None).await
+    }
+
+    /// Jobs and their runs.
+    pub async fn jobs(&self, query: &JobQuery) -> Result<Vec<JobSummary>, ClientError> {
+        let list: JobList = self.get(&with_query(routes::JOBS, query)).await?;
+        Ok(list.jobs)
     }
 
     /// How far a rollout is.

@@ -3,7 +3,7 @@
 use std::os::unix::fs::PermissionsExt;
 use std::time::Duration;
 
-use dunlin_state::model::{Availability, Slot};
+use dunlin_state::model::{Availability, RunId, Slot};
 
 use super::*;
 use crate::fake::{Answer, FakeDaemon};
@@ -50,6 +50,9 @@ async fn every_call_goes_to_a_route_of_the_contract() {
     let _ = client.revisions(&web).await;
     let _ = client.rollout(&web).await;
     let _ = client.steer(&web, RolloutStep::Pause).await;
+    let _ = client.run_job(&web).await;
+    let _ = client.cancel_run(&web, &RunId::Instant(60)).await;
+    let _ = client.jobs(&JobQuery::default()).await;
     let _ = client.logs(&web, &LogQuery::default()).await;
     let _ = client.replicas(&ReplicaQuery::default()).await;
     let _ = client.convergence(&ConvergenceQuery::default()).await;
@@ -78,6 +81,7 @@ async fn every_call_goes_to_a_route_of_the_contract() {
         let path = template
             .replace("{namespace}", "default")
             .replace("{name}", "web")
+            .replace("{run}", "at-60")
             .replace("{node}", "n1");
         let line = format!("{method} {path}");
         let found = asked.iter().any(|a| a.split('?').next() == Some(&line));

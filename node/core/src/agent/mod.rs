@@ -6,14 +6,16 @@
 //! [`Agent::settle`] then looks at these again until nothing changes any more, so that the order
 //! in which news arrive within one instant does not matter.
 
+mod depend;
 mod floor;
+mod jobs;
 mod news;
 mod secrets;
 #[cfg(test)]
 pub(crate) mod tests;
 mod views;
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::SocketAddr;
 use std::sync::Arc;
 
@@ -25,7 +27,9 @@ use dunlin_state::model::{
 
 use crate::bidding::{self, Auctioneer, Bidder, BidderEffect, Market, Message};
 use crate::cluster::Cluster;
+use crate::depend::Conditions;
 use crate::io::{Event, NodeConfig, RuntimeCommand};
+use crate::jobs::Recording;
 use crate::liveness::{Heard, Liveness, Standing};
 use crate::placement::Reason;
 use crate::reconcile::{self, Reconciler, World};
@@ -108,7 +112,17 @@ pub struct Agent {
     /// This node's report but for its claims.
     host: NodeReport,
     version: Version,
+    /// What people want, and the runs of jobs that follow from it.
     desired: Arc<Desired>,
+    /// The same without these.
+    written: Arc<Desired>,
+    jobs: BTreeSet<ServiceKey>,
+    /// When runs of jobs may begin or end.
+    jobs_due: Option<u64>,
+    /// What is to be recorded of runs and is not yet.
+    recording: BTreeMap<ServiceKey, Recording>,
+    /// When to do something about it.
+    record_at: Timers<ServiceKey>,
     desired_known: bool,
     cluster: Cluster,
     liveness: Liveness,
@@ -126,6 +140,8 @@ pub struct Agent {
     /// When to propose it, for the first time or again.
     steering: Timers<ServiceKey>,
     dirty: BTreeSet<ServiceKey>,
+    /// How the dependencies of services stand that this node acts for.
+    conditions: BTreeMap<ServiceKey, Conditions>,
     /// Daemon services, which every matching node claims by itself.
     globals: BTreeSet<ServiceKey>,
     /// Messages of this node to itself.
@@ -171,6 +187,11 @@ impl Agent {
             },
             version: Version { boot, seq: 0 },
             desired: Arc::new(Desired::default()),
+            written: Arc::new(Desired::default()),
+            jobs: BTreeSet::new(),
+            jobs_due: None,
+            recording: BTreeMap::new(),
+            record_at: Timers::default(),
             desired_known: start.desired_known,
             cluster: Cluster::new(me),
             liveness: Liveness::new(me),
@@ -184,6 +205,7 @@ impl Agent {
             failing: BTreeSet::new(),
             steering: Timers::default(),
             dirty: BTreeSet::new(),
+            conditions: BTreeMap::new(),
             globals: BTreeSet::new(),
             loopback: VecDeque::new(),
             published: false,
@@ -212,6 +234,8 @@ impl Agent {
             self.keeper.poll_timeout(),
             self.distrusted.next(),
             self.steering.next(),
+            self.jobs_due,
+            self.record_at.next(),
             self.persist_due,
         ];
         times.into_iter().flatten().min()
@@ -227,6 +251,8 @@ impl Agent {
         let (effects, revisits) = self.with_world(|r, world| r.handle_timeout(world, now));
         self.dirty.extend(revisits);
         self.dirty.extend(self.steering.take_due(now.mono));
+        self.dirty.extend(self.record_at.take_due(now.mono));
+        self.look_at_jobs(now, &mut out);
         push_reconciled(effects, &mut out);
         for node in self.distrusted.take_due(now.mono) {
             self.dirty.extend(self.cluster.trust(node));
@@ -277,6 +303,8 @@ impl Agent {
         let effects = self.auctioneer.review(service, floor, now);
         self.on_auctioneer(effects, out);
         self.steer(service, now, out);
+        self.record_runs(service, now, out);
+        self.tell_dependents(service);
     }
 
     /// Acts on a rollout that has failed: the node that ranks first for the service at once, others
@@ -297,9 +325,8 @@ impl Agent {
         }
         let turns = self.cluster.ahead_of_me(key).unwrap_or(usize::MAX);
         if self.failing.insert(key.clone()) && turns > 0 {
-            let wait = u64::try_from(turns).unwrap_or(u64::MAX);
-            let wait = wait.saturating_mul(STEER_TURN_MS).min(STEER_LATEST_MS);
-            self.steering.set(key, Some(now.mono.saturating_add(wait)));
+            let at = now.mono.saturating_add(turn(turns));
+            self.steering.set(key, Some(at));
             return;
         }
         let at = now.mono.saturating_add(STEER_AGAIN_MS);
@@ -504,6 +531,13 @@ impl Agent {
     pub fn committed(&self) -> Resources {
         self.reconciler.committed()
     }
+}
+
+/// Milliseconds until a node may write what all nodes see has to be written, when so many rank
+/// before it.
+fn turn(ahead: usize) -> u64 {
+    let ahead = u64::try_from(ahead).unwrap_or(u64::MAX);
+    ahead.saturating_mul(STEER_TURN_MS).min(STEER_LATEST_MS)
 }
 
 fn push_reconciled(effects: Vec<reconcile::Effect>, out: &mut Vec<Output>) {

@@ -23,6 +23,7 @@ impl Agent {
     }
 
     pub(super) fn take_desired(&mut self, desired: Arc<Desired>, now: Now, out: &mut Vec<Output>) {
+        let desired = self.with_runs(desired, now);
         let old = std::mem::replace(&mut self.desired, desired);
         let new = Arc::clone(&self.desired);
         for service in changed_services(&old, &new) {
@@ -34,6 +35,7 @@ impl Agent {
             } else {
                 self.globals.remove(service);
             }
+            mine |= known.is_some_and(Service::is_job);
             if mine {
                 self.dirty.insert(service.clone());
             }
@@ -265,6 +267,15 @@ fn changed_services<'a>(old: &'a Desired, new: &'a Desired) -> Vec<&'a ServiceKe
 
 fn is_same(a: &Service, b: &Service) -> bool {
     // Snapshots share the specifications that have not changed.
-    let same_spec = Arc::ptr_eq(&a.spec, &b.spec) || a.revision == b.revision;
-    same_spec && (a.replicas, a.running, &a.rollout) == (b.replicas, b.running, &b.rollout)
+    let same_spec = Arc::ptr_eq(&a.spec, &b.spec)
+        || (a.revision == b.revision && a.spec.depends_on == b.spec.depends_on);
+    let rest = |s: &Service| {
+        (
+            s.replicas,
+            s.running,
+            Arc::clone(&s.rollout),
+            Arc::clone(&s.jobs),
+        )
+    };
+    same_spec && rest(a) == rest(b)
 }

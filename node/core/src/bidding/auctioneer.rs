@@ -14,6 +14,7 @@ use super::evenly::domains;
 use super::round::{ENOUGH_MS, LastRound, ROUND_WINDOW_MS, Round};
 use super::{Message, RoundId};
 use crate::cluster::{Cluster, Watch};
+use crate::depend::Gate;
 use crate::placement::{Reason, reserves_anything};
 use crate::timers::Timers;
 
@@ -75,6 +76,15 @@ impl<'a> Floor<'a> {
         let known = self.desired.services.get(service)?;
         let rank = self.cluster.my_rank(service)?;
         Some((known, self.cluster.watch(service)?, rank))
+    }
+
+    /// Whether the slot has to wait for what its service depends on.
+    fn bars(&self, key: &ServiceKey, service: &Service, slot: u32) -> bool {
+        let Self {
+            cluster, desired, ..
+        } = *self;
+        let gate = Gate { cluster, desired };
+        gate.bars(key, service, Slot::Replica(slot)).is_some()
     }
 }
 
@@ -159,6 +169,7 @@ impl Auctioneer {
             .iter()
             .copied()
             .filter(|slot| !auction.pending.contains_key(slot))
+            .filter(|slot| !floor.bars(service, known, *slot))
             .collect();
         if vacant.is_empty() {
             self.starving.remove(service);

@@ -1,13 +1,13 @@
 //! What this node knows of the others, indexed for its own decisions.
 //!
 //! Every node sees every register, but has to act on few services: those it holds replicas of,
-//! those for which it ranks among the first `TOP_RANKS` by rendezvous hashing, and those whose update
-//! may have to be undone. Only these
-//! are *watched*: their claims are indexed by slot, and their vacant slots kept as a set. So a
+//! those for which it ranks among the first `TOP_RANKS` by rendezvous hashing, those whose update
+//! may have to be undone, and what these depend on. Only these are *watched*: their claims are indexed by slot, and their vacant slots kept as a set. So a
 //! changed register costs a comparison with the one before, and no input costs work proportional
 //! to nodes times services.
 
 mod filter;
+mod needs;
 mod ranks;
 #[cfg(test)]
 mod tests;
@@ -22,6 +22,7 @@ use dunlin_state::model::{
 };
 
 use filter::Filter;
+use needs::Needs;
 use ranks::{Rank, TOP_RANKS};
 pub(crate) use watch::Watch;
 
@@ -43,6 +44,7 @@ pub(crate) struct Cluster {
     watched: BTreeMap<ServiceKey, Watch>,
     filter: Filter,
     held: BTreeSet<ServiceKey>,
+    needs: Needs,
 }
 
 /// A node, from membership, its register, or both.
@@ -103,6 +105,7 @@ impl Cluster {
             watched: BTreeMap::new(),
             filter: Filter::default(),
             held: BTreeSet::new(),
+            needs: Needs::default(),
         }
     }
 
@@ -374,8 +377,8 @@ impl Cluster {
         let Some(watch) = self.watched.get_mut(service) else {
             return before;
         };
-        let wanted = wanted_slots(desired.services.get(service));
-        watch.set_wanted(wanted, &|n| standing_in(nodes, n));
+        let (wanted, closed) = wanted_slots(desired.services.get(service));
+        watch.set_wanted(wanted, closed, &|n| standing_in(nodes, n));
         true
     }
 
@@ -391,11 +394,21 @@ impl Cluster {
         }
     }
 
-    /// Starts or ends watching a service.
-    fn review_watch(&mut self, service: &ServiceKey, desired: &Desired) {
-        let wanted = self.held.contains(service)
+    /// Whether this node may have to do something for the service.
+    fn acts_for(&self, service: &ServiceKey, desired: &Desired) -> bool {
+        self.held.contains(service)
             || self.my_rank(service).is_some()
-            || desired.services.get(service).is_some_and(may_roll_back);
+            || desired.services.get(service).is_some_and(concerns_all)
+    }
+
+    /// Starts or ends watching a service and what it depends on.
+    fn review_watch(&mut self, service: &ServiceKey, desired: &Desired) {
+        self.review_needs(service, desired);
+        self.watch_or_not(service, desired);
+    }
+
+    fn watch_or_not(&mut self, service: &ServiceKey, desired: &Desired) {
+        let wanted = self.acts_for(service, desired) || self.needs.is_needed(service);
         if !wanted {
             if self.watched.remove(service).is_some() {
                 self.filter = Filter::of(self.watched.keys());
@@ -414,17 +427,22 @@ impl Cluster {
                 watch.insert(claim.slot.slot, *node, claim, &standing);
             }
         }
-        watch.set_wanted(wanted_slots(desired.services.get(service)), &standing);
+        let (wanted, closed) = wanted_slots(desired.services.get(service));
+        watch.set_wanted(wanted, closed, &standing);
         self.filter.add(service);
         self.watched.insert(service.clone(), watch);
     }
 }
 
-/// Slots of a replicated service that should be filled by auctions.
-fn wanted_slots(service: Option<&Service>) -> u32 {
+/// Slots of a replicated service that should be filled by auctions, and which of them not.
+fn wanted_slots(service: Option<&Service>) -> (u32, BTreeSet<u32>) {
     match service {
-        Some(service) if service.spec.mode == Mode::Replicated => service.wanted_replicas(),
-        Some(_) | None => 0,
+        Some(service) if service.spec.mode == Mode::Replicated => {
+            let wanted = service.wanted_replicas();
+            let run = service.jobs.run.as_ref();
+            (wanted, run.map(|r| r.closed(wanted)).unwrap_or_default())
+        }
+        Some(_) | None => (0, BTreeSet::new()),
     }
 }
 
@@ -454,7 +472,11 @@ fn conditions_differ(old: &NodeReport, new: &NodeReport) -> bool {
         || old.name != new.name
 }
 
-/// Whether an update may have to be undone. Only some nodes may write that, so all watch for it.
-fn may_roll_back(service: &Service) -> bool {
-    service.rollout.previous.is_some() && service.update().failure_action == FailureAction::Rollback
+/// Whether an update may have to be undone, or the end of a run be recorded. Only some nodes may
+/// write that, so all watch for it.
+fn concerns_all(service: &Service) -> bool {
+    let rollout = &service.rollout;
+    service.jobs.run.is_some()
+        || (rollout.previous.is_some()
+            && service.update().failure_action == FailureAction::Rollback)
 }

@@ -56,6 +56,7 @@ fn desired(replicas: u32) -> Desired {
         replicas,
         running: true,
         rollout: Default::default(),
+        jobs: Default::default(),
     };
     Desired {
         services: (0..3).map(|s| (key(s), service.clone())).collect(),

@@ -21,6 +21,8 @@ pub(crate) struct Watch {
     /// Claims that have not proven their revision.
     unproven: BTreeSet<(Slot, NodeId)>,
     wanted: u32,
+    /// Those below that which are left alone all the same: of a run, what is done or comes later.
+    closed: BTreeSet<u32>,
     vacant: BTreeSet<u32>,
 }
 
@@ -67,9 +69,16 @@ impl Watch {
         self.epochs.get(&slot).copied().unwrap_or(0)
     }
 
-    pub(super) fn set_wanted(&mut self, wanted: u32, standing: &dyn Fn(NodeId) -> Standing) {
+    pub(super) fn set_wanted(
+        &mut self,
+        wanted: u32,
+        closed: BTreeSet<u32>,
+        standing: &dyn Fn(NodeId) -> Standing,
+    ) {
         self.wanted = wanted;
+        self.closed = closed;
         self.vacant = (0..wanted)
+            .filter(|index| !self.closed.contains(index))
             .filter(|index| !self.is_filled(Slot::Replica(*index), standing))
             .collect();
     }
@@ -131,7 +140,8 @@ impl Watch {
 
     fn refresh(&mut self, slot: Slot, standing: &dyn Fn(NodeId) -> Standing) {
         let Slot::Replica(index) = slot else { return };
-        if index < self.wanted && !self.is_filled(slot, standing) {
+        let open = index < self.wanted && !self.closed.contains(&index);
+        if open && !self.is_filled(slot, standing) {
             self.vacant.insert(index);
         } else {
             self.vacant.remove(&index);

@@ -14,6 +14,7 @@ use dunlin_state::route::RouteTable;
 use dunlin_trust::Credential;
 
 use super::Engine;
+use crate::depend::Wait;
 use crate::explain::Explanation;
 use crate::io::NodeConfig;
 use crate::liveness::Standing;
@@ -87,6 +88,11 @@ impl Engine {
     /// What they would be refused with.
     pub fn plan(&self, commands: &[Command]) -> Result<Plan, Rejection> {
         self.agent.plan(commands)
+    }
+
+    /// What the present revision of a service waits for, if anything.
+    pub fn waits_for(&self, service: &ServiceKey) -> Option<Wait> {
+        self.agent.waits_for(service)
     }
 
     /// The nodes that a new version of a secret should be sealed to at once.

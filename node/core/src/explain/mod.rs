@@ -2,12 +2,13 @@
 
 use std::collections::BTreeMap;
 
-use dunlin_state::desired::{Desired, Service};
+use dunlin_state::desired::{Desired, Outcome, Service};
 use dunlin_state::model::{Claim, Mode, NodeId, Phase, ServiceKey, Slot, beats, contradiction};
 use serde::{Deserialize, Serialize};
 
 use crate::bidding::LastRound;
 use crate::cluster::Cluster;
+use crate::depend::Gate;
 use crate::liveness::Standing;
 
 use crate::placement::{Domains, NodeView, Reason, Verdict, judge};
@@ -76,6 +77,29 @@ pub(crate) struct Sources<'a> {
     pub(crate) own_refusal: &'a dyn Fn(&str) -> Option<Reason>,
 }
 
+impl Sources<'_> {
+    fn gate(&self) -> Gate<'_> {
+        Gate {
+            cluster: self.cluster,
+            desired: self.desired,
+        }
+    }
+
+    /// What stands in the way of a service that waits for another one.
+    fn wait(
+        &self,
+        key: &ServiceKey,
+        service: &Service,
+        slots: &[SlotExplanation],
+    ) -> Option<String> {
+        let wait = self.gate().wait(key, service)?.text;
+        Some(match slots.iter().any(|s| s.node.is_some()) {
+            true => format!("its update {wait}"),
+            false => format!("it {wait}"),
+        })
+    }
+}
+
 /// Explains a service; `None` when there is no such service.
 pub(crate) fn explain(key: &ServiceKey, sources: &Sources<'_>) -> Option<Explanation> {
     let service = sources.desired.services.get(key)?;
@@ -87,7 +111,7 @@ pub(crate) fn explain(key: &ServiceKey, sources: &Sources<'_>) -> Option<Explana
         let slot = Slot::Replica(index);
         match holders.remove(&slot) {
             Some(found) => slots.extend(found.into_iter().map(|h| h.explain(slot))),
-            None => slots.push(vacant(slot, sources)),
+            None => slots.push(vacant(key, service, slot, sources)),
         }
     }
     for (slot, found) in holders {
@@ -96,7 +120,10 @@ pub(crate) fn explain(key: &ServiceKey, sources: &Sources<'_>) -> Option<Explana
     let mut ready: Vec<Slot> = slots.iter().filter(|s| s.ready).map(|s| s.slot).collect();
     ready.dedup();
     let ready = u32::try_from(ready.len()).unwrap_or(u32::MAX);
-    let cause = impossible(service, &slots).or_else(|| cause(&slots, &nodes));
+    let wait = sources.wait(key, service, &slots);
+    let cause = wait
+        .or_else(|| impossible(service, &slots))
+        .or_else(|| cause(&slots, &nodes));
     Some(Explanation {
         service: key.clone(),
         summary: summarise(service, wanted, ready, cause.as_deref()),
@@ -174,11 +201,21 @@ fn holders<'a>(key: &ServiceKey, sources: &Sources<'a>) -> BTreeMap<Slot, Vec<Ho
     holders
 }
 
-fn vacant(slot: Slot, sources: &Sources<'_>) -> SlotExplanation {
+fn vacant(
+    key: &ServiceKey,
+    service: &Service,
+    slot: Slot,
+    sources: &Sources<'_>,
+) -> SlotExplanation {
     let pending = sources.pending.iter().find(|(s, _)| *s == slot);
+    let wait = || sources.gate().bars(key, service, slot);
     let message = match pending {
         Some((_, node)) => format!("was just given to {}", name_of(*node, sources)),
-        None => "no node has taken it".to_owned(),
+        None => match (closed(service, slot), wait()) {
+            (Some(text), _) => text.to_owned(),
+            (None, Some(wait)) => wait.text,
+            (None, None) => "no node has taken it".to_owned(),
+        },
     };
     SlotExplanation {
         slot,
@@ -188,6 +225,22 @@ fn vacant(slot: Slot, sources: &Sources<'_>) -> SlotExplanation {
         ready: false,
         message: Some(message),
     }
+}
+
+/// Why nobody needs to take a slot of a run.
+fn closed(service: &Service, slot: Slot) -> Option<&'static str> {
+    let run = service.jobs.run.as_ref()?;
+    let Slot::Replica(index) = slot else {
+        return None;
+    };
+    if run.done.contains(&index) {
+        return Some("has done its work");
+    }
+    if run.result.is_some() {
+        return Some("the run has ended");
+    }
+    let waits = run.closed(service.replicas).contains(&index);
+    waits.then_some("its turn comes when others have ended")
 }
 
 fn name_of(node: NodeId, sources: &Sources<'_>) -> String {
@@ -308,6 +361,7 @@ fn wanted(service: &Service, nodes: &[NodeExplanation]) -> u32 {
 fn summarise(service: &Service, wanted: u32, ready: u32, cause: Option<&str>) -> String {
     match cause {
         _ if !service.running => "the service is stopped".to_owned(),
+        None if service.is_job() => job(service),
         None if ready >= wanted => format!("all {wanted} replicas are ready"),
         None => format!("{ready} of {wanted} replicas are ready"),
         Some(cause) => format!("{ready} of {wanted} replicas are ready; {cause}"),
@@ -324,6 +378,32 @@ fn impossible(service: &Service, slots: &[SlotExplanation]) -> Option<String> {
         "no node can ever take one: its constraints {} exclude each other",
         clash.join(" and ")
     ))
+}
+
+/// How the latest run of a job fares.
+fn job(service: &Service) -> String {
+    let runs = service.jobs.runs.iter();
+    let Some((id, run)) = runs.max_by_key(|(_, run)| run.since) else {
+        return "a job that has not run yet".to_owned();
+    };
+    match &run.result {
+        None => format!(
+            "a job; its run {id} is under way, {} parts are done",
+            run.done.len()
+        ),
+        Some(result) => {
+            let how = match result.outcome {
+                Outcome::Succeeded => "ended with success",
+                Outcome::Failed => "failed",
+                Outcome::Cancelled => "was cancelled",
+            };
+            let reason = result.reason.as_ref();
+            let reason = reason
+                .map(|reason| format!(": {reason}"))
+                .unwrap_or_default();
+            format!("a job; its run {id} {how}{reason}")
+        }
+    }
 }
 
 /// What stands between a service and its goal: slots without a node, and replicas that are not

@@ -124,6 +124,14 @@ impl Reconciler {
         held.failures = held.failures.saturating_add(1);
         held.hopeless = if hopeless { held.hopeless + 1 } else { 0 };
         let given_up = held.hopeless >= HOPELESS_TRIES;
+        let retries = held
+            .spec
+            .as_ref()
+            .and_then(|s| s.job.as_ref())
+            .map(|j| j.retries);
+        if retries.is_some_and(|retries| given_up || held.failures > retries) {
+            return self.fail_run(id, reason);
+        }
         let mut effects = self.note_failed_start(&id.slot, given_up);
         if given_up && !self.stays_for_rollout(&id.slot, world) {
             effects.extend(self.give_up(&id.slot, reason, now));
@@ -144,6 +152,24 @@ impl Reconciler {
         self.set_timer(&id.slot);
         let text = format!("{} did not start: {reason}", id.slot);
         effects.push(self.event(&id.slot, true, text));
+        effects.extend(previous.map(remove));
+        effects
+    }
+
+    /// A part of a run could not be started, often enough: that is seen, instead of going round all
+    /// nodes.
+    fn fail_run(&mut self, id: &WorkloadId, reason: &str) -> Vec<Effect> {
+        let Some(held) = self.current(id) else {
+            return Vec::new();
+        };
+        held.say(&format!("did not start: {reason}"));
+        held.set_ended(Phase::Failed);
+        let previous = held.residue.replace(id.clone());
+        self.changes.report = true;
+        self.changes.durable = true;
+        self.set_timer(&id.slot);
+        let text = format!("{} did not start: {reason}", id.slot);
+        let mut effects = vec![self.event(&id.slot, true, text)];
         effects.extend(previous.map(remove));
         effects
     }

@@ -33,6 +33,7 @@ use rand_chacha::ChaCha8Rng;
 
 use crate::bidding::Bidder;
 use crate::cluster::Cluster;
+use crate::depend::Gate;
 use crate::io::{Event, RuntimeCommand, Workload};
 use crate::liveness::Standing;
 use crate::placement::{NodeView, Reason, Verdict, judge};
@@ -96,6 +97,16 @@ pub(crate) struct World<'a> {
     pub(crate) host: &'a NodeReport,
     pub(crate) bidder: &'a Bidder,
     pub(crate) keeper: &'a Keeper,
+}
+
+impl<'a> World<'a> {
+    /// What the cluster knows of dependencies.
+    fn gate(&self) -> Gate<'a> {
+        Gate {
+            cluster: self.cluster,
+            desired: self.desired,
+        }
+    }
 }
 
 /// Runs this node's claims.
@@ -255,9 +266,10 @@ impl Reconciler {
         let Some(service) = world.desired.services.get(key) else {
             return Vec::new();
         };
-        let wanted = service.running && service.spec.mode == Mode::Global && self.adopted;
+        let own = service.spec.mode == Mode::Global && !service.is_job();
+        let wanted = service.running && own && self.adopted;
         let slot = Slot::Node(self.me);
-        if !wanted || self.holds(key, slot) {
+        if !wanted || self.holds(key, slot) || world.gate().bars(key, service, slot).is_some() {
             return Vec::new();
         }
         if self.refusal(key, &service.revision, now.mono).is_some() {

@@ -1,9 +1,7 @@
 //! What should become of a claim, given what the cluster wants and who else holds the slot.
 
 use dunlin_state::desired::Service;
-use dunlin_state::model::{
-    Availability, Claim, ConstraintOp, Mode, NodeId, Phase, Slot, UpdateOrder, beats,
-};
+use dunlin_state::model::{Availability, Claim, Mode, NodeId, Phase, Slot, UpdateOrder, beats};
 
 use super::World;
 use super::held::{Held, Stage};
@@ -44,6 +42,9 @@ pub(super) fn wish(held: &Held, world: &World<'_>, view: impl FnOnce() -> NodeVi
     if let Some(why) = unwanted(claim.slot.slot, service, world.cluster.me()) {
         return Wish::Stop(why.to_owned());
     }
+    if let Some(why) = done(claim.slot.slot, service).filter(|_| held.stage != Stage::Ended) {
+        return Wish::Stop(why.to_owned());
+    }
     if let Some(winner) = beaten_by(held, service, world) {
         return Wish::Stop(format!("{} holds the slot", winner.short()));
     }
@@ -67,6 +68,14 @@ pub(super) fn wish(held: &Held, world: &World<'_>, view: impl FnOnce() -> NodeVi
         } else {
             Wish::Keep
         };
+    }
+    let gate = world.gate();
+    if gate
+        .bars(&claim.slot.service, service, claim.slot.slot)
+        .is_some()
+    {
+        // Its update waits, and what there is goes on.
+        return Wish::Keep;
     }
     let rollout = Rollout::of(&claim.slot.service, service, world.cluster);
     if held.is_up() {
@@ -105,9 +114,25 @@ fn goes_elsewhere(held: &Held, service: &Service, world: &World<'_>) -> bool {
         && world.cluster.alive().len() > 1
 }
 
+/// Why a replica of a run need not run any more.
+fn done(slot: Slot, service: &Service) -> Option<&'static str> {
+    let run = service.jobs.run.as_ref()?;
+    match slot {
+        _ if run.result.is_some() => Some("the run has ended"),
+        Slot::Replica(index) => run
+            .done
+            .contains(&index)
+            .then_some("this part of the run is done"),
+        Slot::Node(_) => None,
+    }
+}
+
 fn unwanted(slot: Slot, service: &Service, me: NodeId) -> Option<&'static str> {
     if !service.running {
         return Some("the service is stopped");
+    }
+    if service.is_job() {
+        return Some("the service is a job now, and its runs do the work");
     }
     match (slot, service.spec.mode) {
         (Slot::Replica(index), Mode::Replicated) => {
@@ -174,15 +199,10 @@ fn beaten_by(held: &Held, service: &Service, world: &World<'_>) -> Option<NodeId
 /// else that constraints look at, a node says of itself: a member that claims what is not its to
 /// claim can lie about that, and not about who it is.
 fn is_excluded(node: NodeId, service: &Service) -> bool {
+    let id = node.to_string();
     let constraints = service.spec.placement.constraints.iter();
-    let mut by_id = constraints.filter(|c| c.key.eq_ignore_ascii_case("node.id"));
-    by_id.any(|constraint| {
-        let named = constraint.value.eq_ignore_ascii_case(&node.to_string());
-        match constraint.op {
-            ConstraintOp::Equal => !named,
-            ConstraintOp::NotEqual => named,
-        }
-    })
+    let mut by_id = constraints.filter(|c| c.key().eq_ignore_ascii_case("node.id"));
+    by_id.any(|constraint| !constraint.holds(Some(&id)))
 }
 
 /// Whether the other replica may stop any moment for an update that this one has had already: to

@@ -15,12 +15,16 @@ use dunlin_state::model::{
 use super::world::{SECOND, World};
 
 mod evenness;
+mod jobs;
+mod order;
 mod placed;
 mod rest;
 mod rollouts;
 mod starts;
 mod times;
 
+pub(super) use jobs::{ended, start_is_no_repetition};
+pub(super) use order::start_is_in_order;
 pub(super) use placed::start_is_allowed;
 pub(super) use rest::at_rest;
 pub(super) use rollouts::rollouts;
@@ -57,6 +61,10 @@ pub struct Watch {
     given_up: BTreeMap<(usize, SlotId), u64>,
     /// Where each slot was ever started: only there it can run.
     started: BTreeMap<SlotId, BTreeSet<usize>>,
+    /// Slots of runs that have truly ended with success, and how often.
+    succeeded: BTreeMap<SlotId, u32>,
+    /// Services of which a replica was ready once.
+    readied: BTreeSet<dunlin_state::model::ServiceKey>,
     /// Which slot was awarded to whom, with its epoch.
     awards: BTreeSet<(SlotId, u64, usize)>,
     /// Which daemons have said that two services publish the same port.
@@ -96,6 +104,7 @@ pub(super) fn capacity(world: &mut World, host: usize) {
     }
     world.watch.judged.insert(host, (h.life, register.version));
     let report = &register.report;
+    order::note_ready(&mut world.watch.readied, report);
     let sum = report
         .claims
         .iter()
@@ -239,6 +248,10 @@ fn reason(
     let Some(service) = desired.services.get(&id.slot.service) else {
         return Reason::Spec;
     };
+    if service.jobs.run.is_some() {
+        // It has ended, or this part of it has: its own checks look at that.
+        return Reason::Spec;
+    }
     let drained = desired
         .nodes
         .get(&h.id)

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use dunlin_gossip::membership::MemberState;
 use dunlin_state::desired::Service;
 use dunlin_state::model::{
-    Availability, HostPort, Mode, NodeId, PublishMode, Resources, ServiceKey, Slot, SlotId,
+    Availability, HostPort, Mode, NodeId, PublishMode, Resources, RunId, ServiceKey, Slot, SlotId,
 };
 
 use super::times::answering;
@@ -21,6 +21,7 @@ pub(in crate::sim) fn at_rest(world: &World) -> Vec<String> {
     wrong.extend(routes_are_whole(world));
     wrong.extend(clashes_are_told(world));
     wrong.extend(super::evenness::uneven(world));
+    wrong.extend(super::jobs::runs_have_ended(world));
     wrong
 }
 
@@ -148,6 +149,13 @@ fn exactly_once(world: &World) -> Vec<String> {
     let answering = answering(world, None);
     let mut wrong = Vec::new();
     for (key, service) in &engine.desired().services {
+        if let Some(run) = &service.jobs.run {
+            // How often its parts run is looked at when they start.
+            if run.result.is_none() {
+                running.retain(|slot, _| slot.service != *key);
+            }
+            continue;
+        }
         for slot in wanted(world, key, service) {
             let hosts = running.remove(&slot).unwrap_or_default();
             let fine = match hosts.as_slice() {
@@ -251,7 +259,8 @@ fn routes_are_whole(world: &World) -> Vec<String> {
     let mut truth: BTreeSet<(SlotId, NodeId)> = BTreeSet::new();
     for host in world.hosts.iter().filter(|h| h.is_up()) {
         let slots = host.runtime.answering(world.now);
-        truth.extend(slots.map(|(id, _)| (id.slot.clone(), host.id)));
+        let lasting = slots.filter(|(id, _)| RunId::of_service(&id.slot.service).is_none());
+        truth.extend(lasting.map(|(id, _)| (id.slot.clone(), host.id)));
     }
     let mut wrong = Vec::new();
     for host in world.hosts.iter() {

@@ -63,6 +63,10 @@ pub(crate) struct Flock {
     pub(crate) proposed: Vec<Command>,
     /// Who has proposed something.
     pub(crate) proposers: BTreeSet<NodeId>,
+    /// Who cannot write what nodes propose.
+    pub(crate) unheard: BTreeSet<NodeId>,
+    /// Every start that did not fail.
+    pub(crate) started: Vec<WorkloadId>,
     /// What each node can open, also after a restart.
     pub(crate) vaults: BTreeMap<NodeId, BTreeMap<ItemKey, ContentId>>,
     /// Whom keys were sealed to.
@@ -101,6 +105,7 @@ pub(crate) fn service(spec: ServiceSpec, replicas: u32) -> Service {
         replicas,
         running: true,
         rollout: Default::default(),
+        jobs: Default::default(),
     }
 }
 
@@ -121,6 +126,8 @@ impl Flock {
             calls: 0,
             proposed: Vec::new(),
             proposers: BTreeSet::new(),
+            unheard: BTreeSet::new(),
+            started: Vec::new(),
             vaults: BTreeMap::new(),
             given: BTreeSet::new(),
             refreshed: Vec::new(),
@@ -405,12 +412,27 @@ impl Flock {
                 }
                 Output::Propose(command) => {
                     self.proposers.insert(id);
+                    if !self.unheard.contains(&id) {
+                        self.write(&command);
+                    }
                     self.proposed.push(command);
                 }
                 Output::Persist(claims) => self.nodes.get_mut(&id).unwrap().saved = claims,
                 Output::Event(_) | Output::RoutesChanged | Output::Standing { .. } => {}
             }
         }
+    }
+
+    /// What a node has proposed becomes desired state.
+    fn write(&mut self, command: &Command) {
+        let Command::RecordRuns { service, record } = command else {
+            return;
+        };
+        self.edit(|d| {
+            if let Some(service) = d.services.get_mut(service) {
+                Arc::make_mut(&mut service.jobs).record(record);
+            }
+        });
     }
 
     pub(crate) fn agent(&self, index: usize) -> &Agent {

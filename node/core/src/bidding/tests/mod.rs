@@ -58,6 +58,7 @@ fn desired(cpu_millis: u64, replicas: u32) -> Desired {
         replicas,
         running: true,
         rollout: Default::default(),
+        jobs: Default::default(),
     };
     Desired {
         services: BTreeMap::from([(web(), service)]),

@@ -124,11 +124,11 @@ async fn settle(lab: &Lab) -> Result<(), LabError> {
     let first = first.ok_or_else(|| LabError::broken("a node does not know itself"))?;
     let keeper = ServiceSpec {
         placement: Placement {
-            constraints: vec![Constraint {
-                key: "node.id".to_owned(),
-                op: ConstraintOp::Equal,
-                value: first.id.to_string(),
-            }],
+            constraints: vec![Constraint::new(
+                "node.id",
+                ConstraintOp::Equal,
+                first.id.to_string(),
+            )],
             ..Placement::default()
         },
         secrets: vec![FileMount {

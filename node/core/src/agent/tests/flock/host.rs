@@ -39,6 +39,7 @@ impl Flock {
                 } else {
                     let node = self.nodes.get_mut(&id).unwrap();
                     node.running.insert(workload.id.clone());
+                    self.started.push(workload.id.clone());
                     node.revisions
                         .insert(workload.id.clone(), workload.revision);
                     RuntimeEvent::Started(running(&workload.id))

@@ -1,0 +1,48 @@
+//! What a job may say.
+
+use super::{MAX_COMPLETIONS, SpecFault};
+use crate::model::{Mode, ServiceSpec};
+use crate::timetable::Timetable;
+
+/// Retries of a replica: with growing delays they take more than a day.
+const MAX_RETRIES: u32 = 1_000;
+
+/// Longest time of a job in milliseconds, a year.
+const MAX_JOB_MS: u64 = 366 * 86_400_000;
+
+pub(super) fn check_job(spec: &ServiceSpec) -> Result<(), SpecFault> {
+    let Some(job) = &spec.job else {
+        return Ok(());
+    };
+    if job.completions == 0 {
+        return Err(SpecFault::Zero("the number of completions of a job"));
+    }
+    if job.completions > MAX_COMPLETIONS {
+        return Err(SpecFault::TooLong {
+            what: "the number of completions".to_owned(),
+            len: job.completions as usize,
+            max: MAX_COMPLETIONS as usize,
+        });
+    }
+    if spec.ports.iter().any(|port| port.published.is_some()) {
+        return Err(SpecFault::BadJob("publishes no ports; remove them"));
+    }
+    let times = [Some(job.backoff_ms), job.deadline_ms, Some(job.ttl_ms)];
+    if job.retries > MAX_RETRIES || times.into_iter().flatten().any(|ms| ms > MAX_JOB_MS) {
+        return Err(SpecFault::BadJob(
+            "has at most 1000 retries, and times of at most a year",
+        ));
+    }
+    if job.deadline_ms == Some(0) {
+        return Err(SpecFault::Zero("the deadline of a job"));
+    }
+    if spec.mode == Mode::Global && (job.schedule.is_some() || job.manual || job.completions > 1) {
+        return Err(SpecFault::BadJob(
+            "of every node runs once for each revision, without schedule, 'manual' or completions",
+        ));
+    }
+    if let Some(schedule) = &job.schedule {
+        Timetable::of(schedule)?;
+    }
+    Ok(())
+}
