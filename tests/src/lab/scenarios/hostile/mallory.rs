@@ -5,6 +5,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -46,6 +47,7 @@ impl Seal for NodeSeal {
 
 /// See the module.
 pub(super) struct Mallory {
+    pub(super) seed: u8,
     pub(super) me: MemberId,
     pub(super) net: Net,
     pub(super) members: Membership,
@@ -88,6 +90,12 @@ impl Role {
         };
         Self::Member(ClusterId::of(&root), standing)
     }
+}
+
+/// The seed of a key that nobody has had in this process: a removed one never comes back.
+pub(super) fn fresh() -> u8 {
+    static NEXT: AtomicU8 = AtomicU8::new(1);
+    NEXT.fetch_add(1, Ordering::Relaxed)
 }
 
 /// The time as certificates know it.
@@ -141,6 +149,7 @@ impl Mallory {
         let seal: Arc<dyn Seal> = Arc::new(NodeSeal(key));
         let document = Document::new(Actor::new(node, boot));
         Ok(Self {
+            seed,
             members: Membership::new(me, Profile::Lan, u64::from(seed), now),
             replication: Replication::new(node, boot, document, Arc::clone(&seal), 1, now),
             me,

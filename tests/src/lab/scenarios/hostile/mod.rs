@@ -21,7 +21,7 @@ use dunlin_trust::{ClusterId, SecretKey, Standing, Ticket, Welcome, issue_node};
 
 use self::flood::{Doors, throw};
 use self::lies::{LIES, Lie};
-use self::mallory::{Mallory, Role, seconds};
+use self::mallory::{Mallory, Role, fresh, seconds};
 use self::peace::{Honest, Peace};
 use super::{deploy, exactly, get, remove, whoami};
 use crate::lab::daemon::API_PORT;
@@ -159,7 +159,8 @@ async fn clear_up(lab: &Lab) -> Result<(), LabError> {
 
 /// Who has no credential of this cluster is let in nowhere, and is nobody's member.
 async fn strangers(lab: &Lab, peace: &Peace) -> Result<(), LabError> {
-    let mut stranger = Mallory::start(90, 1, HERE, Role::stranger(90))?;
+    let seed = fresh();
+    let mut stranger = Mallory::start(seed, 1, HERE, Role::stranger(seed))?;
     for honest in &peace.honest {
         stranger.knows(honest.node, honest.address);
         stranger.net.control.knock(honest.address);
@@ -212,7 +213,7 @@ async fn liar(lab: &Lab, peace: &mut Peace) -> Result<Mallory, LabError> {
     let ticket: Ticket = ticket
         .parse()
         .map_err(|e| LabError::new("read a ticket", e))?;
-    let mut mallory = Mallory::start(91, 1, HERE, Role::Invited(ticket))?;
+    let mut mallory = Mallory::start(fresh(), 1, HERE, Role::Invited(ticket))?;
     for honest in peace.honest.clone() {
         mallory.knows(honest.node, honest.address);
     }
@@ -324,10 +325,12 @@ async fn outcast(
     let Some(welcome) = mallory.welcome.clone() else {
         return Err(LabError::broken("the liar was no member"));
     };
+    let seed = mallory.seed;
     mallory.vanish().await;
 
     let cluster = ClusterId::of(&welcome.root);
-    let mut again = Mallory::start(91, 2, HERE, Role::Member(cluster, standing(&welcome, 91)))?;
+    let role = Role::Member(cluster, standing(&welcome, seed));
+    let mut again = Mallory::start(seed, 2, HERE, role)?;
     knock(&mut again, &peace.honest);
     again.until("it is told", PATIENCE, |m| m.removed).await?;
     again.live(Duration::from_secs(1)).await;
@@ -335,7 +338,9 @@ async fn outcast(
     again.vanish().await;
 
     // The keyring is replaced a moment after the removal.
-    let mut admitted = Mallory::start(92, 1, HERE, Role::Member(cluster, standing(&welcome, 92)))?;
+    let seed = fresh();
+    let role = Role::Member(cluster, standing(&welcome, seed));
+    let mut admitted = Mallory::start(seed, 1, HERE, role)?;
     let all = peace.honest.len();
     let refused = |m: &Mallory| m.refusals.len() >= all && m.connected.is_empty();
     knock(&mut admitted, &peace.honest);
