@@ -60,7 +60,11 @@ async fn run(args: &Args) -> Result<(), LabError> {
         })?);
     }
     if kinds.is_empty() {
-        kinds.extend(ALL);
+        // Being busy for long cannot be had quickly.
+        kinds.extend(
+            ALL.into_iter()
+                .filter(|kind| !args.quick || *kind != Kind::Soak),
+        );
     }
     let docs = args.root.join("docs");
     let samples = docs.join("benchmarks/results.json");
