@@ -14,6 +14,7 @@ mod history;
 mod items;
 mod keys;
 mod pending;
+mod quotas;
 mod rebase;
 mod refused;
 mod register;

@@ -8,7 +8,7 @@ use super::items::Items;
 use super::trust::TrustRecords;
 use super::vips::Assigned;
 use crate::model::{
-    Availability, NodeId, PortSpec, PublishMode, ServiceKey, ServiceSpec, Slot, UpdatePolicy,
+    Availability, NodeId, PortSpec, PublishMode, Quota, ServiceKey, ServiceSpec, Slot, UpdatePolicy,
 };
 
 /// Desired state at one moment. Cheap to clone and never changed in place.
@@ -22,6 +22,8 @@ pub struct Desired {
     pub vips: Arc<BTreeMap<ServiceKey, Assigned>>,
     /// Secrets and configs.
     pub items: Arc<Items>,
+    /// What the services of a namespace may reserve together, where somebody said so.
+    pub quotas: Arc<BTreeMap<String, Quota>>,
     /// Who belongs to the cluster.
     pub trust: Arc<TrustRecords>,
 }

@@ -6,6 +6,7 @@ mod item;
 #[cfg(feature = "openapi")]
 mod openapi;
 mod order;
+mod quota;
 mod report;
 mod resources;
 mod spec;
@@ -20,6 +21,7 @@ pub use item::{
     BadItemName, ContentId, FileMount, ItemKey, ItemKind, MAX_ITEM_BYTES, is_file_name,
 };
 pub use order::beats;
+pub use quota::{Excess, Quota, QuotaOf, Usage};
 pub use report::{
     Claim, Endpoint, ExitReport, Facts, MAX_HISTORY, MAX_LAST_WORDS, MAX_LAST_WORDS_BYTES,
     NodeRegister, NodeReport, Phase, PhaseChange, Trial, Version,

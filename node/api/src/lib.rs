@@ -21,6 +21,7 @@ pub mod fake;
 mod insight;
 mod item;
 mod metrics;
+mod namespace;
 mod openapi;
 mod plan;
 pub mod routes;
@@ -44,6 +45,7 @@ pub use insight::{
 };
 pub use item::{ItemDetail, ItemList, ItemQuery, ItemRequest, ItemSummary};
 pub use metrics::{BadSample, METRICS_TYPE, Sample, parse_metrics};
+pub use namespace::{NamespaceList, NamespaceSummary};
 pub use openapi::{openapi, openapi_json};
 pub use plan::{DeployPlan, PlannedChange, PlannedService, PlannedSlot, PlannedStep};
 pub use service::{

@@ -47,6 +47,10 @@ pub const SERVICE_REVISIONS: &str = "/v1/services/{namespace}/{name}/revisions";
 pub const SERVICE_ROLLOUT: &str = "/v1/services/{namespace}/{name}/rollout";
 /// `GET` [`crate::LogQuery`] → a stream of [`crate::LogRecord`].
 pub const SERVICE_LOGS: &str = "/v1/services/{namespace}/{name}/logs";
+/// `GET` → [`crate::NamespaceList`].
+pub const NAMESPACES: &str = "/v1/namespaces";
+/// `PUT` [`dunlin_state::model::Quota`] → [`crate::ChangeResponse`].
+pub const QUOTA: &str = "/v1/namespaces/{name}/quota";
 /// Secrets.
 pub const SECRETS: &str = "/v1/secrets";
 /// One secret.
@@ -73,7 +77,7 @@ pub const DOCTOR: &str = "/v1/doctor";
 pub const EVENTS: &str = "/v1/events";
 
 /// Every operation, as method and template: the generated description and the tests go by it.
-pub const ALL: [(&str, &str); 39] = [
+pub const ALL: [(&str, &str); 41] = [
     ("POST", REDEEM),
     ("GET", VERSION),
     ("GET", OPENAPI),
@@ -97,6 +101,8 @@ pub const ALL: [(&str, &str); 39] = [
     ("GET", SERVICE_ROLLOUT),
     ("POST", SERVICE_ROLLOUT),
     ("GET", SERVICE_LOGS),
+    ("GET", NAMESPACES),
+    ("PUT", QUOTA),
     ("GET", SECRETS),
     ("GET", SECRET),
     ("PUT", SECRET),
@@ -139,6 +145,11 @@ pub fn item(kind: ItemKind, key: &ItemKey) -> String {
     template
         .replace("{namespace}", key.namespace())
         .replace("{name}", key.name())
+}
+
+/// The path of a namespace's quota.
+pub fn quota(namespace: &str) -> String {
+    QUOTA.replace("{name}", &escape(namespace))
 }
 
 /// A node's template with a word for the node filled in: its id, a unique beginning of that, or
