@@ -4,8 +4,8 @@ use clap::{Args, Parser, Subcommand};
 
 use crate::commands::{
     audit, completions, context, cordon, deploy, diff, dns, doctor, drain, events, explain,
-    history, inspect, install, item, job, label, leave, logs, ls, man, metrics, nodes, plan, ps,
-    remove, rm, rollout, root, routes, run, scale, start, stop, ticket, up, version,
+    history, inspect, install, item, job, label, leave, logs, ls, man, metrics, namespace, nodes,
+    plan, ps, remove, rm, rollout, root, routes, run, scale, start, stop, ticket, up, version,
 };
 use crate::demo::DemoArgs;
 use crate::whoami::WhoamiArgs;
@@ -108,6 +108,9 @@ pub enum Command {
     Deploy(deploy::DeployArgs),
     /// Show what a deploy would change and where replicas would go, and do nothing
     Plan(plan::PlanArgs),
+    /// Show namespaces, and bound what the services of one may reserve
+    #[command(visible_alias = "namespaces")]
+    Namespace(namespace::NamespaceArgs),
     /// Create one service without a file
     Run(Box<run::RunArgs>),
     /// List the services

@@ -22,6 +22,7 @@ pub mod logs;
 pub mod ls;
 pub mod man;
 pub mod metrics;
+pub mod namespace;
 pub mod nodes;
 pub mod plan;
 pub mod ps;
@@ -54,6 +55,7 @@ pub async fn dispatch(command: Command, context: &mut Context) -> Result<Exit, F
         Command::Ticket(args) => ticket::run(&args, context).await,
         Command::Nodes(args) => nodes::run(&args, context).await,
         Command::Deploy(args) => deploy::run(&args, context).await,
+        Command::Namespace(args) => namespace::run(&args, context).await,
         Command::Plan(args) => plan::run(&args, context).await,
         Command::Run(args) => run::run(&args, context).await,
         Command::Ls(args) => ls::run(&args, context).await,

@@ -11,6 +11,7 @@ use crate::testing::{NOW, Ran, dunlin, node, replica};
 
 mod asking;
 mod changing;
+mod namespaces;
 mod planning;
 mod traffic;
 mod words;

@@ -53,7 +53,7 @@ pub(super) fn duration_ms(text: &str) -> Result<u64, String> {
 }
 
 /// Reads `512m` into bytes. Units are powers of 1024, as in Docker.
-pub(super) fn bytes(text: &str) -> Result<u64, String> {
+pub(crate) fn bytes(text: &str) -> Result<u64, String> {
     let expected = || format!("'{text}' is not a size; write for example '512m' or '1.5g'");
     let (number, unit) = split_number(text.trim());
     let factor: u64 = match unit.trim_start().to_ascii_lowercase().as_str() {
@@ -68,7 +68,7 @@ pub(super) fn bytes(text: &str) -> Result<u64, String> {
 }
 
 /// Reads a number of cores into thousandths, rounded up.
-pub(super) fn cpu_millis(text: &str) -> Result<u64, String> {
+pub(crate) fn cpu_millis(text: &str) -> Result<u64, String> {
     let expected = || format!("'{text}' is not a number of cores; write for example '0.5' or '2'");
     let (number, unit) = split_number(text.trim());
     if !unit.is_empty() {

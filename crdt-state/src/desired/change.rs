@@ -6,7 +6,7 @@ use super::draft::same_but_image;
 use super::items::Items;
 use super::snapshot::{NodeIntent, Service};
 use super::vips::Assigned;
-use crate::model::{Availability, ItemKey, ItemKind, NodeId, ServiceKey};
+use crate::model::{Availability, ItemKey, ItemKind, NodeId, Quota, ServiceKey};
 
 /// One difference between two snapshots.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -60,6 +60,8 @@ pub enum DesiredChange {
     },
     /// A secret or config has come, gone, or has another version.
     ItemChanged(ItemKind, ItemKey),
+    /// A namespace has another quota.
+    QuotaChanged(String),
     /// Who belongs to the cluster has changed.
     TrustChanged,
 }
@@ -127,6 +129,19 @@ impl DesiredChange {
             let differ = keys.into_iter().filter(|key| old.get(key) != new.get(key));
             changes.extend(differ.map(|key| Self::ItemChanged(kind, key.clone())));
         }
+    }
+
+    /// Walks over all of them; there are few.
+    pub(super) fn of_quotas(
+        old: &BTreeMap<String, Quota>,
+        new: &BTreeMap<String, Quota>,
+        changes: &mut Vec<Self>,
+    ) {
+        let names: BTreeSet<&String> = old.keys().chain(new.keys()).collect();
+        let differ = names
+            .into_iter()
+            .filter(|name| old.get(*name) != new.get(*name));
+        changes.extend(differ.map(|name| Self::QuotaChanged(name.clone())));
     }
 
     pub(super) fn of_node(

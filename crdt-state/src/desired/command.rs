@@ -7,7 +7,9 @@ use serde::{Deserialize, Serialize};
 use super::items::NewItem;
 use super::jobs::RunRecord;
 use super::trust::TrustCommand;
-use crate::model::{Availability, ItemKey, ItemKind, NodeId, RunId, ServiceKey, ServiceSpec};
+use crate::model::{
+    Availability, ItemKey, ItemKind, NodeId, Quota, RunId, ServiceKey, ServiceSpec,
+};
 
 /// One intended change of desired state. Several commands given together become one change of the
 /// document: all or none.
@@ -92,6 +94,13 @@ pub enum Command {
         node: NodeId,
         /// All of them.
         labels: BTreeMap<String, String>,
+    },
+    /// Bound what the services of a namespace may reserve together; a quota of nothing is none.
+    SetQuota {
+        /// Which namespace.
+        namespace: String,
+        /// The bounds.
+        quota: Quota,
     },
     /// Create a secret or config, or give it another content or labels.
     PutItem {

@@ -346,6 +346,8 @@ impl Document {
             | Key::NodeRevision(..)
             | Key::Item(..)
             | Key::ItemRevision(..)
+            | Key::Quota(_)
+            | Key::QuotaRevision(..)
             | Key::Trust(_)
             | Key::Vip(_) => None,
         }

@@ -13,12 +13,15 @@ use std::sync::Arc;
 use super::command::{Command, RolloutChange};
 use super::depend::dependency_cycle;
 use super::keys::{Aspect, Key, NodeAspect};
+use super::quotas;
 use super::rejection::{Rejection, similar};
 use super::snapshot::{Desired, Previous, Rollout, Service};
 use super::validate::{MAX_REGISTER_BYTES, MAX_REPLICAS, check_labels, check_spec};
 use super::value::{SpecValue, StoredRollout, Value as _};
 use super::vips::{MAX_SETTLED, free};
-use crate::model::{Availability, Mode, NodeId, RunId, ServiceKey, ServiceSpec, VipIndex};
+use crate::model::{
+    Availability, Mode, NodeId, Quota, RunId, ServiceKey, ServiceSpec, VipIndex, check_label,
+};
 
 /// Services in a cluster: ten times the design size of 1,000 nodes with one service each.
 pub const MAX_SERVICES: usize = 10_000;
@@ -82,6 +85,7 @@ impl Draft {
         for command in commands {
             draft.run(command)?;
         }
+        quotas::check(current, &draft.desired, commands)?;
         Ok(draft)
     }
 
@@ -112,6 +116,7 @@ impl Draft {
                 Ok(())
             }
             Command::SetLabels { node, labels } => self.set_labels(*node, labels),
+            Command::SetQuota { namespace, quota } => self.set_quota(namespace, quota),
             Command::PutItem { kind, item, new } => self.put_item(*kind, item, new),
             Command::RemoveItem { kind, item } => self.remove_item(*kind, item),
             Command::Trust(command) => self.trust(command),
@@ -393,6 +398,34 @@ impl Draft {
         };
         self.writes
             .insert(Key::Node(node, NodeAspect::Labels), value);
+        Ok(())
+    }
+
+    fn set_quota(&mut self, namespace: &str, quota: &Quota) -> Result<(), Rejection> {
+        if let Err(fault) = check_label("namespace", namespace) {
+            return Err(Rejection::BadNamespace(fault.to_string()));
+        }
+        let known = self
+            .desired
+            .quotas
+            .get(namespace)
+            .copied()
+            .unwrap_or_default();
+        if known == *quota {
+            return Ok(());
+        }
+        let quotas = Arc::make_mut(&mut self.desired.quotas);
+        let value = match quota.is_none() {
+            true => {
+                quotas.remove(namespace);
+                serde_json::Value::Null
+            }
+            false => {
+                quotas.insert(namespace.to_owned(), *quota);
+                json(quota)
+            }
+        };
+        self.writes.insert(Key::Quota(namespace.to_owned()), value);
         Ok(())
     }
 

@@ -10,7 +10,8 @@
 //! | `noderev/<id>/<aspect>/<counter>-<actor>` | a version of it, never changed |
 //! | `secret/<namespace>/<name>` | a secret, sealed |
 //! | `config/<namespace>/<name>` | a config |
-//! | either with `/<counter>-<actor>` | a version of it, never changed |
+//! | `quota/<namespace>` | what its services may reserve together |
+//! | these three with `/<counter>-<actor>` | a version of it, never changed |
 //! | `trust/revoked/<key>` | an admin's order: this key was removed |
 //! | `trust/invite/<role>/<invite>` | a ticket for that role |
 //! | `trust/use/<invite>/<key>` | who was let in by it |
@@ -25,7 +26,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 use super::register::{Actor, Stamp};
-use crate::model::{ItemKey, ItemKind, NodeId, RunId, ServiceKey};
+use crate::model::{ItemKey, ItemKind, NodeId, RunId, ServiceKey, check_label};
 use dunlin_trust::{KeyringOrder, PublicKey, Role};
 
 /// The longest key in bytes. The longest of our own, a revision, has fewer than 200.
@@ -127,6 +128,10 @@ pub(super) enum Key {
     Item(ItemKind, ItemKey),
     /// One version of it.
     ItemRevision(ItemKind, ItemKey, Stamp),
+    /// The quota of a namespace.
+    Quota(String),
+    /// One version of it.
+    QuotaRevision(String, Stamp),
     /// Who belongs.
     Trust(TrustKey),
 }
@@ -161,6 +166,14 @@ impl Key {
             }
             "secret" => Self::parse_item(ItemKind::Secret, &mut parts)?,
             "config" => Self::parse_item(ItemKind::Config, &mut parts)?,
+            "quota" => {
+                let namespace = parts.next()?.to_owned();
+                check_label("namespace", &namespace).ok()?;
+                match parts.next() {
+                    Some(stamp) => Self::QuotaRevision(namespace, parse_stamp(stamp)?),
+                    None => Self::Quota(namespace),
+                }
+            }
             "trust" => Self::Trust(TrustKey::parse(&mut parts)?),
             _ => return None,
         };
@@ -182,11 +195,13 @@ impl Key {
             Self::Revision(service, aspect, _) => Self::Service(service.clone(), *aspect),
             Self::NodeRevision(node, aspect, _) => Self::Node(*node, *aspect),
             Self::ItemRevision(kind, item, _) => Self::Item(*kind, item.clone()),
+            Self::QuotaRevision(namespace, _) => Self::Quota(namespace.clone()),
             Self::Service(..)
             | Self::Ask(..)
             | Self::Node(..)
             | Self::Vip(_)
             | Self::Item(..)
+            | Self::Quota(_)
             | Self::Trust(_) => self.clone(),
         }
     }
@@ -208,6 +223,9 @@ impl Key {
             Self::Item(kind, item) | Self::ItemRevision(kind, item, _) => {
                 Some(Self::ItemRevision(*kind, item.clone(), stamp))
             }
+            Self::Quota(namespace) | Self::QuotaRevision(namespace, _) => {
+                Some(Self::QuotaRevision(namespace.clone(), stamp))
+            }
             Self::Ask(..) | Self::Vip(_) | Self::Trust(_) => None,
         }
     }
@@ -217,12 +235,14 @@ impl Key {
         match self {
             Self::Revision(_, _, stamp)
             | Self::NodeRevision(_, _, stamp)
-            | Self::ItemRevision(_, _, stamp) => Some(*stamp),
+            | Self::ItemRevision(_, _, stamp)
+            | Self::QuotaRevision(_, stamp) => Some(*stamp),
             Self::Service(..)
             | Self::Ask(..)
             | Self::Node(..)
             | Self::Vip(_)
             | Self::Item(..)
+            | Self::Quota(_)
             | Self::Trust(_) => None,
         }
     }
@@ -309,6 +329,11 @@ impl fmt::Display for Key {
             Self::ItemRevision(kind, item, stamp) => {
                 let Stamp { counter, actor } = stamp;
                 write!(f, "{kind}/{item}/{counter:016x}-{actor}")
+            }
+            Self::Quota(namespace) => write!(f, "quota/{namespace}"),
+            Self::QuotaRevision(namespace, stamp) => {
+                let Stamp { counter, actor } = stamp;
+                write!(f, "quota/{namespace}/{counter:016x}-{actor}")
             }
             Self::Trust(key) => key.fmt(f),
         }

@@ -16,6 +16,7 @@ mod items;
 mod jobs;
 mod keys;
 mod pending;
+mod quotas;
 mod rebase;
 mod refused;
 mod register;

@@ -11,14 +11,13 @@ use bytes::Bytes;
 use super::change::DesiredChange;
 use super::document::{COMPACT_AT, Document, DocumentId, MAX_CHANGE_BYTES, MAX_REVISIONS};
 use super::engine::Engine;
-use super::keys::{Aspect, FORMAT_KEY, Key, NodeAspect, TrustKey};
+use super::keys::{Aspect, FORMAT_KEY, Key, TrustKey};
 use super::refused::Refused;
 use super::register::{Register, Stamp, newest};
 use super::remote::MAX_COUNTER_LEAP;
 use super::rules::Voids;
 use super::snapshot::Desired;
 use super::table::Table;
-use crate::model::{ItemKey, ItemKind, NodeId, ServiceKey};
 
 /// Bytes of a whole document from a peer. The design size (1,000 services with full history)
 /// takes a tenth of it.
@@ -202,59 +201,34 @@ fn without_old(mut registers: BTreeMap<String, Chosen>) -> BTreeMap<String, Chos
     });
     let parsed: Vec<Key> = registers.keys().filter_map(|k| Key::parse(k)).collect();
     let mut existing = BTreeSet::new();
-    let mut nodes = BTreeSet::new();
-    let mut node_revisions: BTreeMap<(NodeId, NodeAspect), Vec<Stamp>> = BTreeMap::new();
-    let mut revisions: BTreeMap<(&ServiceKey, Aspect), Vec<Stamp>> = BTreeMap::new();
-    let mut items = BTreeSet::new();
-    let mut item_revisions: BTreeMap<(ItemKind, &ItemKey), Vec<Stamp>> = BTreeMap::new();
+    let mut standing = BTreeSet::new();
+    let mut versions: BTreeMap<Key, Vec<Stamp>> = BTreeMap::new();
     for key in &parsed {
-        match key {
-            Key::Service(service, Aspect::Spec) => drop(existing.insert(service)),
-            Key::Revision(service, aspect, stamp) => {
-                revisions
-                    .entry((service, *aspect))
-                    .or_default()
-                    .push(*stamp);
-            }
-            Key::Node(node, aspect) => drop(nodes.insert((*node, *aspect))),
-            Key::NodeRevision(node, aspect, stamp) => {
-                node_revisions
-                    .entry((*node, *aspect))
-                    .or_default()
-                    .push(*stamp);
-            }
-            Key::Item(kind, item) => drop(items.insert((*kind, item))),
-            Key::ItemRevision(kind, item, stamp) => {
-                item_revisions
-                    .entry((*kind, item))
-                    .or_default()
-                    .push(*stamp);
-            }
-            Key::Service(..) | Key::Ask(..) | Key::Trust(_) | Key::Vip(..) => {}
+        if let Key::Service(service, Aspect::Spec) = key {
+            existing.insert(service);
+        }
+        match key.stamp() {
+            Some(stamp) => versions.entry(key.current()).or_default().push(stamp),
+            None => drop(standing.insert(key)),
         }
     }
     for key in &parsed {
+        let is_among = |newest: usize| {
+            let versions = versions.get(&key.current()).into_iter().flatten();
+            versions.filter(|other| Some(**other) > key.stamp()).count() < newest
+        };
         let keep = match key {
             Key::Service(service, _) | Key::Ask(service, _) | Key::Vip(service) => {
                 existing.contains(service)
             }
-            Key::Revision(service, aspect, stamp) => {
-                // Keys come in order, so the stamps are sorted, oldest first.
-                let stamps = revisions.get(&(service, *aspect));
-                let newer = stamps.map_or(0, |s| s.iter().filter(|other| *other > stamp).count());
-                existing.contains(service) && newer < MAX_REVISIONS
+            Key::Revision(service, ..) => existing.contains(service) && is_among(MAX_REVISIONS),
+            Key::NodeRevision(..) | Key::QuotaRevision(..) => {
+                standing.contains(&key.current()) && is_among(MAX_REVISIONS)
             }
-            Key::NodeRevision(node, aspect, stamp) => {
-                let stamps = node_revisions.get(&(*node, *aspect));
-                let newer = stamps.map_or(0, |s| s.iter().filter(|other| *other > stamp).count());
-                nodes.contains(&(*node, *aspect)) && newer < MAX_REVISIONS
+            Key::ItemRevision(..) => {
+                standing.contains(&key.current()) && is_among(MAX_ITEM_REVISIONS)
             }
-            Key::ItemRevision(kind, item, stamp) => {
-                let stamps = item_revisions.get(&(*kind, item));
-                let newer = stamps.map_or(0, |s| s.iter().filter(|other| *other > stamp).count());
-                items.contains(&(*kind, item)) && newer < MAX_ITEM_REVISIONS
-            }
-            Key::Node(..) | Key::Item(..) | Key::Trust(_) => true,
+            Key::Node(..) | Key::Item(..) | Key::Quota(_) | Key::Trust(_) => true,
         };
         if !keep {
             registers.remove(&key.to_string());
@@ -266,8 +240,17 @@ fn without_old(mut registers: BTreeMap<String, Chosen>) -> BTreeMap<String, Chos
 /// Whether a tombstone under this key says nothing once everybody has seen it.
 fn may_vanish(key: &Key) -> bool {
     match key {
-        Key::Service(..) | Key::Ask(..) | Key::Node(..) | Key::Vip(..) | Key::Item(..) => true,
-        Key::Revision(..) | Key::NodeRevision(..) | Key::ItemRevision(..) | Key::Trust(_) => false,
+        Key::Service(..)
+        | Key::Ask(..)
+        | Key::Node(..)
+        | Key::Vip(..)
+        | Key::Item(..)
+        | Key::Quota(_) => true,
+        Key::Revision(..)
+        | Key::NodeRevision(..)
+        | Key::ItemRevision(..)
+        | Key::QuotaRevision(..)
+        | Key::Trust(_) => false,
     }
 }
 
@@ -313,6 +296,7 @@ pub(super) fn differences(old: &Desired, new: &Desired) -> Vec<DesiredChange> {
     }
     DesiredChange::of_vips(&old.vips, &new.vips, &mut changes);
     DesiredChange::of_items(&old.items, &new.items, &mut changes);
+    DesiredChange::of_quotas(&old.quotas, &new.quotas, &mut changes);
     if old.trust != new.trust {
         changes.push(DesiredChange::TrustChanged);
     }

@@ -3,7 +3,7 @@
 use thiserror::Error;
 
 use super::validate::{MAX_REPLICAS, SpecFault};
-use crate::model::{ItemKey, ItemKind, NodeId, Protocol, RunId, ServiceKey};
+use crate::model::{Excess, ItemKey, ItemKind, NodeId, Protocol, QuotaOf, RunId, ServiceKey};
 
 /// Why a command was refused; nothing has changed.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
@@ -27,6 +27,21 @@ pub enum Rejection {
         /// How many were asked for.
         replicas: u32,
     },
+    /// A namespace has no more of something.
+    #[error(
+        "namespace '{namespace}' would want {excess} of its quota, and wants {used} now{}; remove or shrink something there, or have an admin raise it with 'dunlin namespace set-quota {namespace}'", unit(.excess)
+    )]
+    OverQuota {
+        /// Which namespace.
+        namespace: String,
+        /// What would be exceeded.
+        excess: Excess,
+        /// What it wants now, in the unit of the excess.
+        used: u64,
+    },
+    /// Not the name of a namespace.
+    #[error("{0}")]
+    BadNamespace(String),
     /// A daemon service has no scale.
     #[error(
         "service '{0}' runs once on every matching node and cannot be scaled; change its placement, or deploy it with mode 'replicated'"
@@ -298,4 +313,13 @@ pub(super) fn arrows(cycle: &[ServiceKey]) -> String {
     let names = cycle.iter().chain(cycle.first());
     let names: Vec<String> = names.map(ToString::to_string).collect();
     names.join(" -> ")
+}
+
+/// What a bare number of a quota counts.
+fn unit(excess: &Excess) -> &'static str {
+    match excess.of {
+        QuotaOf::Cpu => " (thousandths of a core)",
+        QuotaOf::Memory => " (bytes)",
+        QuotaOf::Replicas => "",
+    }
 }

@@ -9,7 +9,7 @@ use super::jobs::Jobs;
 use super::trust::TrustRecords;
 use super::vips::Assigned;
 use crate::model::{
-    Availability, NodeId, PortSpec, PublishMode, ServiceKey, ServiceSpec, Slot, UpdatePolicy,
+    Availability, NodeId, PortSpec, PublishMode, Quota, ServiceKey, ServiceSpec, Slot, UpdatePolicy,
 };
 
 /// Desired state at one moment. Cheap to clone and never changed in place.
@@ -23,6 +23,8 @@ pub struct Desired {
     pub vips: Arc<BTreeMap<ServiceKey, Assigned>>,
     /// Secrets and configs.
     pub items: Arc<Items>,
+    /// What the services of a namespace may reserve together, where somebody said so.
+    pub quotas: Arc<BTreeMap<String, Quota>>,
     /// Who belongs to the cluster.
     pub trust: Arc<TrustRecords>,
 }

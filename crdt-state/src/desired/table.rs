@@ -21,7 +21,7 @@ use super::snapshot::{Desired, NodeIntent, Service};
 use super::trust::TrustRecords;
 use super::value::{Cell, ImageValue, RolloutValue, ScaleValue, SpecValue, Value};
 use super::vips::settle;
-use crate::model::{Availability, ItemKey, ItemKind, NodeId, RunId, ServiceKey, VipIndex};
+use crate::model::{Availability, ItemKey, ItemKind, NodeId, Quota, RunId, ServiceKey, VipIndex};
 
 /// The aspects of one service.
 #[derive(Debug, Clone, Default)]
@@ -103,6 +103,7 @@ pub(super) struct Table {
     nodes: BTreeMap<NodeId, NodeCells>,
     vips: BTreeMap<ServiceKey, Cell<VipIndex>>,
     items: BTreeMap<(ItemKind, ItemKey), Cell<ItemValue>>,
+    quotas: BTreeMap<String, Cell<Quota>>,
     /// The kept versions of every aspect, by the key of its newest register.
     revisions: BTreeMap<Key, BTreeSet<Stamp>>,
     /// Authors that were removed.
@@ -213,6 +214,7 @@ impl Table {
         let mut items = BTreeSet::new();
         let mut aspects = BTreeMap::new();
         let mut renumber = false;
+        let mut quotas = false;
         for text in keys {
             match Key::parse(&text) {
                 Some(Key::Trust(_)) | None => self.refresh_foreign(engine, text),
@@ -234,6 +236,7 @@ impl Table {
                         Key::Item(kind, item) | Key::ItemRevision(kind, item, _) => {
                             items.insert((*kind, item.clone()));
                         }
+                        Key::Quota(_) | Key::QuotaRevision(..) => quotas = true,
                         Key::Trust(_) => {}
                     }
                     let current = key.current();
@@ -253,6 +256,9 @@ impl Table {
         }
         for (kind, item) in items {
             self.derive_item(kind, item, &mut changes);
+        }
+        if quotas {
+            self.derive_quotas(&mut changes);
         }
         let came_or_went = |change: &DesiredChange| {
             matches!(
@@ -354,7 +360,17 @@ impl Table {
                     None => self.items.remove(&(kind, item)),
                 };
             }
-            Key::Revision(..) | Key::NodeRevision(..) | Key::ItemRevision(..) | Key::Trust(_) => {}
+            Key::Quota(namespace) => {
+                match self.decode(text, values) {
+                    Some(cell) => self.quotas.insert(namespace, cell),
+                    None => self.quotas.remove(&namespace),
+                };
+            }
+            Key::Revision(..)
+            | Key::NodeRevision(..)
+            | Key::ItemRevision(..)
+            | Key::QuotaRevision(..)
+            | Key::Trust(_) => {}
         }
     }
 
@@ -455,6 +471,17 @@ impl Table {
             None => items.remove(&key),
         };
         changes.push(DesiredChange::ItemChanged(kind, key));
+    }
+
+    fn derive_quotas(&mut self, changes: &mut Vec<DesiredChange>) {
+        let quotas = self.quotas.iter();
+        let set = quotas.filter_map(|(name, cell)| Some((name.clone(), cell.value?)));
+        let new: BTreeMap<String, Quota> = set.collect();
+        let before = changes.len();
+        DesiredChange::of_quotas(&self.desired.quotas, &new, changes);
+        if changes.len() > before {
+            Arc::make_mut(&mut self.desired).quotas = Arc::new(new);
+        }
     }
 
     fn derive_node(&mut self, node: NodeId, changes: &mut Vec<DesiredChange>) {

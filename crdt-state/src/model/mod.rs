@@ -8,6 +8,7 @@ mod job;
 #[cfg(feature = "openapi")]
 mod openapi;
 mod order;
+mod quota;
 mod report;
 mod resources;
 mod spec;
@@ -24,6 +25,7 @@ pub use item::{
 };
 pub use job::{BadRunId, CatchUp, Job, MAX_JOB_NAME, Overlap, RUN_MARK, RunId, Schedule};
 pub use order::beats;
+pub use quota::{Excess, Quota, QuotaOf, Usage};
 pub use report::{
     Claim, Endpoint, ExitReport, Facts, MAX_HISTORY, MAX_LAST_WORDS, MAX_LAST_WORDS_BYTES,
     NodeRegister, NodeReport, Phase, PhaseChange, Trial, Version,

@@ -22,6 +22,7 @@ mod insight;
 mod item;
 mod job;
 mod metrics;
+mod namespace;
 mod openapi;
 mod plan;
 pub mod routes;
@@ -46,6 +47,7 @@ pub use insight::{
 pub use item::{ItemDetail, ItemList, ItemQuery, ItemRequest, ItemSummary};
 pub use job::{JobList, JobQuery, JobRun, JobSummary, RunResponse};
 pub use metrics::{BadSample, METRICS_TYPE, Sample, parse_metrics};
+pub use namespace::{NamespaceList, NamespaceSummary};
 pub use openapi::{openapi, openapi_json};
 pub use plan::{DeployPlan, PlannedChange, PlannedService, PlannedSlot, PlannedStep};
 pub use service::{

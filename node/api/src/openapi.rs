@@ -1,6 +1,7 @@
 //! The generated description of the contract. Each operation is a marker function that carries
 //! its description; the daemon's handlers live elsewhere and use the same [`routes`] and types.
 
+use dunlin_state::model::Quota;
 use utoipa::OpenApi;
 
 use crate::*;
@@ -53,6 +54,8 @@ pub fn openapi_json() -> String {
         cancel_run,
         jobs,
         logs,
+        namespaces,
+        quota,
         secrets,
         secret,
         put_secret,
@@ -160,6 +163,20 @@ operation! {
     deploy: post DEPLOY in "services",
     takes DeployRequest
     => DeployResponse
+}
+
+operation! {
+    /// All namespaces, what their services want together, and their quotas.
+    namespaces: get NAMESPACES in "services"
+    => NamespaceList
+}
+
+operation! {
+    /// Bounds what the services of a namespace may reserve together; an empty quota bounds nothing.
+    quota: put QUOTA in "services",
+    params(("name" = String, Path, description = "The namespace")),
+    takes Quota
+    => ChangeResponse
 }
 
 operation! {

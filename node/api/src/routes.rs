@@ -53,6 +53,10 @@ pub const SERVICE_RUN: &str = "/v1/services/{namespace}/{name}/runs/{run}";
 pub const JOBS: &str = "/v1/jobs";
 /// `GET` [`crate::LogQuery`] → a stream of [`crate::LogRecord`].
 pub const SERVICE_LOGS: &str = "/v1/services/{namespace}/{name}/logs";
+/// `GET` → [`crate::NamespaceList`].
+pub const NAMESPACES: &str = "/v1/namespaces";
+/// `PUT` [`dunlin_state::model::Quota`] → [`crate::ChangeResponse`].
+pub const QUOTA: &str = "/v1/namespaces/{name}/quota";
 /// Secrets.
 pub const SECRETS: &str = "/v1/secrets";
 /// One secret.
@@ -79,7 +83,7 @@ pub const DOCTOR: &str = "/v1/doctor";
 pub const EVENTS: &str = "/v1/events";
 
 /// Every operation, as method and template: the generated description and the tests go by it.
-pub const ALL: [(&str, &str); 42] = [
+pub const ALL: [(&str, &str); 44] = [
     ("POST", REDEEM),
     ("GET", VERSION),
     ("GET", OPENAPI),
@@ -106,6 +110,8 @@ pub const ALL: [(&str, &str); 42] = [
     ("DELETE", SERVICE_RUN),
     ("GET", JOBS),
     ("GET", SERVICE_LOGS),
+    ("GET", NAMESPACES),
+    ("PUT", QUOTA),
     ("GET", SECRETS),
     ("GET", SECRET),
     ("PUT", SECRET),
@@ -148,6 +154,11 @@ pub fn item(kind: ItemKind, key: &ItemKey) -> String {
     template
         .replace("{namespace}", key.namespace())
         .replace("{name}", key.name())
+}
+
+/// The path of a namespace's quota.
+pub fn quota(namespace: &str) -> String {
+    QUOTA.replace("{name}", &escape(namespace))
 }
 
 /// A node's template with a word for the node filled in: its id, a unique beginning of that, or

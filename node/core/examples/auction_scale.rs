@@ -2,7 +2,10 @@
 //! latency and no losses, and prints awards per second of CPU time (one thread, Linux).
 //!
 //! `cargo run --release -p dunlin-core --example auction_scale -- 1000 1000 10`
-//! (nodes, services, replicas of each).
+//! (nodes, services, replicas of each); `… -- packing 50` fills as many random clusters instead
+//! ([`packing`]).
+
+mod packing;
 
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
 use std::sync::Arc;
@@ -47,6 +50,11 @@ struct Bus {
 }
 
 fn main() {
+    let mut words = std::env::args().skip(1);
+    if words.next().as_deref() == Some("packing") {
+        let instances = words.next().and_then(|count| count.parse().ok());
+        return packing::run(instances.unwrap_or(50));
+    }
     let mut args = std::env::args().skip(1).filter_map(|a| a.parse().ok());
     let nodes: usize = args.next().unwrap_or(1_000);
     let services: usize = args.next().unwrap_or(1_000);
@@ -145,6 +153,10 @@ fn member(index: usize) -> MemberId {
 
 impl Bus {
     fn new(nodes: usize) -> Self {
+        Self::with(nodes, config)
+    }
+
+    fn with(nodes: usize, config: impl Fn(usize) -> NodeConfig) -> Self {
         let mut bus = Self {
             now: 1_000,
             agents: Vec::new(),
@@ -214,6 +226,10 @@ impl Bus {
             };
             desired.services.insert(name, service);
         }
+        self.want(desired);
+    }
+
+    fn want(&mut self, desired: Desired) {
         let desired = Arc::new(desired);
         let now = self.time();
         for index in 0..self.agents.len() {

@@ -208,6 +208,7 @@ fn need(method: &Method, template: &str) -> Need {
             | routes::NODE
             | routes::NODES
             | routes::SERVICES
+            | routes::NAMESPACES
             | routes::SECRETS
             | routes::CONFIGS
             | routes::REPLICAS

@@ -93,6 +93,8 @@ fn rejection_code(rejection: &Rejection) -> ErrorCode {
             ErrorCode::Refused
         }
         Rejection::PortTaken { .. } | Rejection::ItemExists { .. } => ErrorCode::Conflict,
+        Rejection::OverQuota { .. } => ErrorCode::Refused,
+        Rejection::BadNamespace(_) => ErrorCode::BadRequest,
         Rejection::ItemInUse { .. } | Rejection::TooManyItems { .. } => ErrorCode::Refused,
         Rejection::TooManyServices { .. } | Rejection::GlobalHasNoScale(_) => ErrorCode::Refused,
         Rejection::NotAllowed { .. } | Rejection::Certificate(_) | Rejection::GrantorRemoved => {

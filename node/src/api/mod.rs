@@ -15,6 +15,7 @@ mod jobs;
 mod local;
 mod logs;
 mod metrics;
+mod namespaces;
 mod node;
 mod nodes;
 mod plan;
@@ -40,7 +41,7 @@ pub(crate) use traffic::Traffic;
 use std::sync::Arc;
 
 use axum::Router;
-use axum::routing::{delete, get, post};
+use axum::routing::{delete, get, post, put};
 use dunlin_api::routes;
 use tokio_util::sync::CancellationToken;
 
@@ -82,6 +83,8 @@ fn router(context: Context, people: People) -> Router {
         .route(routes::NODE_LABELS, post(nodes::set_labels))
         .route(routes::DEPLOY, post(services::deploy))
         .route(routes::PLAN, post(plan::plan))
+        .route(routes::NAMESPACES, get(namespaces::list))
+        .route(routes::QUOTA, put(namespaces::set_quota))
         .route(routes::SERVICES, get(services::list))
         .route(routes::SERVICE, get(services::inspect))
         .route(routes::SERVICE, delete(services::remove))

@@ -4,19 +4,24 @@ use std::io::Write;
 
 use super::*;
 
-#[tokio::test]
-async fn plan() {
-    let slot = |index, step, node: Option<&str>, from: Option<&str>| PlannedSlot {
+fn slot(index: u32, step: PlannedStep, node: Option<&str>) -> PlannedSlot {
+    PlannedSlot {
         slot: Slot::Replica(index),
         step,
         node: None,
         node_name: node.map(str::to_owned),
-        from: from.map(str::to_owned),
-    };
-    let spec = |image: &str| dunlin_state::model::ServiceSpec {
+        from: None,
+    }
+}
+
+fn spec(image: &str) -> dunlin_state::model::ServiceSpec {
+    dunlin_state::model::ServiceSpec {
         image: image.to_owned(),
         ..Default::default()
-    };
+    }
+}
+
+fn foretold() -> DeployPlan {
     let changed = PlannedService {
         service: "web".parse().unwrap(),
         change: PlannedChange::Update,
@@ -26,9 +31,9 @@ async fn plan() {
         scale_after: 3,
         revision: "abc".to_owned(),
         slots: vec![
-            slot(0, PlannedStep::Update, Some("n1"), None),
-            slot(1, PlannedStep::Start, Some("n2"), None),
-            slot(2, PlannedStep::Nowhere, None, None),
+            slot(0, PlannedStep::Update, Some("n1")),
+            slot(1, PlannedStep::Start, Some("n2")),
+            slot(2, PlannedStep::Nowhere, None),
         ],
         refusals: vec![NodeVerdict {
             node: node("n1", 1).id,
@@ -49,12 +54,17 @@ async fn plan() {
         scale_before: Some(1),
         scale_after: 1,
         revision: "def".to_owned(),
-        slots: vec![slot(0, PlannedStep::Keep, Some("n1"), None)],
+        slots: vec![slot(0, PlannedStep::Keep, Some("n1"))],
         refusals: vec![],
     };
-    let plan = DeployPlan {
+    DeployPlan {
         services: vec![changed, same],
-    };
+    }
+}
+
+#[tokio::test]
+async fn plan() {
+    let plan = foretold();
     let mut file = tempfile::Builder::new().suffix(".yaml").tempfile().unwrap();
     writeln!(file, "services: {{web: {{image: 'nginx:2'}}}}").unwrap();
     let path = file.path().to_str().unwrap();

@@ -5,6 +5,7 @@ mod converge;
 mod disk;
 mod hostile;
 mod items;
+mod quotas;
 mod rebasing;
 mod signed;
 mod vips;

@@ -16,7 +16,7 @@ mod tests;
 
 use std::time::Duration;
 
-use dunlin_state::model::{ItemKey, ItemKind, RunId, ServiceKey};
+use dunlin_state::model::{ItemKey, ItemKind, Quota, RunId, ServiceKey};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -114,6 +114,23 @@ impl Client {
     /// Creates services or gives them new specifications, all or none.
     pub async fn deploy(&self, request: &DeployRequest) -> Result<DeployResponse, ClientError> {
         self.post(routes::DEPLOY, request).await
+    }
+
+    /// All namespaces.
+    pub async fn namespaces(&self) -> Result<Vec<NamespaceSummary>, ClientError> {
+        let list: NamespaceList = self.get(routes::NAMESPACES).await?;
+        Ok(list.namespaces)
+    }
+
+    /// Bounds what the services of a namespace may reserve together.
+    pub async fn set_quota(
+        &self,
+        namespace: &str,
+        quota: &Quota,
+    ) -> Result<ChangeResponse, ClientError> {
+        let body = serde_json::to_vec(quota).map_err(ClientError::Unwritable)?;
+        self.call("PUT", &routes::quota(namespace), Some(body))
+            .await
     }
 
     /// What a deploy would do; nothing is changed.

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use dunlin_state::desired::Desired;
-use dunlin_state::model::{NodeId, Resources, ServiceKey, ServiceSpec};
+use dunlin_state::model::{NodeId, Resources, ServiceKey, ServiceSpec, Strategy};
 use rand::Rng;
 
 use crate::cluster::Cluster;
@@ -28,8 +28,9 @@ pub(super) struct Invitation {
     pub(super) slots: usize,
 }
 
-/// All living nodes when they are few; else a sample that prefers nodes with much free capacity,
-/// drawn among those that satisfy the constraints. This node is always among them.
+/// All living nodes when they are few; else a sample that prefers nodes with much free capacity
+/// (with little when packing), drawn among those that satisfy the constraints and have room. This
+/// node is always among them.
 pub(super) fn invite(
     cluster: &Cluster,
     desired: &Desired,
@@ -45,13 +46,16 @@ pub(super) fn invite(
             slots: vacant.min(MAX_SLOTS),
         };
     }
-    let pool: Vec<NodeId> = cluster
+    let matching = cluster
         .alive()
-        .filter(|node| may_match(cluster, desired, spec, *node))
-        .collect();
+        .filter(|node| may_match(cluster, desired, spec, *node));
+    let (roomy, full): (Vec<NodeId>, Vec<NodeId>) =
+        matching.partition(|node| has_room(cluster, spec, *node));
+    // Registers are some milliseconds old: where none has room, all are asked about it.
+    let pool = if roomy.is_empty() { full } else { roomy };
     let size = vacant.clamp(SAMPLE, MAX_SAMPLE).min(pool.len());
     let mut nodes = BTreeSet::from([cluster.me()]);
-    // Two random nodes, the freer one of them: the power of two choices. The bound on draws only
+    // Two random nodes, the better one of them: the power of two choices. The bound on draws only
     // matters when the pool is nearly exhausted.
     for _ in 0..size * 4 {
         if nodes.len() > size {
@@ -60,12 +64,13 @@ pub(super) fn invite(
         let (Some(a), Some(b)) = (draw(&pool, rng), draw(&pool, rng)) else {
             break;
         };
-        let freer = if is_freer(free(cluster, b), free(cluster, a)) {
-            b
-        } else {
-            a
+        let b_is_freer = is_freer(free(cluster, b), free(cluster, a));
+        let better = match spec.placement.strategy {
+            Strategy::Spread => b_is_freer,
+            Strategy::Pack => !b_is_freer,
+            Strategy::Random => true,
         };
-        nodes.insert(freer);
+        nodes.insert(if better { b } else { a });
     }
     // The next in rank hear the call and know that they need not take over.
     nodes.extend(cluster.auctioneers(service));
@@ -82,6 +87,11 @@ fn may_match(cluster: &Cluster, desired: &Desired, spec: &ServiceSpec, node: Nod
         let view = NodeView::conditions(node, &register.report, cluster.standing(node), desired);
         matches_constraints(spec, &view)
     })
+}
+
+/// Whether a replica fits by what the node has reported.
+fn has_room(cluster: &Cluster, spec: &ServiceSpec, node: NodeId) -> bool {
+    spec.reservation == Resources::ZERO || spec.reservation.fits_in(free(cluster, node).0)
 }
 
 fn draw(pool: &[NodeId], rng: &mut impl Rng) -> Option<NodeId> {

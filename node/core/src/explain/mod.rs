@@ -126,7 +126,7 @@ pub(crate) fn explain(key: &ServiceKey, sources: &Sources<'_>) -> Option<Explana
         .or_else(|| cause(&slots, &nodes));
     Some(Explanation {
         service: key.clone(),
-        summary: summarise(service, wanted, ready, cause.as_deref()),
+        summary: summarise(service, wanted, ready, cause.as_deref()) + &quota(key, sources),
         cause,
         wanted,
         ready,
@@ -404,6 +404,20 @@ fn job(service: &Service) -> String {
             format!("a job; its run {id} {how}{reason}")
         }
     }
+}
+
+/// That the service's namespace exceeds its quota, which stops nothing and adds nothing.
+fn quota(key: &ServiceKey, sources: &Sources<'_>) -> String {
+    let over = sources.desired.over_quota(key.namespace());
+    if over.is_empty() {
+        return String::new();
+    }
+    let over: Vec<String> = over.iter().map(ToString::to_string).collect();
+    let namespace = key.namespace();
+    format!(
+        "; the namespace {namespace} is over its quota: {}",
+        over.join(", ")
+    )
 }
 
 /// What stands between a service and its goal: slots without a node, and replicas that are not
