@@ -188,6 +188,7 @@ impl<'n> Reader<'n> {
                 }
                 "liveness" => self.spec.liveness = own_health(report, &field, &LIVENESS),
                 "job" => self.spec.job = Some(Box::new(job::job(report, &field))),
+                "hooks" => self.spec.hooks = Some(Box::new(job::hooks(report, &field))),
                 "schedule" => self.schedule = Some(job::schedule(report, &field)),
                 "anti_affinity" => self.anti_affinity(report, key, &field),
                 "strategy" => {
@@ -315,7 +316,7 @@ impl<'n> Reader<'n> {
 }
 
 /// A command: a list of words, or a line that is split into words.
-fn command(report: &mut Report, view: &View<'_>) -> Vec<String> {
+pub(super) fn command(report: &mut Report, view: &View<'_>) -> Vec<String> {
     if view.is_null() {
         return Vec::new();
     }

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Dependency, FileMount, Job, Resources, ServiceKey, TrafficPolicy};
+use super::{Dependency, FileMount, Hooks, Job, Resources, ServiceKey, TrafficPolicy};
 
 /// Everything about a service but how many replicas it has and whether it runs, which are
 /// registers of their own so that concurrent edits of different aspects both win.
@@ -76,6 +76,8 @@ pub struct ServiceSpec {
     pub depends_on: Vec<Dependency>,
     /// Makes it a job, whose replicas do their work and end.
     pub job: Option<Box<Job>>,
+    /// Jobs that belong to its deploys. Not part of the revision.
+    pub hooks: Option<Box<Hooks>>,
 }
 
 impl ServiceSpec {

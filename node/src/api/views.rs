@@ -372,7 +372,13 @@ impl<'a> Claims<'a> {
                 halted: failed,
             };
         }
-        let converged = ready >= wanted && updated >= wanted && !surplus;
+        let after = jobs::after_deploy(service);
+        let converged = ready >= wanted && updated >= wanted && !surplus && after.is_none();
+        let (after, failed) = match after {
+            Some(Ok(waits)) => (Some(waits), None),
+            Some(Err(failed)) => (None, Some(failed)),
+            None => (None, None),
+        };
         ServiceProgress {
             service: key.clone(),
             revision: service.revision.clone(),
@@ -383,9 +389,11 @@ impl<'a> Claims<'a> {
             reason: if converged {
                 None
             } else {
-                engine.explain(key).and_then(|e| e.cause)
+                engine.explain(key).and_then(|e| e.cause).or(after)
             },
-            halted: halted(service).or_else(|| in_vain(engine, key)),
+            halted: failed
+                .or_else(|| halted(service))
+                .or_else(|| in_vain(engine, key)),
         }
     }
 }
