@@ -374,11 +374,7 @@ impl<'a> Claims<'a> {
         }
         let after = jobs::after_deploy(service);
         let converged = ready >= wanted && updated >= wanted && !surplus && after.is_none();
-        let (after, failed) = match after {
-            Some(Ok(waits)) => (Some(waits), None),
-            Some(Err(failed)) => (None, Some(failed)),
-            None => (None, None),
-        };
+        let (after, failed) = after.map_or((None, None), |a| (a.clone().ok(), a.err()));
         ServiceProgress {
             service: key.clone(),
             revision: service.revision.clone(),
