@@ -1,14 +1,15 @@
 //! Jobs: `x-dunlin.job`, `deploy.mode: replicated-job`, and what others wait for to end.
 
 use dunlin_state::model::{
-    CatchUp, Condition, Job, Mode, Overlap, RestartCondition, Schedule, ServiceSpec,
+    CatchUp, Condition, Hook, Hooks, Job, Mode, Overlap, RestartCondition, Schedule, ServiceSpec,
 };
 use dunlin_state::timetable::Timetable;
 
 use super::read::View;
 use super::report::Report;
 use super::service::Read;
-use super::support::{JOB, SCHEDULE};
+use super::service::command;
+use super::support::{HOOK, HOOKS, JOB, SCHEDULE};
 use super::units::duration_ms;
 
 const OVERLAPS: &[(&str, Overlap)] = &[
@@ -80,6 +81,40 @@ pub(super) fn schedule(report: &mut Report, view: &View<'_>) -> Schedule {
         report.fault(view, error.to_string());
     }
     schedule
+}
+
+/// Reads `x-dunlin.hooks`.
+pub(super) fn hooks(report: &mut Report, view: &View<'_>) -> Hooks {
+    let mut hooks = Hooks::default();
+    for (key, field) in report.section(view, &HOOKS) {
+        match key {
+            "pre_deploy" => hooks.pre_deploy = Some(hook(report, &field)),
+            "post_deploy" => hooks.post_deploy = Some(hook(report, &field)),
+            _ => report.unhandled(&field),
+        }
+    }
+    hooks
+}
+
+/// A command, or a mapping with one.
+fn hook(report: &mut Report, view: &View<'_>) -> Hook {
+    let mut hook = Hook::default();
+    if view.is_map() {
+        for (key, field) in report.section(view, &HOOK) {
+            match key {
+                "command" => hook.command = command(report, &field),
+                "retries" => set(&mut hook.retries, report.number(&field, 0, MAX_RETRIES)),
+                "deadline" => hook.deadline_ms = report.parsed(&field, duration_ms),
+                _ => report.unhandled(&field),
+            }
+        }
+    } else {
+        hook.command = command(report, view);
+    }
+    if hook.command.is_empty() {
+        report.fault(view, "a hook needs a command");
+    }
+    hook
 }
 
 fn set<T>(slot: &mut T, value: Option<T>) {

@@ -183,6 +183,7 @@ impl<'n> Reader<'n> {
                 }
                 "liveness" => self.spec.liveness = own_health(report, &field, &LIVENESS),
                 "job" => self.spec.job = Some(Box::new(job::job(report, &field))),
+                "hooks" => self.spec.hooks = Some(Box::new(job::hooks(report, &field))),
                 "schedule" => self.schedule = Some(job::schedule(report, &field)),
                 name if wishes::read(report, key, name, &field, &mut self.spec.placement) => {}
                 name if traffic::read(report, key, name, &field, &mut self.spec.traffic) => {}
@@ -280,7 +281,7 @@ impl<'n> Reader<'n> {
 }
 
 /// A command: a list of words, or a line that is split into words.
-fn command(report: &mut Report, view: &View<'_>) -> Vec<String> {
+pub(super) fn command(report: &mut Report, view: &View<'_>) -> Vec<String> {
     if view.is_null() {
         return Vec::new();
     }

@@ -262,7 +262,8 @@ impl Document {
 /// Where the document will stand after the changes admitted so far, before any is applied.
 struct Position<'a> {
     engine: &'a Engine,
-    admitted: BTreeSet<Hash>,
+    /// With the counter of the last operation of each.
+    admitted: BTreeMap<Hash, u64>,
     seqs: BTreeMap<Vec<u8>, u64>,
     max_op: u64,
     max_counter: u64,
@@ -272,7 +273,7 @@ impl<'a> Position<'a> {
     fn new(engine: &'a Engine, table: &Table) -> Self {
         Self {
             engine,
-            admitted: BTreeSet::new(),
+            admitted: BTreeMap::new(),
             seqs: BTreeMap::new(),
             max_op: engine.max_op(),
             max_counter: table.max_counter(),
@@ -280,7 +281,7 @@ impl<'a> Position<'a> {
     }
 
     fn has(&self, hash: &Hash) -> bool {
-        self.admitted.contains(hash) || self.engine.has(hash)
+        self.admitted.contains_key(hash) || self.engine.has(hash)
     }
 
     fn is_ready(&self, change: &Incoming) -> bool {
@@ -303,13 +304,18 @@ impl<'a> Position<'a> {
         }
         let limit = self.max_counter.saturating_add(MAX_COUNTER_LEAP);
         let counter = max_counter(change);
-        if counter > limit || change.start_op > self.max_op.saturating_add(1) {
+        // Automerge would take one that comes before what it builds on, save it, and be unable to
+        // read what it has saved.
+        let last_op = |dep| self.admitted.get(dep).copied().or(self.engine.last_op(dep));
+        let earliest = change.deps.iter().filter_map(last_op).max().unwrap_or(0);
+        let fits = earliest < change.start_op && change.start_op <= self.max_op.saturating_add(1);
+        if counter > limit || !fits {
             return Err(Refused::CounterLeap);
         }
         self.max_counter = self.max_counter.max(counter);
         self.max_op = self.max_op.max(change.max_op);
         self.seqs.insert(change.actor.clone(), change.seq);
-        self.admitted.insert(change.hash);
+        self.admitted.insert(change.hash, change.max_op);
         Ok(())
     }
 }

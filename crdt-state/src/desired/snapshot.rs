@@ -9,7 +9,8 @@ use super::jobs::Jobs;
 use super::trust::TrustRecords;
 use super::vips::Assigned;
 use crate::model::{
-    Availability, NodeId, PortSpec, PublishMode, Quota, ServiceKey, ServiceSpec, Slot, UpdatePolicy,
+    Availability, Hook, Hooks, Job, NodeId, PortSpec, PublishMode, Quota, RunId, ServiceKey,
+    ServiceSpec, Slot, UpdatePolicy,
 };
 
 /// Desired state at one moment. Cheap to clone and never changed in place.
@@ -158,6 +159,40 @@ impl Service {
     /// Whether it is a job, which has no replicas itself: its runs have.
     pub fn is_job(&self) -> bool {
         self.spec.job.is_some() && self.jobs.run.is_none()
+    }
+
+    /// Whether it has runs: it is a job, or has hooks.
+    pub fn has_runs(&self) -> bool {
+        self.jobs.run.is_none() && (self.spec.job.is_some() || self.spec.hooks.is_some())
+    }
+
+    /// The run of its hook before the deploy, if there is one: not for what is being undone.
+    pub fn pre_hook(&self) -> Option<RunId> {
+        let hooks = self.spec.hooks.as_deref()?;
+        let due = hooks.pre_deploy.is_some() && !self.rollout.is_rollback && self.has_runs();
+        due.then(|| RunId::Pre(self.revision.clone(), self.rollout.round))
+    }
+
+    /// The run of its hook after the deploy.
+    pub fn post_hook(&self) -> Option<RunId> {
+        let hooks = self.spec.hooks.as_deref()?;
+        let due = hooks.post_deploy.is_some() && !self.rollout.is_rollback && self.has_runs();
+        due.then(|| RunId::Post(self.revision.clone()))
+    }
+
+    /// The job that a run is one of.
+    pub fn job_of(&self, run: &RunId) -> Option<Job> {
+        let hook = |hook: fn(&Hooks) -> &Option<Hook>| {
+            let hooks = self.spec.hooks.as_deref()?;
+            hook(hooks).as_ref().map(Hook::job)
+        };
+        match run {
+            RunId::Pre(..) => hook(|hooks| &hooks.pre_deploy),
+            RunId::Post(_) => hook(|hooks| &hooks.post_deploy),
+            RunId::Revision(_) | RunId::Instant(_) | RunId::Asked(_) => {
+                self.spec.job.as_deref().cloned()
+            }
+        }
     }
 
     /// Replicas that should exist now: none while stopped. Daemon services do not use it.

@@ -67,7 +67,7 @@ impl ServiceCells {
         if let Some(rollout) = rollout.filter(|r| r.revision == service.revision) {
             service.rollout = Arc::clone(&rollout.rollout);
         }
-        if service.spec.job.is_some() {
+        if service.has_runs() {
             service.jobs = Arc::new(self.jobs());
         }
         Some(service)

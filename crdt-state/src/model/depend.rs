@@ -37,6 +37,8 @@ pub enum Condition {
     ServiceHealthy,
     /// All of it, in its present revision, has ended with success.
     ServiceCompletedSuccessfully,
+    /// All its slots have proven its present revision. Hooks wait for that; nobody can write it.
+    ServiceRolledOut,
 }
 
 impl fmt::Display for Condition {
@@ -46,6 +48,7 @@ impl fmt::Display for Condition {
             Self::ServiceStarted => "to be started",
             Self::ServiceHealthy => "to be ready",
             Self::ServiceCompletedSuccessfully => "to end with success",
+            Self::ServiceRolledOut => "to be rolled out",
         })
     }
 }

@@ -47,6 +47,41 @@ impl Default for Job {
     }
 }
 
+/// Jobs that belong to the deploy of a service.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct Hooks {
+    /// Runs before the first slot gets a new revision, which waits for its success.
+    pub pre_deploy: Option<Hook>,
+    /// Runs when all slots have proven a new revision.
+    pub post_deploy: Option<Hook>,
+}
+
+/// One of them: the same container or process with another command.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct Hook {
+    /// What is run, in place of entry point and command.
+    pub command: Vec<String>,
+    /// How often it is tried again.
+    pub retries: u32,
+    /// Milliseconds after which it has failed; none when absent.
+    pub deadline_ms: Option<u64>,
+}
+
+impl Hook {
+    /// The job that it is.
+    pub fn job(&self) -> Job {
+        Job {
+            retries: self.retries,
+            deadline_ms: self.deadline_ms,
+            ..Job::default()
+        }
+    }
+}
+
 /// When a job runs.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
@@ -109,6 +144,10 @@ pub enum RunId {
     Revision(String),
     /// The run of an instant of its schedule, in seconds since the Unix epoch.
     Instant(u64),
+    /// The hook before a revision is deployed, in this round of its rollout.
+    Pre(String, u32),
+    /// The hook after it has been.
+    Post(String),
     /// The run that a person asked for, by the time of asking in milliseconds since the Unix epoch.
     Asked(u64),
 }
@@ -145,6 +184,9 @@ impl fmt::Display for RunId {
         match self {
             Self::Revision(revision) => write!(f, "rev-{revision}"),
             Self::Instant(seconds) => write!(f, "at-{seconds}"),
+            Self::Pre(revision, 0) => write!(f, "pre-{revision}"),
+            Self::Pre(revision, round) => write!(f, "pre-{revision}-{round}"),
+            Self::Post(revision) => write!(f, "post-{revision}"),
             Self::Asked(millis) => write!(f, "ask-{millis:x}"),
         }
     }
@@ -157,8 +199,18 @@ impl FromStr for RunId {
         let bad = || BadRunId(text.chars().take(80).collect());
         let (kind, rest) = text.split_once('-').ok_or_else(bad)?;
         let hex = |c: char| c.is_ascii_digit() || ('a'..='f').contains(&c);
+        let is_revision = |text: &str| text.len() == 16 && text.chars().all(hex);
         let id = match kind {
-            "rev" if rest.len() == 16 && rest.chars().all(hex) => Self::Revision(rest.to_owned()),
+            "rev" if is_revision(rest) => Self::Revision(rest.to_owned()),
+            "post" if is_revision(rest) => Self::Post(rest.to_owned()),
+            "pre" => {
+                let (revision, round) = rest.split_once('-').unwrap_or((rest, "0"));
+                let round = round.parse().map_err(|_not_a_number| bad())?;
+                match is_revision(revision) {
+                    true => Self::Pre(revision.to_owned(), round),
+                    false => return Err(bad()),
+                }
+            }
             "at" => Self::Instant(rest.parse().map_err(|_not_a_number| bad())?),
             "ask" => Self::Asked(u64::from_str_radix(rest, 16).map_err(|_not_a_number| bad())?),
             _ => return Err(bad()),

@@ -23,7 +23,9 @@ pub use ids::{BadName, BadNodeId, NodeId, ServiceKey, Slot, SlotId, check_label}
 pub use item::{
     BadItemName, ContentId, FileMount, ItemKey, ItemKind, MAX_ITEM_BYTES, is_file_name,
 };
-pub use job::{BadRunId, CatchUp, Job, MAX_JOB_NAME, Overlap, RUN_MARK, RunId, Schedule};
+pub use job::{
+    BadRunId, CatchUp, Hook, Hooks, Job, MAX_JOB_NAME, Overlap, RUN_MARK, RunId, Schedule,
+};
 pub use order::beats;
 pub use quota::{Excess, Quota, QuotaOf, Usage};
 pub use report::{

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Constraint, Dependency, FileMount, Job, Preference, Resources, ScoreWeights, ServiceKey,
+    Constraint, Dependency, FileMount, Hooks, Job, Preference, Resources, ScoreWeights, ServiceKey,
     SpreadRule, TrafficPolicy,
 };
 
@@ -79,6 +79,8 @@ pub struct ServiceSpec {
     pub depends_on: Vec<Dependency>,
     /// Makes it a job, whose replicas do their work and end.
     pub job: Option<Box<Job>>,
+    /// Jobs that belong to its deploys. Not part of the revision.
+    pub hooks: Option<Box<Hooks>>,
 }
 
 impl ServiceSpec {

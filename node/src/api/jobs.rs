@@ -91,7 +91,7 @@ fn jobs(engine: &Engine, query: &JobQuery, sees: impl Fn(&str) -> bool) -> Vec<J
     };
     let services = engine.desired().services.iter();
     services
-        .filter(|(key, service)| service.is_job() && wanted(key))
+        .filter(|(key, service)| service.has_runs() && wanted(key))
         .map(|(key, service)| summary(engine, key, service))
         .collect()
 }
@@ -134,19 +134,19 @@ fn run(engine: &Engine, key: &ServiceKey, service: &Service, id: &RunId) -> JobR
     let with = |phase| claims.iter().filter(|c| c.phase == phase).count();
     let wait = name.as_ref().and_then(|name| engine.waits_for(name));
     let telling = claims.iter().find_map(|claim| claim.message.clone());
-    let completions = match service.spec.mode {
-        Mode::Replicated => service.spec.job.as_ref().map_or(1, |job| job.completions),
-        Mode::Global => count(claims.len()),
-    };
-    let done = match service.spec.mode {
-        Mode::Replicated => state.map_or(0, |state| count(state.done.len())),
-        Mode::Global => count(with(Phase::Completed)),
+    let everywhere = service.is_job() && service.spec.mode == Mode::Global;
+    let (completions, done) = match everywhere {
+        true => (count(claims.len()), count(with(Phase::Completed))),
+        false => (
+            service.job_of(id).map_or(1, |job| job.completions),
+            state.map_or(0, |state| count(state.done.len())),
+        ),
     };
     JobRun {
         run: id.to_string(),
         scheduled_at: match id {
             RunId::Instant(seconds) => Some(seconds.saturating_mul(1_000)),
-            RunId::Revision(_) | RunId::Asked(_) => None,
+            RunId::Revision(_) | RunId::Asked(_) | RunId::Pre(..) | RunId::Post(_) => None,
         },
         since: state.map(|state| state.since),
         outcome: result.map(|result| result.outcome),
@@ -181,6 +181,21 @@ pub(super) fn progress(service: &Service) -> Option<(u32, u32, Option<String>)> 
         format!("its run has not ended well: {reason}")
     });
     Some((job.completions, count(state.done.len()), why))
+}
+
+/// What a deploy still waits for when all replicas are as wanted: its hook afterwards. The error
+/// says that it failed.
+pub(super) fn after_deploy(service: &Service) -> Option<Result<String, String>> {
+    let hook = service.post_hook()?;
+    let state = service.jobs.runs.get(&hook);
+    match state.and_then(|state| state.result.as_ref()) {
+        None => Some(Ok("its post-deploy hook has not ended".to_owned())),
+        Some(result) if result.outcome == Outcome::Succeeded => None,
+        Some(result) => {
+            let why = result.reason.as_deref().unwrap_or("no reason was recorded");
+            Some(Err(format!("its post-deploy hook has failed: {why}")))
+        }
+    }
 }
 
 fn count(n: usize) -> u32 {

@@ -372,7 +372,9 @@ impl<'a> Claims<'a> {
                 halted: failed,
             };
         }
-        let converged = ready >= wanted && updated >= wanted && !surplus;
+        let after = jobs::after_deploy(service);
+        let converged = ready >= wanted && updated >= wanted && !surplus && after.is_none();
+        let (after, failed) = after.map_or((None, None), |a| (a.clone().ok(), a.err()));
         ServiceProgress {
             service: key.clone(),
             revision: service.revision.clone(),
@@ -383,9 +385,11 @@ impl<'a> Claims<'a> {
             reason: if converged {
                 None
             } else {
-                engine.explain(key).and_then(|e| e.cause)
+                engine.explain(key).and_then(|e| e.cause).or(after)
             },
-            halted: halted(service).or_else(|| in_vain(engine, key)),
+            halted: failed
+                .or_else(|| halted(service))
+                .or_else(|| in_vain(engine, key)),
         }
     }
 }

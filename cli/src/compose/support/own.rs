@@ -28,6 +28,7 @@ pub const SERVICE_DUNLIN: Section = Section {
             "job",
             "its replicas do their work and end; a run for each revision",
         ),
+        yes("hooks", "jobs before and after a deploy"),
         yes("schedule", "makes it a job that runs at these times"),
         yes(
             "anti_affinity",
@@ -147,5 +148,33 @@ pub const SCHEDULE: Section = Section {
             "catch_up",
             "instants that were missed: `none` (the default), `last` or `all`",
         ),
+    ],
+};
+
+/// `x-dunlin.hooks` of a service.
+pub const HOOKS: Section = Section {
+    path: "services.<name>.x-dunlin.hooks",
+    keys: &[
+        yes(
+            "pre_deploy",
+            "a command, or a mapping; a new revision waits for its success",
+        ),
+        yes(
+            "post_deploy",
+            "likewise; runs when all replicas have proven a new revision",
+        ),
+    ],
+};
+
+/// A hook in long syntax.
+pub const HOOK: Section = Section {
+    path: "services.<name>.x-dunlin.hooks.pre_deploy",
+    keys: &[
+        yes(
+            "command",
+            "in place of entry point and command of the service",
+        ),
+        yes("retries", "none when absent"),
+        yes("deadline", "none when absent"),
     ],
 };

@@ -67,3 +67,19 @@ fn what_others_wait_for_to_end_is_a_job_with_the_retries_of_its_restarts() {
     let shown = bad(&text(", restart: always"));
     assert!(shown.contains("started again for ever"), "{shown}");
 }
+
+#[test]
+fn hooks_are_read_in_both_forms() {
+    let project = good(
+        "services:\n  a:\n    image: a\n    x-dunlin:\n      hooks:\n        pre_deploy: ./migrate up\n        \
+         post_deploy: {command: [notify, done], retries: 2, deadline: 30s}\n",
+    );
+    let hooks = project.services[0].spec.hooks.as_deref().expect("hooks");
+    let (pre, post) = (hooks.pre_deploy.as_ref(), hooks.post_deploy.as_ref());
+    assert_eq!(pre.expect("one").command, ["./migrate", "up"]);
+    let post = post.expect("one");
+    assert_eq!(post.command, ["notify", "done"]);
+    assert_eq!((post.retries, post.deadline_ms), (2, Some(30_000)));
+    let shown = bad("services: {a: {image: a, x-dunlin: {hooks: {pre_deploy: {retries: 1}}}}}");
+    assert!(shown.contains("a hook needs a command"), "{shown}");
+}

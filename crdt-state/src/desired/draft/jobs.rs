@@ -10,6 +10,9 @@ use crate::model::{MAX_JOB_NAME, RUN_MARK, RunId, ServiceKey, ServiceSpec};
 
 impl Draft {
     pub(super) fn ask_run(&mut self, key: &ServiceKey, run: &RunId) -> Result<(), Rejection> {
+        if !self.existing(key)?.is_job() {
+            return Err(Rejection::NoJob(key.clone()));
+        }
         let jobs = self.jobs(key)?;
         if jobs.asks.len() >= MAX_ASKS && !jobs.asks.contains_key(run) {
             let service = key.clone();
@@ -68,7 +71,7 @@ impl Draft {
 
     fn jobs(&mut self, key: &ServiceKey) -> Result<&mut Jobs, Rejection> {
         let service = self.existing(key)?;
-        if service.spec.job.is_none() {
+        if !service.has_runs() {
             return Err(Rejection::NoJob(key.clone()));
         }
         Ok(Arc::make_mut(&mut service.jobs))
@@ -93,9 +96,10 @@ pub(super) fn check_name(key: &ServiceKey, spec: &ServiceSpec) -> Result<(), Rej
             "'{RUN_MARK}' stands between the name of a job and that of its run"
         )));
     }
-    if spec.job.is_some() && key.name().len() > MAX_JOB_NAME {
+    let has_runs = spec.job.is_some() || spec.hooks.is_some();
+    if has_runs && key.name().len() > MAX_JOB_NAME {
         return Err(bad(format!(
-            "the name of a job has at most {MAX_JOB_NAME} characters, as those of its runs are \
+            "the name of a job, or of a service with hooks, has at most {MAX_JOB_NAME} characters, as those of its runs are \
              longer"
         )));
     }

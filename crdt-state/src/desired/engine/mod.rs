@@ -18,7 +18,7 @@ pub(super) mod craft;
 mod incoming;
 mod sync;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use automerge::transaction::{CommitOptions, Transactable};
@@ -70,8 +70,8 @@ pub(super) struct Engine {
     max_op: u64,
     /// The greatest sequence number of each actor.
     seqs: BTreeMap<Vec<u8>, u64>,
-    /// The hashes of all changes.
-    known: BTreeSet<Hash>,
+    /// The hashes of all changes, with the counter of the last operation of each.
+    known: BTreeMap<Hash, u64>,
     /// The document as saved at some time, and what has been applied since.
     checkpoint: Bytes,
     since: Vec<Bytes>,
@@ -115,9 +115,9 @@ impl Engine {
             let mut id = None;
             let mut max_op = 0;
             let mut seqs = BTreeMap::new();
-            let mut known = BTreeSet::new();
+            let mut known = BTreeMap::new();
             for meta in am.get_changes_meta(&[]) {
-                known.insert(meta.hash.0);
+                known.insert(meta.hash.0, meta.max_op);
                 max_op = max_op.max(meta.max_op);
                 let seq = seqs
                     .entry(meta.actor.as_ref().as_ref().to_vec())
@@ -180,7 +180,7 @@ impl Engine {
 
     /// Whether this change has been applied.
     pub(super) fn has(&self, hash: &Hash) -> bool {
-        self.known.contains(hash)
+        self.known.contains_key(hash)
     }
 
     /// All keys, in order.
@@ -263,6 +263,11 @@ impl Engine {
         self.seqs.get(actor).copied().unwrap_or(0).saturating_add(1)
     }
 
+    /// The counter of the last operation of a change.
+    pub(super) fn last_op(&self, hash: &Hash) -> Option<u64> {
+        self.known.get(hash).copied()
+    }
+
     /// The greatest operation counter in the document. An honest change starts at most one above
     /// it; a leap would exhaust the counter for everybody.
     pub(super) fn max_op(&self) -> u64 {
@@ -272,7 +277,7 @@ impl Engine {
     fn applied(&mut self, change: &Incoming) {
         self.max_op = self.max_op.max(change.max_op);
         self.seqs.insert(change.actor.clone(), change.seq);
-        self.known.insert(change.hash);
+        self.known.insert(change.hash, change.max_op);
         self.since_bytes += change.bytes.len();
         self.since.push(change.bytes.clone());
         if self.since_bytes > CHECKPOINT_AFTER_BYTES {

@@ -11,6 +11,7 @@ const MAX_RETRIES: u32 = 1_000;
 const MAX_JOB_MS: u64 = 366 * 86_400_000;
 
 pub(super) fn check_job(spec: &ServiceSpec) -> Result<(), SpecFault> {
+    check_hooks(spec)?;
     let Some(job) = &spec.job else {
         return Ok(());
     };
@@ -43,6 +44,31 @@ pub(super) fn check_job(spec: &ServiceSpec) -> Result<(), SpecFault> {
     }
     if let Some(schedule) = &job.schedule {
         Timetable::of(schedule)?;
+    }
+    Ok(())
+}
+
+fn check_hooks(spec: &ServiceSpec) -> Result<(), SpecFault> {
+    let Some(hooks) = &spec.hooks else {
+        return Ok(());
+    };
+    if spec.job.is_some() {
+        return Err(SpecFault::BadJob(
+            "has no hooks; let another job depend on it",
+        ));
+    }
+    for hook in hooks.pre_deploy.iter().chain(&hooks.post_deploy) {
+        if hook.command.first().is_none_or(String::is_empty) {
+            return Err(SpecFault::BadJob("of a hook needs a command"));
+        }
+        for argument in &hook.command {
+            super::check_no_nul("a command argument of a hook", argument)?;
+        }
+        if hook.retries > MAX_RETRIES || hook.deadline_ms.is_some_and(|ms| ms > MAX_JOB_MS) {
+            return Err(SpecFault::BadJob(
+                "has at most 1000 retries, and times of at most a year",
+            ));
+        }
     }
     Ok(())
 }

@@ -43,7 +43,7 @@ impl Agent {
         };
         let job = known.jobs.run.as_ref().map(|run| run.job.clone());
         let job = job.unwrap_or_else(|| service.clone());
-        let known = self.desired.services.get(&job).filter(|s| s.is_job());
+        let known = self.desired.services.get(&job).filter(|s| s.has_runs());
         let held = |key: &ServiceKey| self.reconciler.holds_any(key);
         let Some(record) = known.and_then(|s| due(&job, s, &self.cluster, now.wall, held)) else {
             self.recording.remove(&job);

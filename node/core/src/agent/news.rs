@@ -35,7 +35,7 @@ impl Agent {
             } else {
                 self.globals.remove(service);
             }
-            mine |= known.is_some_and(Service::is_job);
+            mine |= known.is_some_and(Service::has_runs);
             if mine {
                 self.dirty.insert(service.clone());
             }
@@ -268,7 +268,9 @@ fn changed_services<'a>(old: &'a Desired, new: &'a Desired) -> Vec<&'a ServiceKe
 fn is_same(a: &Service, b: &Service) -> bool {
     // Snapshots share the specifications that have not changed.
     let same_spec = Arc::ptr_eq(&a.spec, &b.spec)
-        || (a.revision == b.revision && a.spec.depends_on == b.spec.depends_on);
+        || (a.revision == b.revision
+            && a.spec.depends_on == b.spec.depends_on
+            && a.spec.hooks == b.spec.hooks);
     let rest = |s: &Service| {
         (
             s.replicas,

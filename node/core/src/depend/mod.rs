@@ -14,7 +14,7 @@
 
 use dunlin_state::desired::{Desired, Outcome, RunState, Service};
 use dunlin_state::model::{
-    Claim, Condition, Dependency, Mode, NodeId, Phase, RunId, ServiceKey, Slot,
+    Claim, Condition, Dependency, Mode, NodeId, Phase, RunId, ServiceKey, Slot, Trial,
 };
 
 use serde::{Deserialize, Serialize};
@@ -50,6 +50,7 @@ pub(crate) struct Conditions {
     started: bool,
     healthy: bool,
     completed: bool,
+    rolled_out: bool,
     /// One that does not hold never will.
     failed: bool,
 }
@@ -75,7 +76,8 @@ impl<'a> Gate<'a> {
     /// What the present revision of the service waits for.
     pub(crate) fn wait(&self, key: &ServiceKey, service: &Service) -> Option<Wait> {
         let mut dependencies = service.spec.depends_on.iter();
-        let wait = dependencies.find_map(|dependency| self.unmet(dependency))?;
+        let wait = dependencies.find_map(|dependency| self.unmet(dependency));
+        let wait = wait.or_else(|| before_deploy(service))?;
         let claims = self.cluster.all_claims(key);
         let mut past = claims
             .iter()
@@ -111,6 +113,7 @@ impl<'a> Gate<'a> {
             started: started == State::Met,
             healthy: healthy == State::Met,
             completed: completed == State::Met,
+            rolled_out: self.state(key, Condition::ServiceRolledOut) == State::Met,
             failed: failed(&healthy) || failed(&completed),
         }
     }
@@ -141,6 +144,7 @@ impl<'a> Gate<'a> {
             Condition::ServiceStarted => claims.iter().any(|c| lives(&c) || ended(&c)),
             Condition::ServiceHealthy => claims.iter().any(|c| lives(&c) && c.ready),
             Condition::ServiceCompletedSuccessfully => return completed(service, &claims),
+            Condition::ServiceRolledOut => return rolled_out(service, &claims),
         };
         if met {
             return State::Met;
@@ -196,6 +200,7 @@ fn of_job(service: &Service, condition: Condition) -> State {
         RunId::Revision(revision) => *revision == service.revision,
         // Of any specification: one that failed was put right, or its time came again.
         RunId::Instant(_) | RunId::Asked(_) => true,
+        RunId::Pre(..) | RunId::Post(_) => false,
     };
     let own = || {
         jobs.runs
@@ -206,7 +211,9 @@ fn of_job(service: &Service, condition: Condition) -> State {
     let result =
         |run: &RunState, outcome| run.result.as_ref().is_some_and(|r| r.outcome == outcome);
     let met = match condition {
-        Condition::ServiceStarted | Condition::ServiceHealthy => own().next().is_some(),
+        Condition::ServiceStarted | Condition::ServiceHealthy | Condition::ServiceRolledOut => {
+            own().next().is_some()
+        }
         Condition::ServiceCompletedSuccessfully => own().any(|run| result(run, Outcome::Succeeded)),
     };
     if met {
@@ -225,4 +232,43 @@ fn of_job(service: &Service, condition: Condition) -> State {
         }
         None => State::Waiting("it has not run yet".to_owned()),
     }
+}
+
+/// Whether all slots have proven the present revision.
+fn rolled_out(service: &Service, claims: &[&Claim]) -> State {
+    let proven = |c: &&&Claim| c.revision == service.revision && c.trial == Trial::Proven;
+    let mut slots: Vec<Slot> = claims.iter().filter(proven).map(|c| c.slot.slot).collect();
+    slots.sort_unstable();
+    slots.dedup();
+    let old = claims.iter().any(|c| c.revision != service.revision);
+    let wanted = match service.spec.mode {
+        Mode::Replicated => service.wanted_replicas() as usize,
+        Mode::Global => claims.len().max(1),
+    };
+    if slots.len() >= wanted && !old {
+        return State::Met;
+    }
+    State::Waiting(format!("{} of {wanted} replicas are proven", slots.len()))
+}
+
+/// What a service waits for that has a hook before its deploy.
+fn before_deploy(service: &Service) -> Option<Wait> {
+    let hook = service.pre_hook()?;
+    let result = service
+        .jobs
+        .runs
+        .get(&hook)
+        .and_then(|run| run.result.as_ref());
+    let (text, in_vain) = match result {
+        None => ("waits for its pre-deploy hook to end".to_owned(), false),
+        Some(result) if result.outcome == Outcome::Succeeded => return None,
+        Some(result) => {
+            let why = result.reason.as_deref().unwrap_or("it failed");
+            (
+                format!("is held, as its pre-deploy hook has failed: {why}"),
+                true,
+            )
+        }
+    };
+    Some(Wait { text, in_vain })
 }

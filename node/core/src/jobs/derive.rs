@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use dunlin_state::desired::{Desired, Jobs, Run, Service};
 use dunlin_state::model::{
-    CatchUp, Job, Mode, Overlap, RestartCondition, RestartPolicy, RunId, Schedule, ServiceKey,
-    ServiceSpec,
+    CatchUp, Condition, Dependency, Hook, Hooks, Job, Mode, Overlap, RestartCondition,
+    RestartPolicy, RunId, Schedule, ServiceKey, ServiceSpec,
 };
 use dunlin_state::timetable::Timetable;
 
@@ -39,7 +39,7 @@ pub(crate) fn expand(
     wall: u64,
     held: impl Fn(&ServiceKey) -> bool,
 ) -> Expanded {
-    let jobs = desired.services.iter().filter(|(_, s)| s.is_job());
+    let jobs = desired.services.iter().filter(|(_, s)| s.has_runs());
     let jobs: BTreeSet<ServiceKey> = jobs.map(|(key, _)| key.clone()).collect();
     let mut expanded = Expanded {
         desired: Arc::clone(desired),
@@ -74,9 +74,9 @@ pub(crate) fn expand(
 
 /// Runs that have ended and whose replicas are kept, with the time until when.
 fn kept(service: &Service, wall: u64) -> BTreeMap<&RunId, u64> {
-    let ttl = service.spec.job.as_ref().map_or(0, |job| job.ttl_ms);
     let runs = service.jobs.runs.iter();
     let ended = runs.filter_map(|(id, run)| {
+        let ttl = service.job_of(id)?.ttl_ms;
         let until = run.result.as_ref()?.at.saturating_add(ttl);
         (until > wall && service.running).then_some((id, until))
     });
@@ -86,9 +86,9 @@ fn kept(service: &Service, wall: u64) -> BTreeMap<&RunId, u64> {
 /// The runs that a job has at this moment.
 pub(crate) fn runs(service: &Service, wall: u64, held: impl Fn(&RunId) -> bool) -> Runs {
     let mut found = Runs::default();
-    let Some(job) = service.spec.job.as_deref().filter(|_| service.running) else {
+    if !service.running {
         return found;
-    };
+    }
     let jobs = &service.jobs;
     let open = |id: &RunId| jobs.runs.get(id).is_none_or(|run| run.result.is_none());
     let asked = jobs
@@ -98,23 +98,26 @@ pub(crate) fn runs(service: &Service, wall: u64, held: impl Fn(&RunId) -> bool) 
     found.active.extend(asked.map(|(id, _)| id.clone()));
     // What has begun goes on, also when its schedule or its revision is another one now.
     found.active.extend(jobs.runs.keys().cloned());
-    found.active.retain(open);
-    match &job.schedule {
-        None if job.manual => {}
-        None => {
-            let own = RunId::Revision(service.revision.clone());
-            found.active.retain(|id| match id {
-                // A run of a specification that is wanted no more.
-                RunId::Revision(_) => *id == own,
-                RunId::Instant(_) | RunId::Asked(_) => true,
-            });
-            if open(&own) {
-                found.active.insert(own);
-            }
-        }
-        Some(schedule) => follow(schedule, jobs, wall, held, &mut found),
+    let own = RunId::Revision(service.revision.clone());
+    let (pre, post) = (service.pre_hook(), service.post_hook());
+    found.active.retain(|id| match id {
+        _ if !open(id) => false,
+        // A run of a specification that is wanted no more.
+        RunId::Revision(_) => *id == own,
+        RunId::Pre(..) => Some(id) == pre.as_ref(),
+        RunId::Post(_) => Some(id) == post.as_ref(),
+        RunId::Instant(_) | RunId::Asked(_) => true,
+    });
+    let due = service.spec.job.as_deref().map(|job| (job, &job.schedule));
+    match due {
+        Some((job, None)) if !job.manual && open(&own) => drop(found.active.insert(own)),
+        Some((_, None)) => {}
+        Some((_, Some(schedule))) => follow(schedule, jobs, wall, held, &mut found),
+        None => found
+            .active
+            .extend(pre.into_iter().chain(post).filter(open)),
     }
-    deadlines(job, jobs, wall, &mut found);
+    deadlines(service, wall, &mut found);
     let excess = found.active.len().saturating_sub(MAX_ACTIVE);
     for _ in 0..excess {
         // The oldest go on.
@@ -174,14 +177,13 @@ fn thin_out(overlap: Overlap, found: &mut Runs) {
 }
 
 /// Notes when the first of the runs has taken too long.
-fn deadlines(job: &Job, jobs: &Jobs, wall: u64, found: &mut Runs) {
-    let Some(deadline) = job.deadline_ms else {
-        return;
-    };
-    let begun = found.active.iter().filter_map(|id| jobs.runs.get(id));
-    let ends = begun.map(|run| run.since.saturating_add(deadline));
-    let ends = ends.filter(|at| *at > wall);
-    found.again = found.again.into_iter().chain(ends).min();
+fn deadlines(service: &Service, wall: u64, found: &mut Runs) {
+    let ends = found.active.iter().filter_map(|id| {
+        let begun = service.jobs.runs.get(id)?.since;
+        Some(begun.saturating_add(service.job_of(id)?.deadline_ms?))
+    });
+    let first = ends.filter(|at| *at > wall).min();
+    found.again = found.again.into_iter().chain(first).min();
 }
 
 fn instant(at: u64) -> RunId {
@@ -195,7 +197,8 @@ fn is_instant(id: &RunId) -> bool {
 /// The service that stands for a run.
 fn stand_in(key: &ServiceKey, service: &Service, id: &RunId) -> Service {
     let spec = &service.spec;
-    let job = spec.job.as_deref().cloned().unwrap_or_default();
+    // A run whose job or hook is gone is not derived.
+    let job = service.job_of(id).unwrap_or_default();
     let state = service.jobs.runs.get(id).cloned().unwrap_or_default();
     let parallelism = match job.parallelism {
         0 => job.completions,
@@ -223,6 +226,19 @@ fn stand_in(key: &ServiceKey, service: &Service, id: &RunId) -> Service {
 /// What a replica of a run is started with.
 fn spec_of_run(spec: &ServiceSpec, job: &Job, key: &ServiceKey, id: &RunId) -> ServiceSpec {
     let mut spec = spec.clone();
+    match id {
+        RunId::Pre(..) => turn_into_hook(&mut spec, |hooks| hooks.pre_deploy),
+        RunId::Post(_) => {
+            turn_into_hook(&mut spec, |hooks| hooks.post_deploy);
+            spec.depends_on = vec![Dependency {
+                service: key.clone(),
+                condition: Condition::ServiceRolledOut,
+                required: true,
+            }];
+        }
+        RunId::Revision(_) | RunId::Instant(_) | RunId::Asked(_) => {}
+    }
+    spec.job = Some(Box::new(job.clone()));
     spec.restart = RestartPolicy {
         condition: RestartCondition::OnFailure,
         delay_ms: job.backoff_ms,
@@ -240,4 +256,15 @@ fn spec_of_run(spec: &ServiceSpec, job: &Job, key: &ServiceKey, id: &RunId) -> S
         tell("DUNLIN_COMPLETIONS", job.completions.to_string());
     }
     spec
+}
+
+/// The same container or process with the command of the hook, and nobody connects to it.
+fn turn_into_hook(spec: &mut ServiceSpec, which: impl FnOnce(Hooks) -> Option<Hook>) {
+    let hook = spec.hooks.take().and_then(|hooks| which(*hooks));
+    spec.mode = Mode::Replicated;
+    spec.entrypoint.clear();
+    spec.command = hook.map(|hook| hook.command).unwrap_or_default();
+    spec.ports.clear();
+    spec.placement.max_per_node = None;
+    (spec.health, spec.readiness, spec.liveness) = (None, None, None);
 }

@@ -1,8 +1,8 @@
 //! What has to be recorded of runs.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
-use dunlin_state::desired::{Jobs, Outcome, RunRecord, RunResult, RunState, Service};
+use dunlin_state::desired::{Outcome, RunRecord, RunResult, RunState, Service};
 use dunlin_state::model::{Claim, Job, Mode, Phase, RunId, ServiceKey};
 
 use super::MAX_ENDED;
@@ -28,7 +28,6 @@ pub(crate) fn due(
     wall: u64,
     held: impl Fn(&ServiceKey) -> bool,
 ) -> Option<RunRecord> {
-    let job = service.spec.job.as_deref()?;
     let begun = |run: &RunId| run.service(key).is_some_and(|key| held(&key));
     let Runs {
         active, replaced, ..
@@ -42,12 +41,12 @@ pub(crate) fn due(
         if let RunId::Instant(seconds) = id {
             record.until = record.until.max(seconds.saturating_mul(1_000));
         }
-        let Some(name) = id.service(key) else {
+        let (Some(name), Some(job)) = (id.service(key), service.job_of(id)) else {
             continue;
         };
         let claims = cluster.all_claims(&name);
         let claims: Vec<&Claim> = claims.into_iter().map(|(_, claim)| claim).collect();
-        let state = state_of(id, job, service, &claims, wall);
+        let state = state_of(id, &job, service, &claims, wall);
         if known.runs.get(id) != Some(&state) {
             record.runs.insert(id.clone(), state);
         }
@@ -59,7 +58,7 @@ pub(crate) fn due(
         record.runs.insert(id, RunState { result, ..state });
     }
     stale(service, &active, wall, &mut record);
-    record.forget = forgotten(service, job, wall);
+    record.forget = forgotten(service, wall);
     let nothing = record.runs.is_empty() && record.forget.is_empty();
     (!nothing || record.until > known.until).then_some(record)
 }
@@ -84,7 +83,7 @@ fn state_of(id: &RunId, job: &Job, service: &Service, claims: &[&Claim], wall: u
         state.result = Some(ended(Outcome::Cancelled, wall, "a person cancelled it"));
         return state;
     }
-    if service.spec.mode == Mode::Global {
+    if service.spec.mode == Mode::Global && service.is_job() {
         // Each node remembers for itself, and there may always be another one.
         return state;
     }
@@ -129,7 +128,7 @@ fn stale(service: &Service, active: &BTreeSet<RunId>, wall: u64, record: &mut Ru
         .iter()
         .filter(|(_, run)| run.result.is_none());
     for (id, state) in open.filter(|(id, _)| !active.contains(id)) {
-        let of_revision = matches!(id, RunId::Revision(_));
+        let of_revision = revision_of(id).is_some();
         if record.runs.contains_key(id) || (service.running && !of_revision) {
             continue;
         }
@@ -143,19 +142,31 @@ fn stale(service: &Service, active: &BTreeSet<RunId>, wall: u64, record: &mut Ru
     }
 }
 
-/// Ended runs beyond those that are remembered. The one of the present revision stays, or it would
-/// run again.
-fn forgotten(service: &Service, job: &Job, wall: u64) -> BTreeSet<RunId> {
-    let Jobs { runs, .. } = &*service.jobs;
-    let mut by_end: BTreeMap<(u64, &RunId), ()> = BTreeMap::new();
-    for (id, run) in runs {
-        let own = matches!(id, RunId::Revision(revision) if *revision == service.revision);
-        if let Some(result) = run.result.as_ref().filter(|_| !own) {
-            by_end.insert((result.at, id), ());
+/// The revision that a run belongs to, if it does.
+fn revision_of(id: &RunId) -> Option<&str> {
+    match id {
+        RunId::Revision(revision) | RunId::Pre(revision, _) | RunId::Post(revision) => {
+            Some(revision)
         }
+        RunId::Instant(_) | RunId::Asked(_) => None,
     }
+}
+
+/// Ended runs that nobody needs to remember. Those of the present revision stay, or they would run
+/// again; those of others go, so that they do when that revision is deployed again.
+fn forgotten(service: &Service, wall: u64) -> BTreeSet<RunId> {
+    let ended = service.jobs.runs.iter();
+    let ended = ended.filter_map(|(id, run)| Some((run.result.as_ref()?.at, id)));
+    let (of_revisions, others): (Vec<_>, Vec<_>) =
+        ended.partition(|(_, id)| revision_of(id).is_some());
+    let by_end: BTreeSet<(u64, &RunId)> = others.into_iter().collect();
     let excess = by_end.len().saturating_sub(MAX_ENDED);
-    let oldest = by_end.into_keys().take(excess);
-    let lapsed = oldest.filter(|(at, _)| at.saturating_add(job.ttl_ms) <= wall);
-    lapsed.map(|(_, id)| id.clone()).collect()
+    let oldest = by_end.into_iter().take(excess);
+    let lapsed = oldest.filter(|(at, id)| {
+        let ttl = service.job_of(id).map_or(0, |job| job.ttl_ms);
+        at.saturating_add(ttl) <= wall
+    });
+    let gone = of_revisions.into_iter();
+    let gone = gone.filter(|(_, id)| revision_of(id) != Some(&service.revision));
+    lapsed.chain(gone).map(|(_, id)| id.clone()).collect()
 }

@@ -419,3 +419,127 @@ fn a_schedule_is_followed_by_the_clock_of_whoever_looks() {
     flock.run(35_000);
     assert_eq!(flock.claims().count(), 0);
 }
+
+fn hooked(version: &str, pre: bool, post: bool) -> ServiceSpec {
+    let hook = |wanted: bool| {
+        wanted.then(|| dunlin_state::model::Hook {
+            command: vec!["hook".to_owned()],
+            ..Default::default()
+        })
+    };
+    let mut spec = process_spec();
+    spec.environment.insert("V".to_owned(), version.to_owned());
+    spec.hooks = Some(Box::new(dunlin_state::model::Hooks {
+        pre_deploy: hook(pre),
+        post_deploy: hook(post),
+    }));
+    spec
+}
+
+fn scale_to(flock: &mut Flock, name: &str, replicas: u32) {
+    flock.edit(|d| d.services.get_mut(&key(name)).unwrap().replicas = replicas);
+}
+
+fn hook_of(flock: &Flock, name: &str, hook: fn(&Service) -> Option<RunId>) -> String {
+    let run = hook(&flock.desired.services[&key(name)]).expect("it has the hook");
+    run.service(&key(name)).unwrap().to_string()
+}
+
+#[test]
+fn a_hook_runs_before_a_deploy_and_holds_it_when_it_fails() {
+    let mut flock = Flock::new(3);
+    deploy(&mut flock, "web", hooked("1", true, false));
+    scale_to(&mut flock, "web", 3);
+    let pre = hook_of(&flock, "web", Service::pre_hook);
+    assert!(
+        flock
+            .run_until(10_000, |f| running_of(f, &pre) == 1)
+            .is_some()
+    );
+    flock.run(3_000);
+    assert_eq!(running_of(&flock, "web"), 0);
+    end_one(&mut flock, &pre, 0);
+    assert!(
+        flock
+            .run_until(30_000, |f| running_of(f, "web") == 3)
+            .is_some()
+    );
+    flock.run(3_000);
+
+    // The next revision: its hook fails, and what there is goes on.
+    flock.edit(|d| {
+        let web = d.services.get_mut(&key("web")).unwrap();
+        web.spec = Arc::new(hooked("2", true, false));
+        web.revision = "0123456789abcdef".to_owned();
+    });
+    let pre = hook_of(&flock, "web", Service::pre_hook);
+    assert!(
+        flock
+            .run_until(10_000, |f| running_of(f, &pre) == 1)
+            .is_some()
+    );
+    end_one(&mut flock, &pre, 7);
+    flock.run(20_000);
+    let agent = flock.nodes[&node_id(0)].agent.as_ref().unwrap();
+    let wait = agent.waits_for(&key("web")).unwrap();
+    assert!(
+        wait.in_vain && wait.text.contains("exited with code 7"),
+        "{}",
+        wait.text
+    );
+    let old = |f: &Flock| {
+        f.claims()
+            .filter(|(_, c)| c.ready && c.revision != "0123456789abcdef")
+            .count()
+    };
+    assert_eq!(old(&flock), 3);
+
+    // Resuming the rollout tries it again.
+    flock.edit(|d| {
+        let web = d.services.get_mut(&key("web")).unwrap();
+        Arc::make_mut(&mut web.rollout).round = 1;
+    });
+    let again = hook_of(&flock, "web", Service::pre_hook);
+    assert!(
+        flock
+            .run_until(10_000, |f| running_of(f, &again) == 1)
+            .is_some()
+    );
+    end_one(&mut flock, &again, 0);
+    let new = |f: &Flock| f.served().len() == 3 && old(f) == 0;
+    assert!(flock.run_until(60_000, new).is_some());
+}
+
+#[test]
+fn a_hook_after_a_deploy_waits_for_all_of_it_and_runs_once() {
+    let mut flock = Flock::new(3);
+    flock.broken.insert("nonsense".to_owned());
+    let mut spec = hooked("1", false, true);
+    deploy(&mut flock, "web", spec.clone());
+    scale_to(&mut flock, "web", 3);
+    let post = hook_of(&flock, "web", Service::post_hook);
+    assert!(
+        flock
+            .run_until(30_000, |f| running_of(f, &post) == 1)
+            .is_some()
+    );
+    let proven = flock.claims().filter(|(_, c)| c.slot.service == key("web"));
+    assert!(
+        proven
+            .into_iter()
+            .all(|(_, c)| c.trial == dunlin_state::model::Trial::Proven)
+    );
+    end_one(&mut flock, &post, 0);
+    flock.run(30_000);
+    let runs = flock
+        .started
+        .iter()
+        .filter(|w| w.slot.service == key(&post));
+    assert_eq!(runs.count(), 1);
+    // One that is never rolled out has none.
+    spec.image = "nonsense".to_owned();
+    deploy(&mut flock, "web", spec);
+    let post = hook_of(&flock, "web", Service::post_hook);
+    flock.run(30_000);
+    assert_eq!(running_of(&flock, &post), 0);
+}

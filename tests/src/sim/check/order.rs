@@ -27,7 +27,7 @@ pub(in crate::sim) fn start_is_in_order(world: &mut World, host: usize, workload
     let was_there = |service: &ServiceKey, condition: Condition| match condition {
         Condition::ServiceStarted => watch.started.keys().any(|slot| slot.service == *service),
         Condition::ServiceHealthy => watch.readied.contains(service),
-        Condition::ServiceCompletedSuccessfully => true,
+        Condition::ServiceCompletedSuccessfully | Condition::ServiceRolledOut => true,
     };
     let missing = workload
         .spec
