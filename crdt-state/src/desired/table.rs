@@ -309,24 +309,7 @@ impl Table {
         self.invalid.remove(text);
         match key {
             Key::Service(service, aspect) => {
-                let mut cells = self.services.remove(&service).unwrap_or_default();
-                match aspect {
-                    Aspect::Spec => cells.spec = self.cell(engine, text, &service, aspect, values),
-                    Aspect::Image => {
-                        cells.image = self.cell(engine, text, &service, aspect, values)
-                    }
-                    Aspect::Scale => {
-                        cells.scale = self.cell(engine, text, &service, aspect, values)
-                    }
-                    Aspect::Run => cells.run = self.cell(engine, text, &service, aspect, values),
-                    Aspect::Rollout => {
-                        cells.rollout = self.cell(engine, text, &service, aspect, values)
-                    }
-                    Aspect::Jobs => cells.jobs = self.cell(engine, text, &service, aspect, values),
-                }
-                if !cells.is_empty() {
-                    self.services.insert(service, cells);
-                }
+                self.refresh_service(engine, text, service, aspect, values);
             }
             Key::Node(node, aspect) => {
                 let mut cells = self.nodes.remove(&node).unwrap_or_default();
@@ -371,6 +354,28 @@ impl Table {
             | Key::ItemRevision(..)
             | Key::QuotaRevision(..)
             | Key::Trust(_) => {}
+        }
+    }
+
+    fn refresh_service(
+        &mut self,
+        engine: &Engine,
+        text: &str,
+        service: ServiceKey,
+        aspect: Aspect,
+        values: Vec<Bytes>,
+    ) {
+        let mut cells = self.services.remove(&service).unwrap_or_default();
+        match aspect {
+            Aspect::Spec => cells.spec = self.cell(engine, text, &service, aspect, values),
+            Aspect::Image => cells.image = self.cell(engine, text, &service, aspect, values),
+            Aspect::Scale => cells.scale = self.cell(engine, text, &service, aspect, values),
+            Aspect::Run => cells.run = self.cell(engine, text, &service, aspect, values),
+            Aspect::Rollout => cells.rollout = self.cell(engine, text, &service, aspect, values),
+            Aspect::Jobs => cells.jobs = self.cell(engine, text, &service, aspect, values),
+        }
+        if !cells.is_empty() {
+            self.services.insert(service, cells);
         }
     }
 

@@ -202,6 +202,7 @@ fn auctioned(instance: &Instance, strategy: Strategy) -> f64 {
             replicas: *replicas,
             running: true,
             rollout: Default::default(),
+            jobs: Default::default(),
         };
         if let Ok(name) = format!("s{index}").parse() {
             desired.services.insert(name, service);
