@@ -3,7 +3,7 @@
 use std::os::unix::fs::PermissionsExt;
 use std::time::Duration;
 
-use dunlin_state::model::{Availability, RunId, Slot};
+use dunlin_state::model::{Availability, Quota, RunId, Slot};
 
 use super::*;
 use crate::fake::{Answer, FakeDaemon};
@@ -39,6 +39,9 @@ async fn every_call_goes_to_a_route_of_the_contract() {
     let _ = client.set_availability("n1", drain).await;
     let _ = client.set_labels("n1", &LabelsRequest::default()).await;
     let _ = client.deploy(&DeployRequest { services: vec![] }).await;
+    let _ = client.plan(&DeployRequest { services: vec![] }).await;
+    let _ = client.namespaces().await;
+    let _ = client.set_quota("web", &Quota::default()).await;
     let _ = client.services(&ServiceQuery::default()).await;
     let _ = client.inspect(&web).await;
     let _ = client.remove(&web).await;
