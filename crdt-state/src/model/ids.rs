@@ -180,6 +180,7 @@ impl ServiceKey {
 }
 
 impl PartialEq for ServiceKey {
+    #[inline]
     fn eq(&self, other: &Self) -> bool {
         // No label has a slash: equal texts are equal names.
         Arc::ptr_eq(&self.text, &other.text) || self.text == other.text
@@ -190,6 +191,7 @@ impl Eq for ServiceKey {}
 
 /// By namespace, then by name.
 impl Ord for ServiceKey {
+    #[inline]
     fn cmp(&self, other: &Self) -> Ordering {
         if Arc::ptr_eq(&self.text, &other.text) {
             Ordering::Equal
@@ -203,6 +205,7 @@ impl Ord for ServiceKey {
 }
 
 impl PartialOrd for ServiceKey {
+    #[inline]
     fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
         Some(self.cmp(other))
     }

@@ -1,5 +1,6 @@
 //! What the agent is told.
 
+use std::cmp::Ordering;
 use std::sync::Arc;
 
 use dunlin_gossip::membership::MemberEvent;
@@ -251,12 +252,18 @@ fn changed_services<'a>(old: &'a Desired, new: &'a Desired) -> Vec<&'a ServiceKe
     let mut changed = Vec::new();
     let mut olds = old.services.iter().peekable();
     for (key, service) in &new.services {
-        while let Some((removed, _)) = olds.next_if(|(k, _)| *k < key) {
-            changed.push(removed);
+        let mut same = false;
+        while let Some((known, before)) = olds.peek() {
+            match known.cmp(&key) {
+                Ordering::Less => changed.push(*known),
+                Ordering::Equal => same = is_same(before, service),
+                Ordering::Greater => break,
+            }
+            olds.next();
+            if same {
+                break;
+            }
         }
-        let same = olds
-            .next_if(|(k, _)| *k == key)
-            .is_some_and(|(_, known)| is_same(known, service));
         if !same {
             changed.push(key);
         }
@@ -271,13 +278,8 @@ fn is_same(a: &Service, b: &Service) -> bool {
         || (a.revision == b.revision
             && a.spec.depends_on == b.spec.depends_on
             && a.spec.hooks == b.spec.hooks);
-    let rest = |s: &Service| {
-        (
-            s.replicas,
-            s.running,
-            Arc::clone(&s.rollout),
-            Arc::clone(&s.jobs),
-        )
-    };
-    same_spec && rest(a) == rest(b)
+    same_spec
+        && (a.replicas, a.running) == (b.replicas, b.running)
+        && (Arc::ptr_eq(&a.rollout, &b.rollout) || a.rollout == b.rollout)
+        && (Arc::ptr_eq(&a.jobs, &b.jobs) || a.jobs == b.jobs)
 }

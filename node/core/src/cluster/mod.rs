@@ -33,6 +33,7 @@ use crate::liveness::Standing;
 #[derive(Debug)]
 pub(crate) struct Cluster {
     me: NodeId,
+    my_hash: u64,
     nodes: BTreeMap<NodeId, Node>,
     /// Every node that is alive, with its hash.
     alive: BTreeMap<NodeId, u64>,
@@ -97,6 +98,7 @@ impl Cluster {
         };
         Self {
             me,
+            my_hash: hash,
             nodes: BTreeMap::from([(me, myself)]),
             alive: BTreeMap::from([(me, hash)]),
             others: Vec::new(),
@@ -366,11 +368,11 @@ impl Cluster {
     /// anything to do with it.
     pub(crate) fn set_service(&mut self, service: &ServiceKey, desired: &Desired) -> bool {
         let before = self.watched.contains_key(service);
-        if !desired.services.contains_key(service) {
+        if desired.services.contains_key(service) {
+            let rank = self.ranks.entry(service.clone());
+            rank.or_insert_with(|| Rank::count(service, self.my_hash, &self.others));
+        } else {
             self.ranks.remove(service);
-        } else if !self.ranks.contains_key(service) {
-            let rank = Rank::count(service, node_hash(self.me), &self.others);
-            self.ranks.insert(service.clone(), rank);
         }
         self.review_watch(service, desired);
         let nodes = &self.nodes;
