@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 
 use serde::{Deserialize, Serialize};
 
-use super::{HostPort, NodeId, Protocol, Resources, SlotId};
+use super::{HostPort, NodeId, Protocol, Resources, ServiceSpec, SlotId};
 
 /// The age of a register: boots count before writes within a boot. Newer is greater.
 #[derive(
@@ -119,6 +119,31 @@ pub struct Claim {
     /// Where it was before, oldest first, at most [`MAX_HISTORY`] entries.
     #[serde(default)]
     pub history: Vec<PhaseChange>,
+}
+
+impl Claim {
+    /// The claim of a slot that was just won, before anything was started.
+    pub fn won(slot: SlotId, epoch: u64, revision: &str, spec: &ServiceSpec, since: u64) -> Self {
+        Self {
+            slot,
+            epoch,
+            revision: revision.to_owned(),
+            phase: Phase::Claimed,
+            ready: false,
+            leaving: false,
+            since,
+            resources: spec.reservation,
+            host_ports: spec.host_ports().collect(),
+            endpoints: Vec::new(),
+            restarts: 0,
+            last_exit: None,
+            message: None,
+            workload: None,
+            started_at: None,
+            trial: Trial::Pending,
+            history: Vec::new(),
+        }
+    }
 }
 
 /// How a replica fares with its revision.

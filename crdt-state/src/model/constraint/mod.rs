@@ -119,17 +119,8 @@ impl Constraint {
 
     /// The values of `in` and `not in`; of the other operators the one value.
     pub fn values(&self) -> impl Iterator<Item = &str> {
-        let several = match self.op {
-            ConstraintOp::In | ConstraintOp::NotIn => Some(self.value.split(',').map(str::trim)),
-            ConstraintOp::Equal
-            | ConstraintOp::NotEqual
-            | ConstraintOp::Matches
-            | ConstraintOp::MatchesNot
-            | ConstraintOp::Less
-            | ConstraintOp::AtMost
-            | ConstraintOp::Greater
-            | ConstraintOp::AtLeast => None,
-        };
+        let several = self.op.takes_list();
+        let several = several.then(|| self.value.split(',').map(str::trim));
         let one = several.is_none().then_some(self.value.as_str());
         several.into_iter().flatten().chain(one)
     }
@@ -186,6 +177,23 @@ impl Ord for Constraint {
 impl fmt::Debug for Constraint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Constraint({self})")
+    }
+}
+
+impl ConstraintOp {
+    /// Whether it compares with several values.
+    fn takes_list(self) -> bool {
+        match self {
+            Self::In | Self::NotIn => true,
+            Self::Equal
+            | Self::NotEqual
+            | Self::Matches
+            | Self::MatchesNot
+            | Self::Less
+            | Self::AtMost
+            | Self::Greater
+            | Self::AtLeast => false,
+        }
     }
 }
 

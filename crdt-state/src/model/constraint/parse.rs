@@ -60,16 +60,10 @@ impl FromStr for Constraint {
             true => at(rest),
             false => at(value_start(text, value)),
         };
-        let value = match op {
-            ConstraintOp::In | ConstraintOp::NotIn => list(value, op).map_err(|e| e.at(place))?,
-            ConstraintOp::Equal
-            | ConstraintOp::NotEqual
-            | ConstraintOp::Matches
-            | ConstraintOp::MatchesNot
-            | ConstraintOp::Less
-            | ConstraintOp::AtMost
-            | ConstraintOp::Greater
-            | ConstraintOp::AtLeast => value.to_owned(),
+        let value = if op.takes_list() {
+            list(value, op).map_err(|e| e.at(place))?
+        } else {
+            value.to_owned()
         };
         let constraint = Self::new(key, op, value);
         match constraint.fault() {

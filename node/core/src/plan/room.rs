@@ -4,7 +4,7 @@ use std::cmp::Reverse;
 use std::collections::BTreeMap;
 
 use dunlin_state::desired::Desired;
-use dunlin_state::model::{Claim, NodeId, Phase, ServiceKey, ServiceSpec, SlotId, Trial};
+use dunlin_state::model::{Claim, NodeId, ServiceKey, ServiceSpec, SlotId};
 
 use crate::cluster::Cluster;
 use crate::liveness::Standing;
@@ -150,7 +150,7 @@ impl<'d> Room<'d> {
     /// A replica of this specification comes.
     pub(super) fn take(&mut self, node: NodeId, slot: SlotId, revision: &str, spec: &ServiceSpec) {
         if let Some(place) = self.places.get_mut(&node) {
-            let claim = planned(slot, revision, spec);
+            let claim = Claim::won(slot, 0, revision, spec, 0);
             place.view.add_claim(&claim, self.desired);
             place.claims.push(claim);
         }
@@ -163,27 +163,4 @@ fn filled(bare: &NodeView, claims: &[Claim], desired: &Desired) -> NodeView {
         view.add_claim(claim, desired);
     }
     view
-}
-
-/// The claim of a replica that is not there yet.
-fn planned(slot: SlotId, revision: &str, spec: &ServiceSpec) -> Claim {
-    Claim {
-        slot,
-        epoch: 0,
-        revision: revision.to_owned(),
-        phase: Phase::Claimed,
-        ready: false,
-        leaving: false,
-        since: 0,
-        resources: spec.reservation,
-        host_ports: spec.host_ports().collect(),
-        endpoints: Vec::new(),
-        restarts: 0,
-        last_exit: None,
-        message: None,
-        workload: None,
-        started_at: None,
-        trial: Trial::Pending,
-        history: Vec::new(),
-    }
 }

@@ -86,25 +86,7 @@ impl Held {
     pub(super) fn new(slot: SlotId, epoch: u64, service: &Service, wall: u64, mono: u64) -> Self {
         let (revision, spec) = service.target(slot.slot);
         Self {
-            claim: Claim {
-                slot,
-                epoch,
-                revision: revision.to_owned(),
-                phase: Phase::Claimed,
-                ready: false,
-                leaving: false,
-                since: wall,
-                resources: spec.reservation,
-                host_ports: spec.host_ports().collect(),
-                endpoints: Vec::new(),
-                restarts: 0,
-                last_exit: None,
-                message: None,
-                workload: None,
-                started_at: None,
-                trial: Trial::Pending,
-                history: Vec::new(),
-            },
+            claim: Claim::won(slot, epoch, revision, spec, wall),
             spec: Some(Arc::clone(spec)),
             stage: Stage::Waiting { at: mono },
             attempt: 0,
