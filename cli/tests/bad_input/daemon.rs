@@ -6,6 +6,7 @@ use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::{Duration, Instant};
 
+use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
 /// Longest wait for something that should take a few seconds.
@@ -228,6 +229,22 @@ impl Drop for Daemon {
         }
         let _ = self.child.kill();
         let _ = self.child.wait();
+        end_supervisors(&self.directory);
+    }
+}
+
+/// A daemon that a test has killed cannot be asked to remove its services: ends the supervisors that
+/// it leaves, which take their replicas along.
+fn end_supervisors(directory: &Path) {
+    let directory = directory.display().to_string();
+    for entry in fs::read_dir("/proc").into_iter().flatten().flatten() {
+        let words = fs::read(entry.path().join("cmdline")).unwrap_or_default();
+        let words = String::from_utf8_lossy(&words).into_owned();
+        let pid = entry.file_name().to_string_lossy().parse().ok();
+        let is_left = words.contains("__supervise") && words.contains(&directory);
+        if let Some(pid) = pid.filter(|_| is_left).and_then(Pid::from_raw) {
+            let _ended_meanwhile = kill_process(pid, Signal::KILL);
+        }
     }
 }
 
