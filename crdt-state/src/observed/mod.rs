@@ -24,6 +24,7 @@ use crate::model::{NodeId, NodeRegister, Version};
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct ObservedTable {
     registers: BTreeMap<NodeId, Arc<Register>>,
+    bytes: usize,
 }
 
 impl ObservedTable {
@@ -34,7 +35,9 @@ impl ObservedTable {
             .version(register.node())
             .is_none_or(|known| register.version() > known);
         if newer {
-            self.registers.insert(register.node(), register);
+            self.bytes += register.size(None);
+            let old = self.registers.insert(register.node(), register);
+            self.bytes -= old.map_or(0, |old| old.size(None));
         }
         newer
     }
@@ -69,6 +72,11 @@ impl ObservedTable {
         self.registers.len()
     }
 
+    /// Bytes of all registers together, as they would travel.
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+
     /// Whether no node has been heard of.
     pub fn is_empty(&self) -> bool {
         self.registers.is_empty()
@@ -76,7 +84,8 @@ impl ObservedTable {
 
     /// Forgets a node, when it has left or been gone for long.
     pub fn forget(&mut self, node: NodeId) {
-        self.registers.remove(&node);
+        let old = self.registers.remove(&node);
+        self.bytes -= old.map_or(0, |old| old.size(None));
     }
 }
 

@@ -19,6 +19,14 @@ pub(super) const MAX_CHANGES: usize = 4_096;
 /// could fill the memory.
 pub const MAX_NODES: usize = 10_000;
 
+/// Bytes of all registers together. The design size, 1,000 nodes with ten replicas each, takes five
+/// million. In memory a register is two to three times as large.
+pub const MAX_TABLE_BYTES: usize = 12 * 1024 * 1024;
+
+/// Bytes of all registers beyond which nodes are not taken that nobody has heard of: those that are
+/// known keep room to grow, whoever invents others.
+pub(super) const MAX_TABLE_BYTES_NEW: usize = MAX_TABLE_BYTES / 3 * 2;
+
 /// Splits a push into messages of at most [`MAX_PUSH_BYTES`], keeping the order; what is larger
 /// by itself goes alone.
 pub(super) fn split<T>(items: Vec<T>, weight: impl Fn(&T) -> usize) -> Vec<Vec<T>> {

@@ -102,6 +102,8 @@ pub(super) enum Topic {
     OwnReport,
     /// Compaction fails.
     Compaction,
+    /// There is no room for a register.
+    NoRoom,
 }
 
 /// When operators were last told of each topic.

@@ -151,6 +151,7 @@ impl Replication {
                 }
                 Taken::Forgotten => self.metrics.registers_repeated += 1,
                 Taken::Mine(impostor) => self.meet_impostor(impostor, mono),
+                Taken::NoRoom(reason) => self.warn_no_room(node, &reason, mono),
                 Taken::Refused(reason) => self.offence(from, &reason, mono),
                 Taken::Mismatch(reason) => {
                     self.offence(from, &reason, mono);
@@ -165,6 +166,14 @@ impl Replication {
             let changed = changed.into_iter().collect();
             self.effects.push(Effect::ObservedChanged(changed));
         }
+    }
+
+    fn warn_no_room(&mut self, node: NodeId, reason: &str, mono: u64) {
+        let node = node.short();
+        let text = format!(
+            "the register of node {node} is not kept: {reason}. Does a member invent nodes?"
+        );
+        self.warn(Topic::NoRoom, &text, mono);
     }
 
     /// Asks for registers in a form that can be used.

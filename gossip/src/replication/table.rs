@@ -6,7 +6,7 @@ use std::sync::Arc;
 use dunlin_state::model::{NodeId, NodeReport, Version};
 use dunlin_state::observed::{BadRegister, ObservedTable, Refused, Register, Seal};
 
-use super::limits::MAX_NODES;
+use super::limits::{MAX_NODES, MAX_TABLE_BYTES, MAX_TABLE_BYTES_NEW};
 use super::pushed::Pushed;
 
 /// Groups of nodes in a digest, by the first six bits of the key, which are random.
@@ -36,6 +36,8 @@ pub(super) enum Taken {
     Older,
     /// Its node has been forgotten.
     Forgotten,
+    /// There are too many registers, or too large ones; whoever passed it on is not to blame.
+    NoRoom(String),
     /// It names us as its writer; nothing was taken.
     Mine(Impostor),
     /// It is malformed, breaks a bound, or was not signed by its node.
@@ -134,18 +136,34 @@ impl Registers {
             Some(known) if known == version => return Taken::Known,
             Some(known) if known > version => return Taken::Older,
             None if self.table.len() >= MAX_NODES => {
-                return Taken::Refused(format!("it reports of more than {MAX_NODES} nodes"));
+                return Taken::NoRoom(format!("registers of {MAX_NODES} nodes are kept already"));
             }
             Some(_) | None => {}
         }
         match pushed.open(known.map(|k| &**k), &*self.seal) {
             Ok(register) => {
+                if let Some(full) = self.has_no_room(&register) {
+                    return Taken::NoRoom(full);
+                }
                 self.forgotten.remove(&node);
                 self.put(register);
                 Taken::Newer(before)
             }
             Err(refused) => refusal(node, refused),
         }
+    }
+
+    /// Why a register of another node cannot be kept, if it cannot. One that shrinks always can.
+    fn has_no_room(&self, register: &Register) -> Option<String> {
+        let size = register.size(None);
+        let known = self.table.sealed(register.node());
+        let (before, most) = match known {
+            Some(known) => (known.size(None), MAX_TABLE_BYTES),
+            None => (0, MAX_TABLE_BYTES_NEW),
+        };
+        let all = self.table.bytes() - before + size;
+        (size > before && all > most)
+            .then(|| format!("its {size} bytes would make {all} of all registers; {most} are kept"))
     }
 
     /// Nobody but us writes our register, so a newer one means that somebody else has our key, or

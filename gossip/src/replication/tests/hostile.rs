@@ -3,11 +3,11 @@
 use bytes::Bytes;
 use dunlin_state::Now;
 use dunlin_state::desired::{Actor, Document};
-use dunlin_state::model::Version;
+use dunlin_state::model::{Claim, NodeReport, ServiceSpec, Slot, SlotId, Version};
 use proptest::prelude::*;
 
 use super::super::*;
-use super::world::{deploy, encoded, named, node, seal, sealed, whole};
+use super::world::{deploy, encoded, named, node, seal, sealed, service, whole};
 
 fn at(mono: u64) -> Now {
     Now { mono, wall: mono }
@@ -318,4 +318,47 @@ fn a_report_that_nobody_would_take_is_not_published() {
     let effects = machine.handle(Input::Report(named(&"x".repeat(100_000))), at(1));
     assert!(matches!(&effects[..], [Effect::Warning(_)]));
     assert!(machine.observed().is_empty());
+}
+
+/// A register as large as one can be, of a node that nobody has heard of.
+fn giant(number: u8) -> Pushed {
+    let invented = NodeId::from_bytes([number; 32]);
+    let claim = |replica| {
+        let slot = SlotId {
+            service: service("s"),
+            slot: Slot::Replica(replica),
+        };
+        let won = Claim::won(slot, 1, "r", &ServiceSpec::default(), 0);
+        Claim {
+            message: Some("x".repeat(1_000)),
+            ..won
+        }
+    };
+    let report = NodeReport {
+        claims: (0..500).map(claim).collect(),
+        ..*named("giant")
+    };
+    whole(&sealed(invented, Version { boot: 1, seq: 1 }, report))
+}
+
+#[test]
+fn invented_nodes_take_a_bounded_part_of_the_memory_and_leave_room_for_the_known() {
+    let mut machine = machine();
+    let known = |seq, name: &str| whole(&sealed(node(1), Version { boot: 1, seq }, *named(name)));
+    machine.handle(said(Message::Registers(vec![known(1, "a")])), at(10));
+    let mut warnings = 0;
+    for number in 100..200 {
+        let effects = machine.handle(said(Message::Registers(vec![giant(number)])), at(20));
+        warnings += effects
+            .iter()
+            .filter(|e| matches!(e, Effect::Warning(text) if text.contains("invent")))
+            .count();
+    }
+    let table = machine.registers.table();
+    assert!((5..20).contains(&table.len()), "{} kept", table.len());
+    assert!(table.bytes() <= limits::MAX_TABLE_BYTES_NEW);
+    assert_eq!((warnings, machine.metrics().offences), (1, 0));
+    machine.handle(said(Message::Registers(vec![known(2, "longer")])), at(30));
+    let heard = machine.registers.table().get(node(1)).unwrap();
+    assert_eq!(heard.report.name, "longer");
 }
