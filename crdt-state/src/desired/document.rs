@@ -49,11 +49,11 @@ use crate::Now;
 /// Bytes of one change: a gossip message carries at least one.
 pub const MAX_CHANGE_BYTES: usize = 1024 * 1024;
 
-/// Changes in the history at which a compaction is due. Each takes about 7 kB of memory until then,
-/// so this bounds the history to 7 MB; and applying a change walks the flat map: with 1,000
-/// services 0.2 ms at 1,000 changes, 6 ms at 20,000 and 40 ms at 50,000. Smaller would send whole
-/// documents more often: one of 1,000 services is about as large as 1,000 changes.
-pub const COMPACT_AT: usize = 1_000;
+/// Changes in the history at which a compaction is due, unless there are very many registers. Each
+/// takes up to 17 kB of a daemon's memory until then (12 services that change all the time), so
+/// this bounds the history to 5 MB. Applying a change walks the flat map, too: with 1,000 services
+/// 0.2 ms at 1,000 changes, 6 ms at 20,000 and 40 ms at 50,000.
+pub const COMPACT_AT: usize = 300;
 
 /// Revisions kept of each aspect.
 pub const MAX_REVISIONS: usize = 10;

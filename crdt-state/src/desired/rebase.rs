@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use bytes::Bytes;
 
 use super::change::DesiredChange;
-use super::document::{COMPACT_AT, Document, DocumentId, MAX_CHANGE_BYTES, MAX_REVISIONS};
+use super::document::{Document, DocumentId, MAX_CHANGE_BYTES, MAX_REVISIONS};
 use super::engine::Engine;
 use super::keys::{Aspect, FORMAT_KEY, Key, TrustKey};
 use super::refused::Refused;
@@ -35,6 +35,10 @@ const MAX_EPOCH_LEAP: u64 = 1 << 20;
 /// that was replaced is better forgotten. One is enough to keep a replayed older register down.
 const MAX_ITEM_REVISIONS: usize = 1;
 
+/// Registers in the document for each change in its history, when a compaction is due: every peer
+/// gets the new document whole, and that should cost no more than the changes did that led to it.
+const REGISTERS_A_CHANGE: usize = 16;
+
 /// Bytes of registers in one carried-over change; the rest is left for keys and columns.
 const CARRY_BYTES: usize = MAX_CHANGE_BYTES / 2;
 
@@ -52,9 +56,11 @@ pub struct Adopted {
 }
 
 impl Document {
-    /// Whether the history has grown so long that [`Self::compact`] is due.
-    pub fn should_compact(&self) -> bool {
-        self.change_count() >= COMPACT_AT
+    /// Whether the history has grown so long that [`Self::compact`] is due: `at` changes, or more
+    /// where there are so many registers that a whole document is a lot to send.
+    pub fn should_compact(&self, at: usize) -> bool {
+        let changes = self.change_count();
+        changes >= at && changes >= self.engine.len() / REGISTERS_A_CHANGE
     }
 
     /// Replaces the document by one of the next epoch that holds only the newest registers and

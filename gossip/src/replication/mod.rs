@@ -74,7 +74,8 @@ pub struct Tuning {
     /// Milliseconds between rounds of anti-entropy, each with one random peer. Shorter repairs lost
     /// pushes sooner; each idle round costs two messages of 150 bytes.
     pub interval_ms: u64,
-    /// Changes in the document's history at which it is compacted.
+    /// Changes in the document's history at which it is compacted, unless it has very many
+    /// registers.
     pub compact_at: usize,
 }
 
@@ -352,7 +353,7 @@ impl Replication {
     /// greater wins, so who starts matters only for the traffic: the first in rank among us and
     /// our peers, or anybody when that one does not.
     fn consider_compaction(&mut self, mono: u64) {
-        if self.document.change_count() < self.tuning.compact_at {
+        if !self.document.should_compact(self.tuning.compact_at) {
             self.compaction_due = None;
             return;
         }

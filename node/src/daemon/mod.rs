@@ -8,6 +8,7 @@ pub(crate) mod clock;
 mod driver;
 pub(crate) mod handle;
 mod joining;
+mod memory;
 mod naming;
 mod own;
 mod peers;
@@ -265,8 +266,9 @@ impl Node {
         let stop = stop_rest.clone();
         tasks.spawn(async move {
             let keys = key_keeper.run(stop.clone());
-            tokio::join!(joining.run(stop.clone()), keeper.run(stop), keys);
-            Ok("the watch for members, or a keeper of certificates or keys")
+            let memory = memory::give_back(stop.clone());
+            tokio::join!(joining.run(stop.clone()), keeper.run(stop), keys, memory);
+            Ok("the watch for members, or a keeper of certificates, keys or memory")
         });
         let (stop, served) = (stop_api.clone(), context.clone());
         tasks.spawn(async move {

@@ -73,7 +73,7 @@ pub(super) async fn deploy(bench: &Bench, taken: &mut Comparison) -> Result<(), 
     let Some(pair) = Pair::start(bench, taken).await? else {
         return Ok(());
     };
-    for round in 0..bench.times(5, 1) {
+    for round in 0..bench.times(8, 1) {
         for size in SIZES {
             for who in Who::in_turn(round) {
                 let start = Instant::now();
@@ -155,14 +155,20 @@ impl Pair {
         }
     }
 
-    /// Removes it and waits until no engine runs anything.
+    /// Removes it and waits until no engine has any container left, dead ones included.
     async fn remove(&self, who: Who) -> Result<(), LabError> {
         match who {
             Who::Own => self.dunlin(&["rm", "t"])?,
             Who::Peer => self.swarm.remove("t")?,
         }
-        self.wait_for(0, &[]).await?;
-        // What one does after its containers are gone should not be a burden to the other.
+        within("the engines have no container left", PATIENCE, async || {
+            let engines = self.lab.hosts.iter().filter_map(|h| h.engine_address());
+            let left = engines.map(|engine| swarm::existing(&engine));
+            Ok(left.sum::<Result<usize, _>>()? == 0)
+        })
+        .await?;
+        // What one does after its containers are gone should not be a burden to the other: the
+        // kernel takes networks and mounts apart for a while.
         tokio::time::sleep(Duration::from_secs(1)).await;
         Ok(())
     }

@@ -108,18 +108,27 @@ impl Drop for Swarm {
     }
 }
 
-/// How many containers of anybody an engine runs, asked over its socket: starting a client for
-/// each look would take longer than the looks are apart.
+/// How many containers of anybody an engine runs.
 pub(super) fn running(engine: &str) -> Result<usize, LabError> {
+    count(engine, "/containers/json")
+}
+
+/// How many containers of anybody an engine has, also such as do not run.
+pub(super) fn existing(engine: &str) -> Result<usize, LabError> {
+    count(engine, "/containers/json?all=1")
+}
+
+/// Asked over the engine's socket: starting a client for each look would take longer than the looks
+/// are apart.
+fn count(engine: &str, list: &str) -> Result<usize, LabError> {
     let trouble = |e: std::io::Error| LabError::new("ask a container engine", e);
     let path = engine.trim_start_matches("unix://");
     let mut stream = UnixStream::connect(Path::new(path)).map_err(trouble)?;
     stream
         .set_read_timeout(Some(Duration::from_secs(10)))
         .map_err(trouble)?;
-    stream
-        .write_all(b"GET /containers/json HTTP/1.0\r\nHost: engine\r\n\r\n")
-        .map_err(trouble)?;
+    let request = format!("GET {list} HTTP/1.0\r\nHost: engine\r\n\r\n");
+    stream.write_all(request.as_bytes()).map_err(trouble)?;
     let mut answer = String::new();
     stream.read_to_string(&mut answer).map_err(trouble)?;
     let body = answer

@@ -183,6 +183,11 @@ impl Engine {
         self.known.contains_key(hash)
     }
 
+    /// Number of keys.
+    pub(super) fn len(&self) -> usize {
+        self.am.length(ROOT)
+    }
+
     /// All keys, in order.
     pub(super) fn keys(&self) -> Vec<String> {
         self.am.keys(ROOT).collect()

@@ -244,7 +244,7 @@ fn fifty_thousand_changes_are_compacted() {
         write(&mut a, scale(&format!("s{}", n % 10), 2 + n / 10), 2);
     }
     let written = start.elapsed();
-    assert!(a.should_compact());
+    assert!(a.should_compact(COMPACT_AT));
     let saved = a.save();
     let start = Instant::now();
     let mut b = Document::load(&saved, &[], actor(2)).unwrap();
@@ -256,7 +256,7 @@ fn fifty_thousand_changes_are_compacted() {
     b.compact().unwrap();
     assert_same(&a, &b);
     assert_eq!((a.snapshot(), a.history(&key("s3"))), (before, history));
-    assert!(!a.should_compact() && a.change_count() == 1);
+    assert!(!a.should_compact(COMPACT_AT) && a.change_count() == 1);
     assert!(compact.len() < saved.len() / 10);
     println!(
         "written {written:?}, loaded {loaded:?}, compacted {compacted:?}, {} -> {} bytes",

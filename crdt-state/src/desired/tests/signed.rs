@@ -293,6 +293,54 @@ fn who_was_granted_a_role_by_a_removed_admin_is_told_that_it_is_void() {
 }
 
 #[test]
+fn admins_who_remove_each_other_in_two_parts_are_both_removed() {
+    let mut one = signed(1, with_role(7, "admin"));
+    let mut two = signed(2, with_role(4, "admin"));
+    let common = [write(&mut one, deploy("web", spec("x:1")), NOW)];
+    feed(&mut two, &common);
+    // The parts are cut off from each other, and each admin goes on after its order.
+    let first = [
+        write(&mut one, revoke(4), NOW + 1),
+        write(&mut one, scale("web", 5), NOW + 2),
+    ];
+    let second = [
+        write(&mut two, revoke(7), NOW + 1),
+        write(&mut two, scale("web", 7), NOW + 3),
+    ];
+    // Others hear of it in either order.
+    let mut bystanders = [5, 6].map(|n| signed(n, with_role(n, "node")));
+    for (bystander, orders) in bystanders
+        .iter_mut()
+        .zip([[&first, &second], [&second, &first]])
+    {
+        feed(bystander, &common);
+        for order in orders {
+            feed(bystander, order);
+        }
+    }
+    feed(&mut one, &second);
+    feed(&mut two, &first);
+    for document in bystanders.iter().chain([&two]) {
+        assert_same(document, &one);
+    }
+    let trust = one.snapshot().trust.clone();
+    for removed in [7, 4] {
+        assert!(trust.revoked.contains_key(&secret(removed).public()));
+    }
+    // What was there before stays, what each wrote after its own removal by the other counts for
+    // nothing, and neither can write again.
+    assert_eq!(service(&one, "web").unwrap().replicas, 1);
+    for (document, again) in [(&mut one, 2), (&mut two, 3)] {
+        let refused = document.propose(&[scale("web", again)], "", at(NOW + 9));
+        assert!(refused.is_err(), "{refused:?}");
+    }
+    assert_reads_the_same_from_disk(&one);
+    one.compact().unwrap();
+    two.compact().unwrap();
+    assert_same(&one, &two);
+}
+
+#[test]
 fn only_an_admin_removes() {
     for role in ["node", "viewer", "operator"] {
         let mut document = signed(1, with_role(4, role));

@@ -4,6 +4,9 @@
 //! monitor, so that one machine decides about readiness and restarts whatever the runtime is, and
 //! nothing is checked twice.
 
+use std::collections::BTreeMap;
+use std::sync::{Mutex, PoisonError};
+
 use bollard::models::{ContainerInspectResponse, HealthConfig};
 use dunlin_state::model::{HealthCheck, HealthTest};
 
@@ -11,6 +14,32 @@ use super::{Engine, Inner};
 
 /// Nanoseconds of a millisecond.
 const NANOS: i64 = 1_000_000;
+
+/// Images whose checks are remembered: more than a host sensibly runs.
+const MAX_KNOWN: usize = 256;
+
+/// The checks of images, by the images' ids. An id is a hash of all that the image says, so what is
+/// known of one stays true; and asking once an image instead of once a container is a quarter less
+/// for the engine to answer while it starts many.
+#[derive(Debug, Default)]
+pub(super) struct ImageChecks {
+    known: Mutex<BTreeMap<String, Option<HealthCheck>>>,
+}
+
+impl ImageChecks {
+    fn known(&self, image: &str) -> Option<Option<HealthCheck>> {
+        let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        known.get(image).cloned()
+    }
+
+    fn remember(&self, image: &str, check: Option<HealthCheck>) {
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        if known.len() >= MAX_KNOWN {
+            known.clear();
+        }
+        known.insert(image.to_owned(), check);
+    }
+}
 
 /// What every container is created with.
 pub(super) fn none() -> HealthConfig {
@@ -27,9 +56,14 @@ impl Inner {
         engine: &Engine,
         found: &ContainerInspectResponse,
     ) -> Option<HealthCheck> {
-        let image = found.image.as_ref()?;
-        let image = engine.client.inspect_image(image).await.ok()?;
-        read(&image.config?.healthcheck?)
+        let id = found.image.as_ref()?;
+        if let Some(known) = self.image_checks.known(id) {
+            return known;
+        }
+        let image = engine.client.inspect_image(id).await.ok()?;
+        let check = image.config.and_then(|config| read(&config.healthcheck?));
+        self.image_checks.remember(id, check.clone());
+        check
     }
 }
 
@@ -62,6 +96,21 @@ mod tests {
             interval: Some(5_000 * NANOS),
             retries: Some(4),
             ..HealthConfig::default()
+        }
+    }
+
+    #[test]
+    fn the_checks_of_a_bounded_number_of_images_are_remembered() {
+        let checks = ImageChecks::default();
+        let some = read(&config(&["CMD", "true"]));
+        checks.remember("with", some.clone());
+        checks.remember("without", None);
+        assert_eq!(checks.known("with"), Some(some));
+        assert_eq!(checks.known("without"), Some(None));
+        assert_eq!(checks.known("other"), None);
+        for number in 0..2 * MAX_KNOWN {
+            checks.remember(&number.to_string(), None);
+            assert!(checks.known.lock().unwrap().len() <= MAX_KNOWN);
         }
     }
 

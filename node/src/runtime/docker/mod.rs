@@ -45,6 +45,7 @@ mod start;
 mod stop;
 mod waiters;
 
+use health::ImageChecks;
 use naming::Owner;
 use networks::Networks;
 use waiters::Waiters;
@@ -82,6 +83,7 @@ struct Inner {
     resolver: Option<Resolver>,
     files: Files,
     networks: Networks,
+    image_checks: ImageChecks,
     engine: watch::Sender<Option<Engine>>,
     waiters: Waiters,
     starts: Semaphore,
@@ -136,6 +138,7 @@ impl DockerRuntime {
                 resolver: config.resolver.clone(),
                 files,
                 networks: Networks::default(),
+                image_checks: ImageChecks::default(),
                 engine: watch::Sender::new(engine),
                 waiters: Waiters::default(),
                 starts: Semaphore::new(PARALLEL_STARTS),
