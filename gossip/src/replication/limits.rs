@@ -21,7 +21,7 @@ pub const MAX_NODES: usize = 10_000;
 
 /// Bytes of all registers together. The design size, 1,000 nodes with ten replicas each, takes five
 /// million. In memory a register is two to three times as large.
-pub const MAX_TABLE_BYTES: usize = 12 * 1024 * 1024;
+pub(super) const MAX_TABLE_BYTES: usize = 12 * 1024 * 1024;
 
 /// Bytes of all registers beyond which nodes are not taken that nobody has heard of: those that are
 /// known keep room to grow, whoever invents others.

@@ -232,11 +232,7 @@ impl Node {
             vips,
             identity,
         } = parts;
-        let (stop_api, stop_driver, stop_rest) = (
-            CancellationToken::new(),
-            CancellationToken::new(),
-            CancellationToken::new(),
-        );
+        let [stop_api, stop_driver, stop_rest] = std::array::from_fn(|_| CancellationToken::new());
         let mut tasks = JoinSet::new();
         if let Some((server, suffix)) = dns {
             let (routes, stop) = (routes.clone(), stop_rest.clone());

@@ -10,6 +10,7 @@ use dunlin_api::client::Client;
 use dunlin_api::{NodeState, Replica, ReplicaQuery};
 
 use super::engine::Engine;
+use super::hardware::{Disk, WallClock};
 use super::net::{LabError, Network};
 use super::wait::eventually;
 
@@ -56,6 +57,9 @@ pub struct Host {
     mdns: bool,
     /// The container engine, in labs that have some.
     engine: Option<Engine>,
+    /// A disk and a clock of its own, in labs that break them.
+    disk: Option<Disk>,
+    clock: Option<WallClock>,
     daemon: Option<Child>,
 }
 
@@ -78,8 +82,38 @@ impl Host {
             address: network.address(index),
             runtime: workloads.runtime(),
             mdns: false,
+            disk: None,
+            clock: None,
             daemon: None,
         }
+    }
+
+    /// Gives it a small disk and, where that can be had, a clock of its own, from its next start:
+    /// its daemon must not run.
+    pub fn with_own_hardware(&mut self) -> Result<(), LabError> {
+        self.disk = Some(Disk::over(&self.folder.join("data"))?);
+        self.clock = WallClock::in_folder(&self.folder);
+        Ok(())
+    }
+
+    /// Whether its clock can be set.
+    pub fn has_clock(&self) -> bool {
+        self.clock.is_some()
+    }
+
+    /// Fills its disk, or makes room on it again.
+    pub fn fill_disk(&self, full: bool) -> Result<(), LabError> {
+        match (&self.disk, full) {
+            (Some(disk), true) => disk.fill(),
+            (Some(disk), false) => disk.free(),
+            (None, _) => Err(LabError::broken("the host has no disk of its own")),
+        }
+    }
+
+    /// Sets its clock so many seconds fast or slow.
+    pub fn set_clock(&self, seconds: i32) -> Result<(), LabError> {
+        let clock = self.clock.as_ref();
+        clock.map_or(Ok(()), |clock| clock.set(seconds))
     }
 
     /// Its name in the cluster.
@@ -125,6 +159,9 @@ impl Host {
         if let Some(engine) = &mut self.engine {
             engine.start()?;
             command.env("DOCKER_HOST", engine.address());
+        }
+        if let Some(clock) = &self.clock {
+            clock.shown_to(&mut command);
         }
         command
             .arg(format!("--net=/run/netns/{}", self.namespace))

@@ -9,6 +9,7 @@
 mod cost;
 mod daemon;
 mod engine;
+mod hardware;
 mod net;
 mod report;
 mod resolve;

@@ -10,6 +10,35 @@ use crate::lab::net::LabError;
 /// What every fault's line in the history begins with.
 const FAULT: &str = "fault: ";
 
+/// Seconds by which a clock is wrong at most: certificates stand skew of minutes.
+const WRONG_BY_S: i32 = 240;
+
+/// What this machine lets a lab do.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Can {
+    filter: bool,
+    set_clocks: bool,
+}
+
+impl Can {
+    /// Finds out; hosts have their own hardware already.
+    pub(super) fn find_out(lab: &Lab) -> Self {
+        let can = Self {
+            filter: can_filter(&lab.network.namespace(0)),
+            set_clocks: lab.hosts.iter().all(|host| host.has_clock()),
+        };
+        if !can.filter {
+            println!(
+                "lab: nft does not work here: no packet is lost, and no link cut in one direction"
+            );
+        }
+        if !can.set_clocks {
+            println!("lab: there is no libfaketime here: all clocks are right");
+        }
+        can
+    }
+}
+
 /// What is wrong with a host.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Trouble {
@@ -29,6 +58,10 @@ pub(super) enum Trouble {
     Mute,
     /// So many of a hundred packets to it are lost.
     Lossy(u8),
+    /// Its disk takes not a byte.
+    DiskFull,
+    /// Its wall clock is so many seconds fast, or slow.
+    WrongClock(i32),
 }
 
 impl Trouble {
@@ -45,6 +78,8 @@ impl Trouble {
                 let rule = format!("input iifname eth0 numgen random mod 100 < {percent} drop");
                 filter(lab, host, &rule)?;
             }
+            Self::DiskFull => lab.hosts[host].fill_disk(true)?,
+            Self::WrongClock(seconds) => lab.hosts[host].set_clock(seconds)?,
         }
         Ok(())
     }
@@ -58,6 +93,8 @@ impl Trouble {
             Self::Deaf | Self::Mute | Self::Lossy(_) => {
                 nft(&lab.network.namespace(host), "delete table inet torture")
             }
+            Self::DiskFull => lab.hosts[host].fill_disk(false),
+            Self::WrongClock(_) => lab.hosts[host].set_clock(0),
         }
     }
 }
@@ -82,18 +119,25 @@ impl Torture {
         Ok(())
     }
 
+    /// Trouble that can be made here. Whatever that is, each draw takes as much from the seed.
     fn draw(&mut self) -> Trouble {
         let percent = self.rng.random_range(5..50);
-        match self.rng.random_range(0..if self.filters { 8 } else { 5 }) {
-            0 => Trouble::DaemonKilled,
-            1 => Trouble::PowerCut,
-            2 => Trouble::Frozen,
-            3 => Trouble::Unplugged,
-            4 => Trouble::Apart,
-            5 => Trouble::Deaf,
-            6 => Trouble::Mute,
-            _rest => Trouble::Lossy(percent),
+        let seconds = self.rng.random_range(-WRONG_BY_S..WRONG_BY_S);
+        let mut all = vec![
+            Trouble::DaemonKilled,
+            Trouble::PowerCut,
+            Trouble::Frozen,
+            Trouble::Unplugged,
+            Trouble::Apart,
+            Trouble::DiskFull,
+        ];
+        if self.can.filter {
+            all.extend([Trouble::Deaf, Trouble::Mute, Trouble::Lossy(percent)]);
         }
+        if self.can.set_clocks {
+            all.push(Trouble::WrongClock(seconds));
+        }
+        all[self.rng.random_range(0..all.len())]
     }
 
     /// Ends all trouble.
@@ -112,7 +156,7 @@ pub(super) fn count(lines: &[String]) -> usize {
 }
 
 /// Whether packets can be filtered in a namespace.
-pub(super) fn can_filter(namespace: &str) -> bool {
+fn can_filter(namespace: &str) -> bool {
     let rules = "add table inet torture; delete table inet torture";
     nft(namespace, rules).is_ok()
 }

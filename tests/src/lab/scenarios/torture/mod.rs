@@ -25,7 +25,7 @@ use super::{Lab, Pace};
 use crate::lab::net::LabError;
 use crate::lab::{Figures, eventually};
 use check::Judge;
-use faults::Trouble;
+use faults::{Can, Trouble};
 use ledger::Ledger;
 
 /// How long trouble lasts before there is peace: long enough for a lost host's work to move and
@@ -66,31 +66,26 @@ impl Story {
 struct Torture {
     rng: ChaCha8Rng,
     story: Story,
-    /// Whether packets can be filtered here; known before the first draw.
-    filters: bool,
+    can: Can,
     /// The hosts in trouble.
     troubles: BTreeMap<usize, Trouble>,
     ledger: Ledger,
 }
 
 pub(super) async fn run(lab: &mut Lab, pace: &Pace, figures: &mut Figures) -> Result<(), LabError> {
+    settle(lab).await?;
     let mut torture = Torture {
         rng: ChaCha8Rng::seed_from_u64(pace.seed),
         story: Story {
             start: Instant::now(),
             lines: Vec::new(),
         },
-        filters: faults::can_filter(&lab.network.namespace(0)),
+        can: Can::find_out(lab),
         troubles: BTreeMap::new(),
         ledger: Ledger::default(),
     };
     let (hosts, seed, seconds) = (lab.hosts.len(), pace.seed, pace.seconds);
     println!("lab: torture of {hosts} hosts for {seconds} s with seed {seed}");
-    if !torture.filters {
-        println!(
-            "lab: nft does not work here: no packet is lost, and no link cut in one direction"
-        );
-    }
     let result = torture.rounds(lab, seconds, figures).await;
     result.map_err(|error| {
         torture.story.tell();
@@ -98,6 +93,23 @@ pub(super) async fn run(lab: &mut Lab, pace: &Pace, figures: &mut Figures) -> Re
             "{error}\nagain: scripts/torture --seconds {seconds} --seed {seed} --hosts {hosts}"
         ))
     })
+}
+
+/// Gives every host a disk and a clock of its own.
+async fn settle(lab: &mut Lab) -> Result<(), LabError> {
+    let all = lab.hosts.len();
+    for host in &mut lab.hosts {
+        host.power_off();
+        host.with_own_hardware()?;
+        host.start(None)?;
+    }
+    for host in &lab.hosts {
+        eventually("everybody is back", 60, async || {
+            Ok(host.knows_all(all).await)
+        })
+        .await?;
+    }
+    Ok(())
 }
 
 impl Torture {
