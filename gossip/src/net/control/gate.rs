@@ -25,16 +25,12 @@ use thiserror::Error;
 use tokio::time::Instant;
 
 use super::identity;
+use super::seldom::Seldom;
 use crate::net::counters::Counters;
 use crate::net::trust::{Trust, TrustEvent, public, wall_seconds};
 
 /// Time for the whole exchange: one round trip, at most some 600 ms on a bad path.
 const DEADLINE: Duration = Duration::from_secs(3);
-
-/// Warnings about refused connections in each [`WARN_EVERY`]; further ones are counted and in the
-/// debug log.
-const WARNINGS: u32 = 10;
-const WARN_EVERY: Duration = Duration::from_secs(10);
 
 /// Why a connection was closed before anyone saw it.
 #[derive(Debug, Error)]
@@ -68,7 +64,7 @@ pub(crate) enum GateError {
 pub(crate) struct Gate {
     trust: Trust,
     counters: Arc<Counters>,
-    warned: Arc<Mutex<(Option<Instant>, u32)>>,
+    warnings: Arc<Mutex<Seldom>>,
 }
 
 impl Gate {
@@ -76,7 +72,7 @@ impl Gate {
         Self {
             trust,
             counters,
-            warned: Arc::default(),
+            warnings: Arc::default(),
         }
     }
 
@@ -113,22 +109,12 @@ impl Gate {
                 return;
             }
         }
-        if self.may_warn() {
+        let mut warnings = self.warnings.lock().unwrap_or_else(|e| e.into_inner());
+        if warnings.may_warn(Instant::now()) {
             tracing::warn!(%address, "connection refused: {error}");
         } else {
             tracing::debug!(%address, "connection refused: {error}");
         }
-    }
-
-    /// Some in a while: strangers must not be able to fill the log.
-    fn may_warn(&self) -> bool {
-        let mut warned = self.warned.lock().unwrap_or_else(|e| e.into_inner());
-        let (since, count) = &mut *warned;
-        if since.is_none_or(|at| at.elapsed() >= WARN_EVERY) {
-            (*since, *count) = (Some(Instant::now()), 0);
-        }
-        *count = count.saturating_add(1);
-        *count <= WARNINGS
     }
 
     async fn exchange(

@@ -15,6 +15,7 @@ mod identity;
 mod messages;
 mod peers;
 mod rpc;
+mod seldom;
 mod task;
 #[cfg(test)]
 pub(super) mod testing;

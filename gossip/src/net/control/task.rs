@@ -22,6 +22,7 @@ use self::requests::Requests;
 use super::gate::Gate;
 use super::messages::MessagesEvent;
 use super::peers::{Opener, Peers, Route, Waiting};
+use super::seldom::Seldom;
 use super::transport::{self, Behaviour, BehaviourEvent, Listen};
 use super::{COMMANDS, Command, Control, ControlEvent, EVENTS, RpcError, StartError, identity};
 use crate::net::counters::Counters;
@@ -55,6 +56,7 @@ pub(in crate::net) struct ControlTask {
     peers: Peers,
     requests: Requests,
     counters: Arc<Counters>,
+    warnings: Seldom,
 }
 
 impl ControlTask {
@@ -92,6 +94,7 @@ impl ControlTask {
             peers: Peers::new(node),
             requests: Requests::default(),
             counters,
+            warnings: Seldom::default(),
         };
         Ok((task, node, control, event_receiver))
     }
@@ -289,9 +292,11 @@ impl ControlTask {
                 self.counters.connections_failed.add_one();
                 tracing::debug!(from = %send_back_addr, %error, "connection not accepted");
             }
-            SwarmEvent::ListenerError { error, .. } => {
+            // Whoever sends bytes that are no handshake causes one.
+            SwarmEvent::ListenerError { error, .. } if self.warnings.may_warn(Instant::now()) => {
                 tracing::warn!(%error, "control listener");
             }
+            SwarmEvent::ListenerError { error, .. } => tracing::debug!(%error, "control listener"),
             SwarmEvent::ListenerClosed {
                 addresses, reason, ..
             } => tracing::error!(?addresses, ?reason, "control listener closed"),

@@ -56,7 +56,8 @@ impl Peace {
         }
         let askers = (0..lab.hosts.len()).map(|at| Asker::new(&lab.network.namespace(at)));
         let askers = askers.collect::<Result<Vec<_>, _>>()?;
-        let memory = lab.hosts.iter().map(|host| resident(host.pid())).collect();
+        let memory = lab.hosts.iter();
+        let memory = memory.map(|host| resident(host.pid(), "VmRSS:")).collect();
         let held = holders(lab).await?;
         Ok(Self {
             honest,
@@ -135,13 +136,17 @@ impl Peace {
         for (host, before) in lab.hosts.iter().zip(&self.memory) {
             let mut grown = 0;
             let looked = eventually("memory is given back", PATIENCE, async || {
-                grown = resident(host.pid()).saturating_sub(*before);
+                grown = resident(host.pid(), "VmRSS:").saturating_sub(*before);
                 Ok(grown <= GROWTH)
             })
             .await;
             looked.map_err(|_late| {
                 let (name, mb) = (host.name(), grown >> 20);
-                LabError::broken(format!("{name} has grown by {mb} MB after {after}"))
+                let own = resident(host.pid(), "RssAnon:") >> 20;
+                LabError::broken(format!(
+                    "{name} has grown by {mb} MB after {after}; {own} MB of it all are its own, the \
+                     rest is its program"
+                ))
             })?;
             most = most.max(grown);
         }
@@ -166,11 +171,11 @@ async fn holders(lab: &Lab) -> Result<BTreeMap<SlotId, (NodeId, u64)>, LabError>
     Ok(slots.collect())
 }
 
-/// Resident memory of a process, in bytes.
-fn resident(pid: Option<u32>) -> u64 {
+/// Resident memory of a process of this kind, in bytes.
+fn resident(pid: Option<u32>, kind: &str) -> u64 {
     let status = pid.map(|pid| fs::read_to_string(format!("/proc/{pid}/status")));
     let status = status.and_then(Result::ok).unwrap_or_default();
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+    let line = status.lines().find_map(|line| line.strip_prefix(kind));
     let kib = line.and_then(|text| text.trim().trim_end_matches(" kB").parse::<u64>().ok());
     kib.unwrap_or(0) * 1_024
 }
