@@ -115,3 +115,64 @@ fn routes_and_metrics_tell_what_happens() {
     assert_eq!(value(&one, "dunlin_nodes", Some(("state", "down"))), 1.0);
     assert!(call(&one), "{}", one.log());
 }
+
+/// A database and two programs that keep asking it at its virtual address.
+const APART: &str = "
+services:
+  db:
+    command: [PROGRAM, whoami]
+    expose: ['80']
+    networks: [back]
+    x-dunlin: {runtime: process}
+networks: {back: {}, front: {}}
+";
+const CLIENTS: &str = "
+services:
+  insider: {command: [bash, -c, 'ASK'], networks: [front, back], x-dunlin: {runtime: process}}
+  outsider: {command: [bash, -c, 'ASK'], networks: [front], x-dunlin: {runtime: process}}
+networks: {back: {}, front: {}}
+";
+const ASK: &str = "while :; do \
+    if exec 3<>/dev/tcp/ADDRESS/80 && printf \"GET / HTTP/1.0\\r\\n\\r\\n\" >&3 && read -r line <&3; \
+    then echo answered; else echo turned away; fi; sleep 0.2; done";
+
+#[test]
+fn services_that_share_no_network_are_kept_apart() {
+    let daemon = Daemon::start("n1", &[]);
+    let db = APART.replace("PROGRAM", env!("CARGO_BIN_EXE_dunlin"));
+    daemon.deploy(&db, &["--timeout", "60s"]).expect(0, &[]);
+    let said = daemon.ask(&["--json", "routes", "db"]).expect(0, &[]);
+    let routes: RouteList = serde_json::from_str(&said.text).expect("routes");
+    let address = routes.services[0].addresses[0].to_string();
+    let text = CLIENTS.replace("ASK", &ASK.replace("ADDRESS", &address));
+    daemon.deploy(&text, &["--timeout", "60s"]).expect(0, &[]);
+    let log = |service: &str| daemon.ask(&["logs", service]).expect(0, &[]).text;
+    until("an answer for the insider", || {
+        log("insider").contains("answered")
+    });
+    until("refusals of the outsider", || {
+        let isolated = Some(("reason", "isolated"));
+        value(&daemon, "dunlin_proxy_refused_total", isolated) >= 3.0
+    });
+    let outside = log("outsider");
+    assert!(!outside.contains("answered"), "{outside}");
+    assert!(!log("insider").contains("turned away"), "{}", daemon.log());
+    daemon
+        .ask(&["routes", "db"])
+        .expect(0, &["networks: default/back"]);
+    daemon
+        .ask(&["explain", "insider"])
+        .expect(0, &["networks: default/back, default/front"]);
+    // One that is in the network from now on is let in.
+    let text = text.replace("networks: [front], x-dunlin", "networks: [back], x-dunlin");
+    daemon.deploy(&text, &["--timeout", "60s"]).expect(0, &[]);
+    until("an answer for the former outsider", || {
+        log("outsider").contains("answered")
+    });
+    daemon
+        .ask(&["rm", "insider", "outsider", "db"])
+        .expect(0, &[]);
+    until("an empty node", || {
+        daemon.ask(&["--json", "ps"]).text.trim() == "[]"
+    });
+}

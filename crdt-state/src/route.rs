@@ -5,8 +5,8 @@ use std::net::SocketAddr;
 
 use crate::desired::Desired;
 use crate::model::{
-    Endpoint, Mode, NodeId, NodeRegister, Phase, PortSpec, ServiceKey, Slot, TrafficPolicy, Vip,
-    VipRange,
+    Endpoint, Mode, Networks, NodeId, NodeRegister, Phase, PortSpec, ServiceKey, Slot,
+    TrafficPolicy, Vip, VipRange, networks_of, share_network,
 };
 use crate::observed::ObservedTable;
 
@@ -31,6 +31,8 @@ pub struct ServiceRoute {
     /// Its virtual addresses on this node. Empty when the node has no range for them; then only
     /// the replicas' own addresses lead to it.
     pub vip: Vip,
+    /// The networks it is in, by their full names.
+    pub networks: Networks,
     /// How its connections are treated.
     pub traffic: TrafficPolicy,
     /// Its ready replicas on nodes that are not suspected, ordered by slot, then by node.
@@ -98,6 +100,7 @@ impl RouteTable {
             let route = ServiceRoute {
                 ports: service.spec.ports.clone(),
                 vip: vip.map(|index| range.of(index)).unwrap_or_default(),
+                networks: networks_of(key, &service.spec.networks),
                 traffic: service.spec.traffic.clone(),
                 backends: Vec::new(),
             };
@@ -108,6 +111,14 @@ impl RouteTable {
             nodes: BTreeMap::new(),
             range,
         }
+    }
+
+    /// Whether two services share a network.
+    pub fn share_network(&self, one: &ServiceKey, other: &ServiceKey) -> bool {
+        let of = |key| self.services.get(key).map(|route| &route.networks);
+        of(one)
+            .zip(of(other))
+            .is_some_and(|(a, b)| share_network(a, b))
     }
 
     /// Adds a member and, when it may get traffic, its ready replicas.

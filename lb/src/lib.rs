@@ -13,9 +13,11 @@
 //! - Nothing looks into what is carried: no HTTP, no TLS of applications.
 
 pub mod balance;
+pub mod origin;
 pub mod proxy;
 pub mod publish;
 
 pub use balance::{Balancer, Policy, Target};
+pub use origin::{Origin, Origins, Peer};
 pub use proxy::{LATENCY_BUCKETS, Limits, PortKey, PortView, Proxy, Tally};
 pub use publish::{PublishError, PublishEvent, Publisher};

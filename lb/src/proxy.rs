@@ -20,15 +20,17 @@ use dunlin_state::route::RouteTable;
 use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, watch};
 use tokio::task::{JoinError, JoinSet};
-use tokio::time::{Instant, sleep, sleep_until};
+use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
+use self::counters::add;
 pub use self::counters::{LATENCY_BUCKETS, Tally};
 use self::hop::Hop;
 pub(crate) use self::pool::Pool;
 pub use self::pool::{DEFAULT_DRAIN, PortKey, PortView};
 pub(crate) use self::udp::{Listener as UdpListener, serve as serve_udp};
+use crate::origin::{Origins, Peer, origin};
 
 /// Longest wait for one replica to take a connection, when the specification says nothing. Longer
 /// than a lost SYN takes to be sent again (1 s), since a loaded replica is not a dead one.
@@ -88,6 +90,31 @@ impl Shared {
     }
 }
 
+/// What is behind a listener.
+#[derive(Debug, Clone)]
+pub(crate) struct Door {
+    pub(crate) pool: Arc<Pool>,
+    /// Tells who connects, where networks are kept apart; published ports are everybody's.
+    pub(crate) origins: Option<Arc<dyn Origins>>,
+}
+
+impl Door {
+    /// Whether who connects may come in.
+    async fn is_open_to(&self, peer: Peer, patience: Duration) -> bool {
+        let Some(origins) = self.origins.as_deref() else {
+            return true;
+        };
+        let networks = self.pool.networks();
+        // One that nobody can tell of in all that time is not let in: it may be anyone's.
+        let found = timeout(patience, origin(origins, peer, &networks)).await;
+        let open = found.is_ok_and(|origin| origin.reaches(&networks));
+        if !open {
+            add(&self.pool.counters.isolated, 1);
+        }
+        open
+    }
+}
+
 /// What ends a listener.
 #[derive(Debug, Clone)]
 pub(crate) struct Ends {
@@ -112,12 +139,7 @@ impl Ends {
 /// Accepts and carries connections until the listener is to be closed, and closes it at once then;
 /// this returns when the open connections have ended or had their time. Those that have not ended
 /// then are reset, as all are when this is dropped.
-pub(crate) async fn serve_tcp(
-    listener: TcpListener,
-    pool: Arc<Pool>,
-    shared: Arc<Shared>,
-    ends: Ends,
-) {
+pub(crate) async fn serve_tcp(listener: TcpListener, door: Door, shared: Arc<Shared>, ends: Ends) {
     let stop = &ends.close;
     let places = Arc::new(Semaphore::new(shared.limits.connections));
     let mut carried = JoinSet::new();
@@ -134,14 +156,14 @@ pub(crate) async fn serve_tcp(
             () = stop.cancelled() => break,
             accepted = listener.accept() => match accepted {
                 Ok((client, from)) => {
-                    let (pool, shared) = (Arc::clone(&pool), Arc::clone(&shared));
+                    let (door, shared) = (door.clone(), Arc::clone(&shared));
                     carried.spawn(async move {
-                        carry::carry(client, from, pool, shared).await;
+                        carry::carry(client, from, door, shared).await;
                         drop((place, room));
                     });
                 }
                 Err(error) => {
-                    warn!(%error, port = %pool.key, "no connection could be accepted; trying again");
+                    warn!(%error, port = %door.pool.key, "no connection could be accepted; trying again");
                     sleep(ACCEPT_PAUSE).await;
                 }
             },
@@ -156,7 +178,7 @@ pub(crate) async fn serve_tcp(
     };
     tokio::select! {
         () = all => {}
-        () = ends.time_is_over(pool.drain(), shared.limits.drain) => carried.shutdown().await,
+        () = ends.time_is_over(door.pool.drain(), shared.limits.drain) => carried.shutdown().await,
     }
 }
 
@@ -220,7 +242,11 @@ impl Proxy {
         let (pool, node) = (self.pool, self.shared.node);
         let close = stop.clone();
         let ends = Ends { close, stop };
-        let serving = serve_tcp(listener, Arc::clone(&pool), Arc::new(self.shared), ends);
+        let door = Door {
+            pool: Arc::clone(&pool),
+            origins: None,
+        };
+        let serving = serve_tcp(listener, door, Arc::new(self.shared), ends);
         let mut serving = std::pin::pin!(serving);
         let mut alive = true;
         loop {

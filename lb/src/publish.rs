@@ -26,8 +26,9 @@ use tokio_util::sync::CancellationToken;
 
 use self::plan::{Place, Refusal, Wish, plan};
 pub use self::views::{ListenerView, Listeners, Views};
+use crate::origin::Origins;
 use crate::proxy::hop::Hop;
-use crate::proxy::{Ends, Limits, Pool, PortKey, Shared, UdpListener, serve_tcp, serve_udp};
+use crate::proxy::{Door, Ends, Limits, Pool, PortKey, Shared, UdpListener, serve_tcp, serve_udp};
 
 /// Pause before a failed listener is tried again. It doubles with each failure up to
 /// [`MAX_RETRY`].
@@ -120,6 +121,7 @@ pub struct Publisher {
     node: Option<NodeId>,
     hop: Option<Arc<Hop>>,
     places: Arc<Semaphore>,
+    origins: Option<Arc<dyn Origins>>,
     views: Views,
     tell: Box<dyn Fn(PublishEvent) + Send + Sync>,
 }
@@ -142,6 +144,7 @@ impl Publisher {
             node: None,
             hop: None,
             places: room(),
+            origins: None,
             views: Views::default(),
             tell: Box::new(tell),
         }
@@ -161,6 +164,14 @@ impl Publisher {
         self.node = Some(node);
         self.hop = Some(hop);
         self.places = places;
+        self
+    }
+
+    /// Keeps networks apart on virtual addresses: who connects is told by this. Without it,
+    /// everybody reaches every service.
+    #[must_use]
+    pub fn origins(mut self, origins: Arc<dyn Origins>) -> Self {
+        self.origins = Some(origins);
         self
     }
 
@@ -272,14 +283,18 @@ impl Ports {
         for (key, pool) in pools.iter() {
             let route = table.services.get(&key.service);
             let other = route.and_then(|r| r.traffic.split.as_ref());
-            let aside = other.and_then(|split| {
-                let service = split.service.clone();
-                let key = PortKey {
-                    service,
-                    ..key.clone()
-                };
-                pools.get(&key).cloned()
-            });
+            // Else a split would lead around the walls between networks.
+            let open = |service: &ServiceKey| table.share_network(&key.service, service);
+            let aside = other
+                .filter(|split| open(&split.service))
+                .and_then(|split| {
+                    let service = split.service.clone();
+                    let key = PortKey {
+                        service,
+                        ..key.clone()
+                    };
+                    pools.get(&key).cloned()
+                });
             pool.follow(table, self.publisher.node, aside);
         }
         pools.retain(|key, pool| {
@@ -408,6 +423,11 @@ impl Ports {
             virtual_address: wish.virtual_address,
             beside,
         };
+        let guarded = wish.virtual_address;
+        let door = Door {
+            pool,
+            origins: self.publisher.origins.clone().filter(|_| guarded),
+        };
         let (shared, stop) = (Arc::clone(&self.shared), self.stop.child_token());
         match place.protocol {
             Protocol::Tcp => {
@@ -416,13 +436,13 @@ impl Ports {
                     close: stop.clone(),
                     stop: self.stop.clone(),
                 };
-                self.proxies.spawn(serve_tcp(listener, pool, shared, ends));
+                self.proxies.spawn(serve_tcp(listener, door, shared, ends));
             }
             Protocol::Udp => {
                 let socket = bind::udp(place.address, how)?;
                 let listener = UdpListener::new(socket)?;
                 self.proxies
-                    .spawn(serve_udp(listener, pool, shared, stop.clone()));
+                    .spawn(serve_udp(listener, door, shared, stop.clone()));
             }
         }
         Ok((stop, guard))

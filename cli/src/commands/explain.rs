@@ -29,6 +29,8 @@ pub async fn run(args: &ExplainArgs, context: &mut Context) -> Result<Exit, Fail
 
 fn print(explanation: &Explanation, name: &str, out: &mut Output) -> Result<(), Failure> {
     out.line(format!("{name}: {}", explanation.summary))?;
+    let networks: Vec<&str> = explanation.networks.iter().map(String::as_str).collect();
+    out.line(format!("networks: {}", networks.join(", ")))?;
     if !explanation.slots.is_empty() {
         out.line("")?;
         out.table(&slots(explanation))?;

@@ -46,6 +46,8 @@ fn head(service: &ServiceRoutes, name: &str, out: &mut Output) -> Result<(), Fai
     let addresses = service.addresses.iter().map(ToString::to_string);
     let at: Vec<String> = service.name.iter().cloned().chain(addresses).collect();
     out.line(format!("{name}: {}", or_dash(&at.join(", "))))?;
+    let networks: Vec<&str> = service.networks.iter().map(String::as_str).collect();
+    out.line(format!("networks: {}", networks.join(", ")))?;
     out.line(format!("policy: {}", policy(&service.policy)))?;
     for port in &service.ports {
         out.line(port_line(port))?;

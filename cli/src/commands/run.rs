@@ -42,6 +42,9 @@ pub struct RunArgs {
     /// A named volume or a host's directory
     #[arg(short, long, value_name = "SOURCE:TARGET[:ro]")]
     pub volume: Vec<String>,
+    /// A network that it is in, beside others of its namespace; '*/NAME' for one of the cluster
+    #[arg(long, value_name = "NAME")]
+    pub network: Vec<String>,
     /// Cores that each replica reserves and may use, such as 0.5
     #[arg(long, value_name = "CORES")]
     pub cpus: Option<String>,
@@ -244,6 +247,9 @@ fn document(args: &RunArgs, name: &str) -> Value {
     set("environment", literals(&args.env));
     set("ports", literals(&args.publish));
     set("volumes", literals(&args.volume));
+    let networks: serde_json::Map<String, Value> = args.network.iter().map(network).collect();
+    let joined: Vec<&String> = networks.keys().collect();
+    set("networks", json!(joined));
     set("labels", literals(&args.label));
     set("restart", literal(args.restart.as_ref()));
     set("user", literal(args.user.as_ref()));
@@ -256,7 +262,15 @@ fn document(args: &RunArgs, name: &str) -> Value {
         .filter(|(source, _)| !source.starts_with(['/', '.', '~']))
         .map(|(source, _)| (source.to_owned(), json!({ "name": dollars(source) })))
         .collect();
-    json!({ "name": name, "services": { name: service }, "volumes": volumes })
+    json!({ "name": name, "services": { name: service }, "volumes": volumes, "networks": networks })
+}
+
+/// What declares a network of the command line.
+fn network(text: &String) -> (String, Value) {
+    match text.strip_prefix("*/") {
+        Some(name) => (dollars(name), json!({ "external": true })),
+        None => (dollars(text), json!({})),
+    }
 }
 
 fn deployment(args: &RunArgs) -> Value {
@@ -319,12 +333,13 @@ fn refuse(faults: &[ComposeError], key: &ServiceKey) -> Failure {
 
 /// The flag that fills in a key of the document.
 fn flag(path: &str) -> Option<&'static str> {
-    const FLAGS: [(&str, &str); 14] = [
+    const FLAGS: [(&str, &str); 15] = [
         ("image", "IMAGE"),
         ("command", "COMMAND"),
         ("environment", "--env"),
         ("ports", "--publish"),
         ("volumes", "--volume"),
+        ("networks", "--network"),
         ("labels", "--label"),
         ("restart", "--restart"),
         ("user", "--user"),

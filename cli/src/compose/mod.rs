@@ -23,6 +23,7 @@ mod health;
 mod interpolate;
 mod items;
 mod job;
+mod networks;
 mod place;
 mod placement;
 mod ports;
@@ -137,6 +138,7 @@ struct Scope<'a> {
     directory: Option<&'a Path>,
     files: &'a dyn Files,
     volumes: volumes::Declared,
+    networks: networks::Declared,
     secrets: items::Declared,
     configs: items::Declared,
     profiles: BTreeSet<String>,

@@ -12,7 +12,9 @@ use super::service::service;
 use super::source::Source;
 use super::support::{TOP, TOP_DUNLIN};
 use super::volumes::{Declared, declared};
-use super::{Context, MAX_FILE_BYTES, Project, ProjectService, Scope, depend, items, job, tree};
+use super::{
+    Context, MAX_FILE_BYTES, Project, ProjectService, Scope, depend, items, job, networks, tree,
+};
 
 /// Most services in one file.
 const MAX_SERVICES: usize = 1_000;
@@ -79,6 +81,7 @@ struct Top<'n> {
     namespace: Option<String>,
     services: Option<View<'n>>,
     volumes: Option<View<'n>>,
+    networks: Option<View<'n>>,
     secrets: Option<View<'n>>,
     configs: Option<View<'n>>,
 }
@@ -89,6 +92,7 @@ impl<'n> Top<'n> {
             "name" => self.name = report.parsed(&field, checked_project_name),
             "services" => self.services = Some(field),
             "volumes" => self.volumes = Some(field),
+            "networks" => self.networks = Some(field),
             "secrets" => self.secrets = Some(field),
             "configs" => self.configs = Some(field),
             "x-dunlin" => {
@@ -121,6 +125,10 @@ impl<'n> Top<'n> {
             Some(view) if !view.is_null() => declared(report, &name, view),
             Some(_) | None => Declared::new(),
         };
+        let networks = match &self.networks {
+            Some(view) if !view.is_null() => networks::declared(report, view),
+            Some(_) | None => networks::Declared::new(),
+        };
         let mut items = Vec::new();
         let mut declare = |report: &mut Report, kind, view: &Option<View<'_>>| match view {
             Some(view) if !view.is_null() => {
@@ -135,6 +143,7 @@ impl<'n> Top<'n> {
             directory: context.directory,
             files: context.files,
             volumes,
+            networks,
             secrets,
             configs,
             profiles: active_profiles(context.variables),

@@ -17,7 +17,7 @@ use super::traffic;
 use super::units::{bytes, duration_ms};
 use super::volumes::mounts;
 use super::words::{Unsplittable, split};
-use super::{ProjectService, Scope, depend, items, job, wishes};
+use super::{ProjectService, Scope, depend, items, job, networks, wishes};
 
 /// Longest image reference: those of registries stay below 300 characters.
 const MAX_IMAGE_CHARS: usize = 512;
@@ -135,6 +135,7 @@ impl<'n> Reader<'n> {
             "labels" => spec.labels = labels(report, field),
             "healthcheck" => spec.health = health(report, field),
             "volumes" => spec.volumes = mounts(report, scope, field),
+            "networks" => spec.networks = networks::joined(report, scope, field),
             "secrets" => spec.secrets = items::mounts(report, scope, ItemKind::Secret, field),
             "configs" => spec.configs = items::mounts(report, scope, ItemKind::Config, field),
             "stop_signal" => spec.stop_signal = report.parsed(field, signal),

@@ -223,6 +223,7 @@ pub fn check_spec(spec: &ServiceSpec) -> Result<(), SpecFault> {
     health::check_health(spec)?;
     check_volumes(spec)?;
     files::check_files(spec)?;
+    check_list("networks", spec.networks.len())?;
     check_traffic(&spec.traffic)?;
     job::check_job(spec)?;
     check_list("dependencies", spec.depends_on.len())?;

@@ -5,6 +5,7 @@ mod depend;
 mod ids;
 mod item;
 mod job;
+mod network;
 #[cfg(feature = "openapi")]
 mod openapi;
 mod order;
@@ -26,6 +27,7 @@ pub use item::{
 pub use job::{
     BadRunId, CatchUp, Hook, Hooks, Job, MAX_JOB_NAME, Overlap, RUN_MARK, RunId, Schedule,
 };
+pub use network::{BadNetwork, DEFAULT_NETWORK, Network, Networks, networks_of, share_network};
 pub use order::beats;
 pub use quota::{Excess, Quota, QuotaOf, Usage};
 pub use report::{

@@ -3,13 +3,13 @@
 //! Every struct tolerates missing fields (`serde(default)`), so that a cluster with daemons of two
 //! versions reads each other's registers.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Constraint, Dependency, FileMount, Hooks, Job, Preference, Resources, ScoreWeights, ServiceKey,
-    SpreadRule, TrafficPolicy,
+    Constraint, Dependency, FileMount, Hooks, Job, Network, Preference, Resources, ScoreWeights,
+    ServiceKey, SpreadRule, TrafficPolicy,
 };
 
 /// Everything about a service but how many replicas it has and whether it runs, which are
@@ -40,6 +40,10 @@ pub struct ServiceSpec {
     pub runtime: RuntimeKind,
     /// Ports the replicas listen on.
     pub ports: Vec<PortSpec>,
+    /// The networks it is in: it may connect to services that are in one of them, and they to it.
+    /// Its namespace's default network when empty.
+    #[cfg_attr(feature = "openapi", schema(value_type = Vec<String>))]
+    pub networks: BTreeSet<Network>,
     /// How the proxies treat its connections. Not part of the revision.
     pub traffic: TrafficPolicy,
     /// What placement reserves for a replica.

@@ -18,8 +18,9 @@ use super::header::header;
 use super::hop::{HopError, Link};
 use super::pool::{Lease, Pool};
 use super::relay::{Carried, End, Wire, relay};
-use super::{DEFAULT_IDLE, Shared, udp};
+use super::{DEFAULT_IDLE, Door, Shared, udp};
 use crate::balance::{Target, source_hash};
+use crate::origin::Peer;
 
 /// Pause before the replicas that have all failed are tried again, unless the route table changes
 /// first: short against the second or two that a replacement takes, long against a refused connect.
@@ -57,18 +58,19 @@ enum DialError {
 }
 
 /// Takes a client's TCP connection to a replica and carries it to its end.
-pub(crate) async fn carry(
-    stream: TcpStream,
-    from: SocketAddr,
-    pool: Arc<Pool>,
-    shared: Arc<Shared>,
-) {
+pub(crate) async fn carry(stream: TcpStream, from: SocketAddr, door: Door, shared: Arc<Shared>) {
     // Whoever batches small writes does so itself. What comes from another node may come in two
     // pieces, and the second would wait until the client has acknowledged the first (40 ms). It
     // fails for a client that is gone, which is found out soon enough.
     let _gone = stream.set_nodelay(true);
+    let peer = Peer {
+        protocol: Protocol::Tcp,
+        from,
+        to: stream.local_addr().unwrap_or(from),
+    };
     let mut client = Wire::Tcp(stream);
-    if pool.admit(from.ip()).is_err() {
+    let (pool, patience) = (&door.pool, shared.limits.patience);
+    if pool.admit(from.ip()).is_err() || !door.is_open_to(peer, patience).await {
         return client.reset();
     }
     let pool = pool.share(rand::random());

@@ -17,6 +17,7 @@ pub(crate) struct Counters {
     pub(crate) received: AtomicU64,
     pub(crate) sent: AtomicU64,
     pub(crate) denied: AtomicU64,
+    pub(crate) isolated: AtomicU64,
     pub(crate) limited: AtomicU64,
     pub(crate) overflowed: AtomicU64,
     pub(crate) unserved: AtomicU64,
@@ -42,6 +43,8 @@ pub struct Tally {
     pub sent: u64,
     /// Refused by the lists of networks.
     pub denied: u64,
+    /// Refused because they came from a replica that shares no network.
+    pub isolated: u64,
     /// Refused by the rate of their source.
     pub limited: u64,
     /// Refused because too many waited.
@@ -75,6 +78,7 @@ impl Counters {
             received: read(&self.received),
             sent: read(&self.sent),
             denied: read(&self.denied),
+            isolated: read(&self.isolated),
             limited: read(&self.limited),
             overflowed: read(&self.overflowed),
             unserved: read(&self.unserved),

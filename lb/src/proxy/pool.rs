@@ -9,7 +9,7 @@ use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use dunlin_state::model::{NodeId, PortSpec, Protocol, ServiceKey, TrafficPolicy};
+use dunlin_state::model::{Networks, NodeId, PortSpec, Protocol, ServiceKey, TrafficPolicy};
 use dunlin_state::route::{NodeRoute, RouteTable, ServiceRoute};
 use tokio::sync::Notify;
 use tokio::time::Instant;
@@ -85,6 +85,7 @@ pub(crate) struct Pool {
 struct Inner {
     balancer: Balancer,
     policy: Arc<TrafficPolicy>,
+    networks: Arc<Networks>,
     limiter: Option<Limiter>,
     /// The pool of the service that gets a share, and which share.
     aside: Option<(u8, Arc<Pool>)>,
@@ -116,6 +117,7 @@ impl Pool {
         // The last connections of a service that is removed end by its own rules.
         let gone = ServiceRoute {
             traffic: TrafficPolicy::clone(&inner.policy),
+            networks: Networks::clone(&inner.networks),
             ..ServiceRoute::default()
         };
         let route = table.services.get(&self.key.service).unwrap_or(&gone);
@@ -134,6 +136,9 @@ impl Pool {
         inner.aside = percent.zip(aside);
         if *inner.policy != *traffic {
             inner.policy = Arc::new(traffic.clone());
+        }
+        if *inner.networks != route.networks {
+            inner.networks = Arc::new(route.networks.clone());
         }
         inner.note_departures();
         drop(inner);
@@ -188,6 +193,11 @@ impl Pool {
             return Err(TurnedAway::Limited);
         }
         Ok(())
+    }
+
+    /// The networks of its service.
+    pub(crate) fn networks(&self) -> Arc<Networks> {
+        Arc::clone(&self.lock().networks)
     }
 
     /// The pool that a connection to this one is carried by: this one, or the other of a split.

@@ -12,6 +12,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
+use dunlin_state::model::Protocol;
 use quinn::udp::{RecvMeta, Transmit, UdpSockRef, UdpSocketState};
 use tokio::io::Interest;
 use tokio::net::UdpSocket;
@@ -21,12 +22,13 @@ use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
-use super::Shared;
 use super::carry::{Path, connect};
 use super::counters::{Open, add};
 use super::hop::{FarSink, FarStream, Inbox, far};
 use super::pool::{Lease, Pool};
 use super::relay::{Wire, quiet, with_shared};
+use super::{Door, Shared};
+use crate::origin::Peer;
 
 /// Sessions of one listener. A flood of made-up sources fills them and then opens no more; those
 /// that are there go on.
@@ -101,13 +103,13 @@ impl Listener {
 /// nobody can tell when a UDP client has finished.
 pub(crate) async fn serve(
     listener: Listener,
-    pool: Arc<Pool>,
+    door: Door,
     shared: Arc<Shared>,
     stop: CancellationToken,
 ) {
     let mut desk = Desk {
         listener: Arc::new(listener),
-        pool,
+        door,
         shared,
         sessions: BTreeMap::new(),
         tasks: JoinSet::new(),
@@ -141,7 +143,7 @@ pub(crate) async fn serve(
 /// The sessions of one listener.
 struct Desk {
     listener: Arc<Listener>,
-    pool: Arc<Pool>,
+    door: Door,
     shared: Arc<Shared>,
     sessions: BTreeMap<Pair, mpsc::Sender<Bytes>>,
     tasks: JoinSet<Pair>,
@@ -150,7 +152,7 @@ struct Desk {
 impl Desk {
     /// Gives a datagram to its session, which is opened if need be.
     fn take(&mut self, pair: Pair, payload: Bytes) {
-        let dropped = &self.pool.counters.dropped;
+        let dropped = &self.door.pool.counters.dropped;
         if let Some(session) = self.sessions.get(&pair) {
             match session.try_send(payload) {
                 Ok(()) => return,
@@ -159,7 +161,7 @@ impl Desk {
                 Err(TrySendError::Closed(again)) => return self.open(pair, again),
             }
         }
-        if self.sessions.len() >= SESSIONS || self.pool.admit(pair.client.ip()).is_err() {
+        if self.sessions.len() >= SESSIONS || self.door.pool.admit(pair.client.ip()).is_err() {
             return add(dropped, 1);
         }
         self.open(pair, payload);
@@ -170,9 +172,9 @@ impl Desk {
         let _room = sender.try_send(payload);
         self.sessions.insert(pair, sender);
         let listener = Arc::clone(&self.listener);
-        let (pool, shared) = (Arc::clone(&self.pool), Arc::clone(&self.shared));
+        let (door, shared) = (self.door.clone(), Arc::clone(&self.shared));
         self.tasks.spawn(async move {
-            session(&listener, pair, queue, pool, &shared).await;
+            session(&listener, pair, queue, door, &shared).await;
             pair
         });
     }
@@ -182,19 +184,28 @@ async fn session(
     listener: &Listener,
     pair: Pair,
     mut queue: mpsc::Receiver<Bytes>,
-    pool: Arc<Pool>,
+    door: Door,
     shared: &Shared,
 ) {
     let Ok(_place) = Arc::clone(&shared.places).try_acquire_owned() else {
-        add(&pool.counters.dropped, 1);
+        add(&door.pool.counters.dropped, 1);
         return;
     };
-    let pool = pool.share(rand::random());
     let mut server = listener.local;
     if let Some(to) = pair.to {
         server.set_ip(to);
     }
     let patience = shared.limits.patience;
+    let peer = Peer {
+        protocol: Protocol::Udp,
+        from: pair.client,
+        to: server,
+    };
+    if !door.is_open_to(peer, patience).await {
+        add(&door.pool.counters.dropped, 1);
+        return;
+    }
+    let pool = door.pool.share(rand::random());
     let found = timeout(patience, connect(shared, &pool, pair.client, server)).await;
     let Ok(Ok((lease, path))) = found else {
         add(&pool.counters.unserved, 1);

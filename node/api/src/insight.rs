@@ -1,6 +1,6 @@
 //! Answers to "why": explanations, history, progress, health of a node.
 
-use dunlin_state::model::{NodeId, Phase, ServiceKey, Slot};
+use dunlin_state::model::{Networks, NodeId, Phase, ServiceKey, Slot};
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
@@ -11,6 +11,8 @@ pub struct Explanation {
     pub service: ServiceKey,
     /// The whole in one sentence.
     pub summary: String,
+    /// The networks it is in, by their full names: services that share one reach each other.
+    pub networks: Networks,
     /// How many replicas should exist now.
     pub wanted: u32,
     /// How many of them get traffic.

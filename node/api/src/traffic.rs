@@ -2,7 +2,9 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use dunlin_state::model::{NodeId, Phase, PortSpec, Protocol, ServiceKey, Slot, TrafficPolicy};
+use dunlin_state::model::{
+    Networks, NodeId, Phase, PortSpec, Protocol, ServiceKey, Slot, TrafficPolicy,
+};
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
@@ -41,6 +43,8 @@ pub struct ServiceRoutes {
     /// Its virtual addresses on this node; none where the node has no range for them.
     #[schema(value_type = Vec<String>)]
     pub addresses: Vec<IpAddr>,
+    /// The networks it is in, by their full names: services that share one reach each other.
+    pub networks: Networks,
     /// How its connections are treated.
     pub policy: TrafficPolicy,
     /// Its ports.

@@ -246,8 +246,9 @@ const COUNTERS: [(&str, &str, Read); 6] = [
 ];
 
 /// Connections that were not served, by reason.
-const REFUSED: [Part; 4] = [
+const REFUSED: [Part; 5] = [
     ("denied", |t| t.denied),
+    ("isolated", |t| t.isolated),
     ("rate", |t| t.limited),
     ("pending", |t| t.overflowed),
     ("no_replica", |t| t.unserved),

@@ -121,6 +121,7 @@ impl Scene<'_> {
             service: key.clone(),
             name: self.suffix.map(|s| format!("{name}.{namespace}.{s}")),
             addresses: route.vip.addresses().collect(),
+            networks: route.networks.clone(),
             policy: route.traffic.clone(),
             ports: route.ports.iter().map(|p| self.port(key, p)).collect(),
             replicas: self.replicas(key, route),

@@ -427,6 +427,7 @@ fn count(n: usize) -> u32 {
 pub(super) fn explain(engine: &Engine, key: &ServiceKey) -> Option<Explanation> {
     let explanation = engine.explain(key)?;
     Some(Explanation {
+        networks: explanation.networks,
         service: explanation.service,
         summary: explanation.summary,
         wanted: explanation.wanted,

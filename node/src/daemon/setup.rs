@@ -222,7 +222,8 @@ fn assemble(built: Built, info: NodeInfo, invitation: Option<&Ticket>) -> Result
     let (routes_tx, routes) = watch::channel(Arc::new(RouteTable::default()));
     let event_log = EventLog::new();
     let own = (node, me.seed, me.publish_ip);
-    let (publisher, hop, traffic) = proxies(own, me.data_plane, &routes, &event_log)?;
+    let (publisher, hop, traffic) =
+        proxies(own, me.data_plane, &routes, (&event_log, &runtimes_handle))?;
     let inbox = Inbox {
         requests,
         datagrams: net.received,
@@ -283,13 +284,14 @@ fn proxies(
     (node, seed, publish_ip): (NodeId, [u8; 32], IpAddr),
     socket: UdpSocket,
     routes: &watch::Receiver<Arc<RouteTable>>,
-    events: &EventLog,
+    (events, runtimes): (&EventLog, &RuntimesHandle),
 ) -> Result<(Publisher, HopTask, Traffic), UpError> {
     let places = dunlin_lb::publish::room();
     let config = HopConfig { node, seed, socket };
     let (hop, task) = Hop::new(config, routes.clone(), Arc::clone(&places))?;
     let publisher = publishing::publisher(publish_ip, node, events.clone());
     let publisher = publisher.hop(node, Arc::clone(&hop), places);
+    let publisher = publisher.origins(Arc::new(runtimes.clone()));
     let traffic = Traffic {
         routes: routes.clone(),
         proxies: publisher.views(),

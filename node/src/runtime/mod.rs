@@ -16,6 +16,7 @@
 //! [`RuntimeEvent`]: dunlin_core::io::RuntimeEvent
 
 use std::ffi::OsString;
+use std::fmt;
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -37,6 +38,7 @@ mod environment;
 mod execute;
 mod files;
 mod logs;
+mod origins;
 mod probe;
 mod process;
 mod select;
@@ -274,6 +276,12 @@ pub struct Runtimes {
 #[derive(Clone)]
 pub struct RuntimesHandle {
     shared: Arc<Shared>,
+}
+
+impl fmt::Debug for RuntimesHandle {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "RuntimesHandle({})", self.shared.config.node.short())
+    }
 }
 
 impl Runtimes {

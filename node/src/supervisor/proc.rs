@@ -1,5 +1,7 @@
 //! What `/proc` tells about processes.
 
+use std::collections::BTreeMap;
+
 use super::record::ProcessStamp;
 
 /// The fields of `/proc/<pid>/stat` that are needed here.
@@ -7,6 +9,8 @@ use super::record::ProcessStamp;
 pub(crate) struct Stat {
     /// `Z` for a zombie.
     pub(crate) state: u8,
+    /// Parent.
+    pub(crate) parent: i32,
     /// Session.
     pub(crate) session: i32,
     /// CPU time of it in clock ticks, user and system.
@@ -30,6 +34,7 @@ fn parse_stat(text: &str) -> Option<Stat> {
     let number = |field: usize| fields.get(field - 3)?.parse::<u64>().ok();
     Some(Stat {
         state: *fields.first()?.as_bytes().first()?,
+        parent: fields.get(4 - 3)?.parse().ok()?,
         session: fields.get(6 - 3)?.parse().ok()?,
         cpu_ticks: number(14)?.saturating_add(number(15)?),
         start: number(22)?,
@@ -57,17 +62,28 @@ pub(crate) fn session_members(leader: ProcessStamp) -> Vec<i32> {
     if stat(leader.pid).is_some_and(|stat| stat.start != leader.start) {
         return Vec::new();
     }
-    let Ok(entries) = std::fs::read_dir("/proc") else {
-        return Vec::new();
-    };
-    entries
-        .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse::<i32>().ok())
-        .filter(|pid| *pid != leader.pid)
-        .filter_map(|pid| Some((pid, stat(pid)?)))
+    all()
+        .filter(|(pid, _)| *pid != leader.pid)
         .filter(|(_, stat)| stat.session == leader.pid && stat.start >= leader.start)
         .filter(|(_, stat)| stat.state != b'Z')
         .map(|(pid, _)| pid)
         .collect()
+}
+
+/// The children of every process that has some.
+pub(crate) fn children() -> BTreeMap<i32, Vec<i32>> {
+    let mut children: BTreeMap<i32, Vec<i32>> = BTreeMap::new();
+    for (pid, stat) in all() {
+        children.entry(stat.parent).or_default().push(pid);
+    }
+    children
+}
+
+/// All processes of the host.
+fn all() -> impl Iterator<Item = (i32, Stat)> {
+    let entries = std::fs::read_dir("/proc").into_iter().flatten();
+    let pids = entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse::<i32>().ok());
+    pids.filter_map(|pid| Some((pid, stat(pid)?)))
 }
 
 #[cfg(test)]
@@ -79,6 +95,7 @@ mod tests {
         let text = "42 (a) b (c)) S 1 7 9 0 -1 4194560 1 2 3 4 50 60 7 8 20 0 1 0 12345 1000 77 0";
         let expected = Stat {
             state: b'S',
+            parent: 1,
             session: 9,
             cpu_ticks: 110,
             start: 12345,

@@ -8,7 +8,7 @@ use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
 use dunlin_core::io::WorkloadId;
-use dunlin_state::model::{Protocol, SlotId};
+use dunlin_state::model::{Networks, Protocol, SlotId};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
@@ -123,6 +123,9 @@ pub(crate) struct LaunchSpec {
     pub(crate) ports: Vec<PortWish>,
     /// Volume directories to be handed to the user it runs as.
     pub(crate) volumes: Vec<PathBuf>,
+    /// The networks of its service, by their full names.
+    #[serde(default)]
+    pub(crate) networks: Networks,
     /// Its cgroup, where the node may make one.
     pub(crate) cgroup: Option<CgroupPlan>,
     /// Bytes at which a log file is put aside; two are kept.

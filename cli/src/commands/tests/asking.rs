@@ -176,6 +176,7 @@ async fn explain() {
     let explanation = Explanation {
         service: "web".parse().unwrap(),
         summary: "1 of 2 replicas has no node".into(),
+        networks: ["default/default".to_owned()].into(),
         wanted: 2,
         ready: 1,
         slots: vec![
@@ -221,6 +222,7 @@ async fn explain() {
         ran.out,
         "\
 web: 1 of 2 replicas has no node
+networks: default/default
 
 SLOT  NODE  STATUS  MESSAGE
 0     n1    ready   -

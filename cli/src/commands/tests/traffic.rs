@@ -52,6 +52,7 @@ fn list() -> RouteList {
         service: "web".parse().unwrap(),
         name: Some("web.default.dunlin.internal".into()),
         addresses: vec![[10, 93, 0, 20].into()],
+        networks: ["default/default".to_owned()].into(),
         policy: Default::default(),
         ports: vec![port],
         replicas: vec![
@@ -102,6 +103,7 @@ shop/idle  -           -             -     -               no: it has no replica
         ran.out,
         "\
 web: web.default.dunlin.internal, 10.93.0.20
+networks: default/default
 policy: balance=random-of-two prefer=any
 port 8080->80/tcp: on 10.93.0.20:80; not on 0.0.0.0:8080: address in use; 2 connections wait
 

@@ -84,3 +84,25 @@ pub const ENV_FILE: Section = Section {
         yes("format", "`raw` takes lines as they are"),
     ],
 };
+
+/// A network of a service, where more than its name is said.
+pub const SERVICE_NETWORK: Section = Section {
+    path: "services.<name>.networks.<network>",
+    keys: &[
+        skip("aliases", "services are found by their own names"),
+        skip(
+            "ipv4_address",
+            "virtual addresses are given out by the cluster",
+        ),
+        skip(
+            "ipv6_address",
+            "virtual addresses are given out by the cluster",
+        ),
+        skip("link_local_ips", ""),
+        skip("mac_address", ""),
+        skip("driver_opts", ""),
+        skip("interface_name", ""),
+        skip("gw_priority", ""),
+        skip("priority", ""),
+    ],
+};

@@ -11,7 +11,7 @@ mod service;
 mod top;
 mod wishes;
 
-pub use attached::{DEPENDS_ON, ENV_FILE, FILE_MOUNT, PORT, VOLUME};
+pub use attached::{DEPENDS_ON, ENV_FILE, FILE_MOUNT, PORT, SERVICE_NETWORK, VOLUME};
 pub use checks::{HEALTHCHECK, HTTP_CHECK, LIVENESS, READINESS};
 pub use deploy::{
     DEPLOY, LIMITS, PLACEMENT, RESERVATIONS, RESOURCES, RESTART_POLICY, ROLLBACK_CONFIG,
@@ -19,7 +19,7 @@ pub use deploy::{
 };
 pub use own::{HOOK, HOOKS, JOB, SCHEDULE, SERVICE_DUNLIN, SPLIT};
 pub use service::SERVICE;
-pub use top::{TOP, TOP_CONFIG, TOP_DUNLIN, TOP_SECRET, TOP_VOLUME};
+pub use top::{TOP, TOP_CONFIG, TOP_DUNLIN, TOP_NETWORK, TOP_SECRET, TOP_VOLUME};
 pub use wishes::{PREFERENCE, PREFERRED, SPREAD, WEIGHTS};
 
 /// What becomes of a key.
@@ -99,6 +99,8 @@ pub const SECTIONS: &[Section] = &[
     VOLUME,
     ENV_FILE,
     FILE_MOUNT,
+    SERVICE_NETWORK,
+    TOP_NETWORK,
     TOP_VOLUME,
     TOP_SECRET,
     TOP_CONFIG,

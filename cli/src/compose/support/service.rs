@@ -98,7 +98,7 @@ pub const SERVICE: Section = Section {
         skip("domainname", ""),
         skip(
             "external_links",
-            "every service can reach every other by its name",
+            "services that share a network reach each other by name",
         ),
         skip("extra_hosts", ""),
         skip("gpus", ""),
@@ -107,16 +107,19 @@ pub const SERVICE: Section = Section {
         skip("ipc", ""),
         skip("isolation", ""),
         skip("label_file", "use `labels`"),
-        skip("links", "every service can reach every other by its name"),
+        skip(
+            "links",
+            "services that share a network reach each other by name",
+        ),
         skip("logging", "read logs with `dunlin logs`"),
         skip("mac_address", ""),
         skip("mem_swappiness", ""),
         skip("memswap_limit", ""),
         skip("models", ""),
         skip("network_mode", ""),
-        skip(
+        yes(
             "networks",
-            "every service can reach every other by its name",
+            "connections between services that share none are refused; `default` when it names none",
         ),
         skip("oom_kill_disable", ""),
         skip("oom_score_adj", ""),

@@ -14,9 +14,9 @@ pub const TOP: Section = Section {
         yes("volumes", "declares named volumes"),
         yes("x-dunlin", "see below"),
         skip("version", "it is obsolete and can be removed"),
-        skip(
+        yes(
             "networks",
-            "every service can reach every other by its name",
+            "services that share one reach each other by name; the names are those of the namespace",
         ),
         yes(
             "configs",
@@ -80,6 +80,29 @@ pub const TOP_VOLUME: Section = Section {
         ),
         yes("driver", "`local` only; another one is ignored"),
         skip("driver_opts", ""),
+        skip("labels", ""),
+    ],
+};
+
+/// A network at the top level.
+pub const TOP_NETWORK: Section = Section {
+    path: "networks.<name>",
+    keys: &[
+        yes("name", "as here when absent; never with the project's name"),
+        yes(
+            "external",
+            "one of the whole cluster: services of other namespaces are in it that call it external too",
+        ),
+        yes(
+            "driver",
+            "`bridge` and `overlay` mean the same; others are ignored",
+        ),
+        skip("driver_opts", ""),
+        skip("attachable", ""),
+        skip("internal", "containers reach the outside in any case"),
+        skip("ipam", ""),
+        skip("enable_ipv4", ""),
+        skip("enable_ipv6", ""),
         skip("labels", ""),
     ],
 };

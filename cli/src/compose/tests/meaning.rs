@@ -427,7 +427,7 @@ fn updates_and_rollbacks_have_policies() {
 
 #[test]
 fn ignored_keys_are_named() {
-    let text = "version: '3'\nnetworks: {a: {}}\nservices:\n  web:\n    image: a\n    build: .\n    \
+    let text = "version: '3'\nnetworks: {a: {internal: true}}\nservices:\n  web:\n    image: a\n    build: .\n    \
                 dns: 1.2.3.4\n    deploy: {endpoint_mode: vip}\n    \
                 command: a && b\n    user: a${NOBODY}\n";
     let warnings = good(text).warnings;
@@ -437,7 +437,7 @@ fn ignored_keys_are_named() {
         .collect();
     let expected = [
         "1:1 version version is not honoured yet and was ignored: it is obsolete",
-        "2:1 networks networks is not honoured yet and was ignored: every service",
+        "2:16 networks.a.internal internal is not honoured yet and was ignored: containers",
         "6:5 services.web.build build is not honoured yet and was ignored",
         "7:5 services.web.dns dns is not honoured yet and was ignored",
         "8:14 services.web.deploy.endpoint_mode endpoint_mode is not honoured yet",
@@ -461,6 +461,7 @@ fn sample(path: &str, key: &str) -> String {
         "(top level)" => format!("{key}: 1\n"),
         "x-dunlin" => format!("x-dunlin: {entry}\n"),
         "volumes.<name>" => format!("volumes: {{a: {entry}}}\n"),
+        "networks.<name>" => format!("networks: {{a: {entry}}}\n"),
         "secrets.<name>" => format!("secrets: {{a: {entry}}}\n"),
         "configs.<name>" => format!("configs: {{a: {entry}}}\n"),
         "services.<name>" => format!("services: {{web: {entry}}}\n"),
@@ -469,7 +470,9 @@ fn sample(path: &str, key: &str) -> String {
                 .strip_prefix("services.<name>.")
                 .expect("a part of a service");
             let (mut open, mut close) = (String::new(), String::new());
-            let inner = inner.replace("<service>", "db");
+            let inner = inner
+                .replace("<service>", "db")
+                .replace("<network>", "default");
             for part in inner.split('.') {
                 let name = part.trim_end_matches("[]");
                 open.push_str(&format!("{name}: "));

@@ -6,6 +6,7 @@ mod hostile;
 mod items;
 mod job;
 mod meaning;
+mod networks;
 mod placing;
 mod real;
 mod values;

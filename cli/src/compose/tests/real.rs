@@ -38,7 +38,12 @@ fn a_blog() {
     assert_eq!(project.services.len(), 2);
     assert_eq!(project.services[1].spec.volumes[0].source, "blog_content");
     let ignored: Vec<&str> = project.warnings.iter().map(|w| w.path.as_str()).collect();
-    assert_eq!(ignored, ["services.blog.networks", "networks"]);
+    assert_eq!(ignored, [] as [&str; 0]);
+    let networks = &project.services[1].spec.networks;
+    assert_eq!(
+        networks.iter().map(ToString::to_string).collect::<Vec<_>>(),
+        ["front"]
+    );
 }
 
 #[test]

@@ -3,7 +3,9 @@
 use std::collections::BTreeMap;
 
 use dunlin_state::desired::{Desired, Outcome, Service};
-use dunlin_state::model::{Claim, Mode, NodeId, Phase, ServiceKey, Slot, beats, contradiction};
+use dunlin_state::model::{
+    Claim, Mode, Networks, NodeId, Phase, ServiceKey, Slot, beats, contradiction, networks_of,
+};
 use serde::{Deserialize, Serialize};
 
 use crate::bidding::LastRound;
@@ -20,6 +22,8 @@ pub struct Explanation {
     pub service: ServiceKey,
     /// The whole in one sentence.
     pub summary: String,
+    /// The networks it is in, by their full names.
+    pub networks: Networks,
     /// What stands in the way, without the counts; `None` when nothing does.
     pub cause: Option<String>,
     /// How many replicas should exist now.
@@ -126,6 +130,7 @@ pub(crate) fn explain(key: &ServiceKey, sources: &Sources<'_>) -> Option<Explana
         .or_else(|| cause(&slots, &nodes));
     Some(Explanation {
         service: key.clone(),
+        networks: networks_of(key, &service.spec.networks),
         summary: summarise(service, wanted, ready, cause.as_deref()) + &quota(key, sources),
         cause,
         wanted,

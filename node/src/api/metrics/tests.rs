@@ -65,6 +65,7 @@ fn busy() -> PortView {
             received: 1 << 40,
             sent: 7,
             denied: 1,
+            isolated: 5,
             limited: 2,
             overflowed: 3,
             unserved: 4,
@@ -127,6 +128,7 @@ fn what_a_port_has_counted_can_be_read_back() {
     }
     for (reason, expected) in [
         ("denied", 1.0),
+        ("isolated", 5.0),
         ("rate", 2.0),
         ("pending", 3.0),
         ("no_replica", 4.0),

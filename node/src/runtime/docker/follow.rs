@@ -149,6 +149,7 @@ impl Inner {
             Err(_) => None,
         };
         if let Some(ending) = ending {
+            self.sources.forget(container);
             self.waiters.settle(container, ending);
         }
     }

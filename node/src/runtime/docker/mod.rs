@@ -23,6 +23,7 @@ use bollard::errors::Error;
 use bollard::models::{ContainerInspectResponse, ContainerSummary};
 use bollard::query_parameters::ListContainersOptions;
 use dunlin_core::io::{Workload, WorkloadId};
+use dunlin_state::model;
 use futures::future::{BoxFuture, FutureExt as _};
 use tokio::sync::{Semaphore, watch};
 
@@ -41,6 +42,7 @@ mod health;
 mod naming;
 mod networks;
 mod read_log;
+mod sources;
 mod start;
 mod stop;
 mod waiters;
@@ -48,6 +50,7 @@ mod waiters;
 use health::ImageChecks;
 use naming::Owner;
 use networks::Networks;
+use sources::Sources;
 use waiters::Waiters;
 
 /// Containers that are created and started at the same time. Most of a start is waiting for
@@ -84,6 +87,7 @@ struct Inner {
     files: Files,
     networks: Networks,
     image_checks: ImageChecks,
+    sources: Sources,
     engine: watch::Sender<Option<Engine>>,
     waiters: Waiters,
     starts: Semaphore,
@@ -130,7 +134,7 @@ impl DockerRuntime {
     /// Looks for an engine once.
     pub(super) async fn open(config: &RuntimesConfig, files: Files) -> Self {
         let engine = connect::connect(config.docker_socket.as_deref()).await;
-        Self {
+        let opened = Self {
             inner: Arc::new(Inner {
                 owner: Owner::new(&config.cluster, config.node),
                 socket: config.docker_socket.clone(),
@@ -139,12 +143,18 @@ impl DockerRuntime {
                 files,
                 networks: Networks::default(),
                 image_checks: ImageChecks::default(),
+                sources: Sources::default(),
                 engine: watch::Sender::new(engine),
                 waiters: Waiters::default(),
                 starts: Semaphore::new(PARALLEL_STARTS),
                 pulls: start::Pulls::default(),
             }),
+        };
+        // Before anything connects: who it is must be known.
+        if let Some(engine) = opened.inner.client() {
+            opened.inner.networks.list(&engine).await;
         }
+        opened
     }
 
     /// Version of the engine that answers now.
@@ -156,6 +166,19 @@ impl DockerRuntime {
     /// Whether an address is that of a container of this host.
     pub(super) fn has_container(&self, address: IpAddr) -> bool {
         self.inner.networks.contain(address)
+    }
+
+    /// The networks of the replica whose container has this address, if it was noted.
+    pub(super) fn source(&self, address: IpAddr) -> Option<Arc<model::Networks>> {
+        self.inner.sources.get(address)
+    }
+
+    /// The same, for an address of a container that nobody has noted.
+    pub(super) fn find_source(
+        &self,
+        address: IpAddr,
+    ) -> BoxFuture<'_, Option<Arc<model::Networks>>> {
+        self.inner.source(address).boxed()
     }
 
     /// Returns when an engine has come or gone.

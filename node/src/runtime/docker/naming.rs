@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use dunlin_core::io::{Workload, WorkloadId};
-use dunlin_state::model::{NodeId, ServiceKey, Slot, SlotId};
+use dunlin_state::model::{Networks, NodeId, ServiceKey, Slot, SlotId, networks_of};
 
 use super::create::port_name;
 
@@ -26,6 +26,8 @@ pub(super) struct Labelled {
     pub(super) revision: String,
     /// Its ports as the engine writes them, in the order of the specification.
     pub(super) ports: Vec<String>,
+    /// The networks of its service when it was created, by their full names.
+    pub(super) networks: Networks,
 }
 
 impl Owner {
@@ -57,6 +59,7 @@ impl Owner {
     pub(super) fn labels(&self, workload: &Workload) -> HashMap<String, String> {
         let id = &workload.id;
         let ports: Vec<String> = workload.spec.ports.iter().map(port_name).collect();
+        let networks = networks_of(&id.slot.service, &workload.spec.networks);
         let own = [
             ("cluster", self.cluster.clone()),
             ("node", self.node.to_string()),
@@ -67,6 +70,10 @@ impl Owner {
             ("attempt", id.attempt.to_string()),
             ("revision", workload.revision.clone()),
             ("ports", ports.join(",")),
+            (
+                "networks",
+                networks.into_iter().collect::<Vec<_>>().join(","),
+            ),
         ];
         let spec = workload.spec.labels.clone().into_iter();
         spec.chain(own.map(|(key, value)| (format!("{PREFIX}{key}"), value)))
@@ -113,6 +120,11 @@ impl Owner {
             },
             revision: get("revision").unwrap_or_default().to_owned(),
             ports: get("ports")
+                .unwrap_or_default()
+                .split_terminator(',')
+                .map(str::to_owned)
+                .collect(),
+            networks: get("networks")
                 .unwrap_or_default()
                 .split_terminator(',')
                 .map(str::to_owned)

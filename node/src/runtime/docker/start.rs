@@ -10,12 +10,12 @@ use bollard::query_parameters::{
     CreateContainerOptions, CreateImageOptions, RemoveContainerOptions,
 };
 use dunlin_core::io::{Running, RuntimeEvent, Workload, WorkloadId};
-use dunlin_state::model::{Endpoint, PortSpec, PublishMode};
+use dunlin_state::model::{Endpoint, Networks, PortSpec, PublishMode, networks_of};
 use futures::StreamExt as _;
 
 use super::super::{Live, StartContext, StartError};
 use super::naming::Labelled;
-use super::{Engine, Inner, create};
+use super::{Engine, Inner, create, sources};
 
 /// The most of an engine's message that is passed on.
 const MAX_MESSAGE: usize = 300;
@@ -215,6 +215,7 @@ impl Inner {
 
     /// Removes a container, dead or alive.
     pub(super) async fn discard(&self, engine: &Engine, container: &str) {
+        self.sources.forget(container);
         let options = RemoveContainerOptions {
             force: true,
             v: true,
@@ -238,11 +239,24 @@ impl Inner {
         found: &ContainerInspectResponse,
     ) -> Running {
         let id = workload.id.clone();
+        self.note_source(
+            found,
+            &networks_of(&id.slot.service, &workload.spec.networks),
+        );
         let running = self.running_with(engine, id, &workload.spec.ports, found);
         Running {
             image_health: self.image_health(engine, found).await,
             ..running
         }
+    }
+
+    /// Remembers whose its addresses are.
+    fn note_source(&self, found: &ContainerInspectResponse, networks: &Networks) {
+        let ends = found.network_settings.as_ref();
+        let ends = ends.and_then(|s| s.networks.as_ref()).into_iter().flatten();
+        let container = found.id.as_deref().unwrap_or_default();
+        let addresses = ends.flat_map(|(_name, end)| sources::addresses(end));
+        self.sources.note(container, addresses, networks);
     }
 
     fn running_with(
@@ -291,6 +305,7 @@ impl Inner {
             .iter()
             .filter_map(|name| create::parse_port(name))
             .collect();
+        self.note_source(found, &labelled.networks);
         let running = self.running_with(engine, labelled.id.clone(), &ports, found);
         Running {
             image_health: self.image_health(engine, found).await,

@@ -40,7 +40,7 @@ impl Inner {
     }
 
     async fn take_over(
-        &self,
+        self: &Arc<Self>,
         paths: Paths,
         spec: LaunchSpec,
         id: WorkloadId,
@@ -68,14 +68,18 @@ impl Inner {
             return None;
         };
         match Watched::adopt(&record) {
-            Ok(watched) => Some(Found {
-                adopted: Adopted {
-                    running: self.running(&id, &record),
-                    revision: spec.revision,
-                    exited: None,
-                },
-                ended: Some(Box::pin(watched.ended(paths))),
-            }),
+            Ok(watched) => {
+                self.sources
+                    .note(paths.directory(), record.supervisor, &spec.networks);
+                Some(Found {
+                    adopted: Adopted {
+                        running: self.running(&id, &record),
+                        revision: spec.revision,
+                        exited: None,
+                    },
+                    ended: Some(self.ended(watched, paths)),
+                })
+            }
             // It ended between the two looks.
             Err(_) => match blocking(move || conclude(&paths)).await? {
                 Ending::Exited { code, oom } => Some(ended(code, oom)),

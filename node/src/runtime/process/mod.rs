@@ -29,22 +29,28 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use dunlin_core::io::{Running, Workload, WorkloadId};
-use dunlin_state::model::Endpoint;
+use dunlin_lb::Peer;
+use dunlin_state::model::{Endpoint, Networks};
 use futures::future::{BoxFuture, FutureExt as _};
 use tokio::sync::Semaphore;
 use tracing::warn;
 
+use self::sources::Sources;
+use self::watch::Watched;
 use super::execute::{self, Executed};
 use super::files::Files;
 use super::logs::{LogChunk, LogError, LogQuery};
 use super::select::Choice;
-use super::{Found, Live, OpenError, Runtime, RuntimesConfig, StartContext, StartError, signal};
+use super::{
+    Ending, Found, Live, OpenError, Runtime, RuntimesConfig, StartContext, StartError, signal,
+};
 use crate::supervisor::cgroup::{CgroupPlan, Hierarchy};
 use crate::supervisor::{Paths, RunRecord, beside};
 
 mod adopt;
 mod directory;
 mod read_log;
+mod sources;
 mod spawn;
 mod sys;
 mod watch;
@@ -65,6 +71,7 @@ struct Inner {
     supervisor: Vec<OsString>,
     /// Where limits are set, or why none can be.
     cgroups: Result<Hierarchy, String>,
+    sources: Sources,
     starts: Semaphore,
 }
 
@@ -96,9 +103,26 @@ impl ProcessRuntime {
                 files,
                 supervisor: config.supervisor_command.clone(),
                 cgroups,
+                sources: Sources::default(),
                 starts: Semaphore::new(PARALLEL_STARTS),
             }),
         })
+    }
+
+    /// Whether a replica here may not connect to services in these networks.
+    pub(super) fn has_others(&self, networks: &Networks) -> bool {
+        self.inner.sources.has_others(networks)
+    }
+
+    /// The networks of the replica that has opened a connection, if it is one of those.
+    pub(super) async fn find_source(
+        &self,
+        peer: Peer,
+        target: Arc<Networks>,
+    ) -> Option<Arc<Networks>> {
+        let inner = self.inner.clone();
+        let pair = (peer.from, peer.to);
+        blocking(move || inner.sources.find(peer.protocol, pair, &target)).await?
     }
 
     /// What the operator should know.
@@ -218,6 +242,18 @@ impl Inner {
             }
         };
         Some(execute::run(command, limit, enter).await)
+    }
+
+    /// Waits for the end of an attempt, whose connections are nobody's then.
+    fn ended(self: &Arc<Self>, watched: Watched, paths: Paths) -> BoxFuture<'static, Ending> {
+        let inner = self.clone();
+        async move {
+            let directory = paths.directory().to_owned();
+            let ending = watched.ended(paths).await;
+            inner.sources.forget(&directory);
+            ending
+        }
+        .boxed()
     }
 
     /// What the engine is told of an attempt that runs.

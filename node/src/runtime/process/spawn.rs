@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use dunlin_core::io::Workload;
-use dunlin_state::model::{PortSpec, PublishMode, VolumeMount};
+use dunlin_state::model::{PortSpec, PublishMode, VolumeMount, networks_of};
 use rustix::process::{Pid, PidfdFlags};
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, BufReader};
 use tokio::net::unix::pipe;
@@ -78,9 +78,12 @@ impl Inner {
         for note in &record.notes {
             tracing::warn!(slot = %workload.id.slot, "{note}");
         }
+        let networks = networks_of(&workload.id.slot.service, &workload.spec.networks);
+        self.sources
+            .note(paths.directory(), record.supervisor, &networks);
         Ok(Live {
             running: self.running(&workload.id, &record),
-            ended: Box::pin(watched.ended(paths)),
+            ended: self.ended(watched, paths),
         })
     }
 
@@ -169,6 +172,7 @@ impl Inner {
             address: self.advertise,
             ports: spec.ports.iter().map(wish).collect(),
             volumes,
+            networks: networks_of(&workload.id.slot.service, &spec.networks),
             cgroup: cgroups.map(|hierarchy| hierarchy.plan(&leaf, spec.limit)),
             log_file_bytes: LOG_FILE_BYTES,
         })
