@@ -5,7 +5,7 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use bollard::models::{ContainerState, EventMessage};
+use bollard::models::{ContainerState, ContainerSummary, EventMessage};
 use bollard::query_parameters::EventsOptions;
 use futures::StreamExt as _;
 use tracing::{info, warn};
@@ -160,6 +160,9 @@ impl Inner {
         let waited = self.waiters.all();
         let filters = self.owner.filter();
         let list = engine.list(&filters).await?;
+        let alive = |c: &&ContainerSummary| c.state.is_some_and(is_alive);
+        let living: Vec<_> = list.iter().filter(alive).cloned().collect();
+        self.tear_down(engine, &living).await;
         let mut running = HashMap::new();
         for container in list {
             let is_running = container.state.is_some_and(is_alive);

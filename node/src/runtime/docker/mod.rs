@@ -10,7 +10,8 @@
 //! answer, nothing is concluded: containers may well run on without it.
 //!
 //! What a replica sees: `PORT` and `DUNLIN_PORT_<port>` as with the process runtime (here they
-//! are the ports of the specification themselves), and volumes mounted where it says. A named
+//! are the ports of the specification themselves), and volumes mounted where it says. Networks are
+//! bridges ([`walls`]), and addresses tell who connects ([`sources`]). A named
 //! volume is the engine's volume `<namespace>_<name>`.
 
 use std::collections::HashMap;
@@ -46,12 +47,14 @@ mod sources;
 mod start;
 mod stop;
 mod waiters;
+mod walls;
 
 use health::ImageChecks;
 use naming::Owner;
 use networks::Networks;
 use sources::Sources;
 use waiters::Waiters;
+use walls::Walls;
 
 /// Containers that are created and started at the same time. Most of a start is waiting for
 /// locks of the kernel's network stack, so more than there are CPUs pays: thirty on a busy 2-core
@@ -88,6 +91,7 @@ struct Inner {
     networks: Networks,
     image_checks: ImageChecks,
     sources: Sources,
+    walls: Walls,
     engine: watch::Sender<Option<Engine>>,
     waiters: Waiters,
     starts: Semaphore,
@@ -144,6 +148,7 @@ impl DockerRuntime {
                 networks: Networks::default(),
                 image_checks: ImageChecks::default(),
                 sources: Sources::default(),
+                walls: Walls::default(),
                 engine: watch::Sender::new(engine),
                 waiters: Waiters::default(),
                 starts: Semaphore::new(PARALLEL_STARTS),

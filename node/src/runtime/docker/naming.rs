@@ -42,9 +42,7 @@ impl Owner {
     /// A name that no other attempt has, on this node or another of the same engine. Labels hold
     /// no dots, so namespace and service cannot be mixed up.
     pub(super) fn name(&self, id: &WorkloadId) -> String {
-        let service = &id.slot.service;
-        let mut node = self.node.to_string();
-        node.truncate(NODE_CHARS);
+        let (service, node) = (&id.slot.service, self.node_part());
         format!(
             "dunlin-{}.{}.{}-{}-{}-{node}",
             service.namespace(),
@@ -53,6 +51,30 @@ impl Owner {
             id.epoch,
             id.attempt
         )
+    }
+
+    /// The name of the bridge for a network.
+    pub(super) fn network_name(&self, network: &str) -> String {
+        let network = network.replacen('/', ".", 1).replacen('*', "_", 1);
+        format!("dunlin-{}-{network}", self.node_part())
+    }
+
+    /// The labels of such a bridge.
+    pub(super) fn network_labels(&self, network: &str) -> HashMap<String, String> {
+        let labels = [
+            ("cluster", self.cluster.clone()),
+            ("node", self.node.to_string()),
+            ("network", network.to_owned()),
+        ];
+        labels
+            .map(|(key, value)| (format!("{PREFIX}{key}"), value))
+            .into()
+    }
+
+    fn node_part(&self) -> String {
+        let mut node = self.node.to_string();
+        node.truncate(NODE_CHARS);
+        node
     }
 
     /// The labels of a container; ours win over those of the specification.

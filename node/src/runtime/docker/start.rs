@@ -15,6 +15,7 @@ use futures::StreamExt as _;
 
 use super::super::{Live, StartContext, StartError};
 use super::naming::Labelled;
+use super::walls::Rooms;
 use super::{Engine, Inner, create, sources};
 
 /// The most of an engine's message that is passed on.
@@ -55,10 +56,17 @@ impl Inner {
         })?;
         let name = self.owner.name(&workload.id);
         let _starting = self.waiters.starting(&name);
-        let created = match self.create(&engine, &name, workload, &context).await {
+        let networks = networks_of(&workload.id.slot.service, &workload.spec.networks);
+        let (rooms, _standing) = self.rooms(&engine, &networks).await?;
+        let rooms = rooms.as_ref();
+        let created = match self
+            .create(&engine, &name, workload, (&context, rooms))
+            .await
+        {
             Err(Fault::NoImage) => {
                 self.fetch(&engine, workload, &context).await?;
-                self.create(&engine, &name, workload, &context).await
+                self.create(&engine, &name, workload, (&context, rooms))
+                    .await
             }
             other => other,
         };
@@ -74,7 +82,8 @@ impl Inner {
                 })
             }
             Created::Fresh(container) => {
-                let live = self.run(&engine, &container, workload, &context).await;
+                let live = self.run(&engine, &container, workload, (&context, rooms));
+                let live = live.await;
                 if live.is_err() {
                     self.discard(&engine, &container).await;
                 }
@@ -88,9 +97,12 @@ impl Inner {
         engine: &Engine,
         container: &str,
         workload: &Workload,
-        context: &StartContext<'_>,
+        (context, rooms): (&StartContext<'_>, Option<&Rooms>),
     ) -> Result<Live, StartError> {
         let _permit = self.permit(context).await?;
+        if let Some(rooms) = rooms {
+            self.enter(engine, container, rooms).await?;
+        }
         // Before the start: it may end at once.
         let ended = self.waiters.wait(container);
         engine
@@ -113,13 +125,16 @@ impl Inner {
         engine: &Engine,
         name: &str,
         workload: &Workload,
-        context: &StartContext<'_>,
+        (context, rooms): (&StartContext<'_>, Option<&Rooms>),
     ) -> Result<Created, Fault> {
         let _permit = self.permit(context).await.map_err(Fault::Final)?;
         let publish_on = engine.rootless.then_some(self.advertise);
         let binds = self.files.binds(workload);
         let resolver = self.resolver.as_ref();
-        let body = create::container(&self.owner, workload, publish_on, resolver, binds);
+        let mut body = create::container(&self.owner, workload, publish_on, resolver, binds);
+        if let (Some(host), Some(rooms)) = (&mut body.host_config, rooms) {
+            host.network_mode = Some(rooms.first.clone());
+        }
         // Twice: the second time after a container in the way has been removed.
         for last in [false, true] {
             let options = CreateContainerOptions {
@@ -393,7 +408,7 @@ fn is_refusal(message: &str) -> bool {
         && !message.contains("no such host")
 }
 
-fn refused(what: &str, error: &Error) -> StartError {
+pub(super) fn refused(what: &str, error: &Error) -> StartError {
     let text = message(error);
     // The engine has understood and will answer the same again. What is in use may become free,
     // but not through waiting here: another node is the better place.

@@ -10,7 +10,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use dunlin_state::model::{Networks, Protocol, share_network};
 use rustix::net::{
@@ -31,19 +32,45 @@ const HEADER: usize = 16;
 /// and four numbers.
 const INODE: usize = HEADER + 4 + 48 + 16;
 
-/// The replicas of this node that run as processes.
+/// How long a supervisor may take to be executed, while connections that may be its workload's
+/// wait.
+const SPAWNING: Duration = Duration::from_secs(5);
+
+/// The replicas of this node that run as processes, by their directories.
 #[derive(Debug, Default)]
-pub(super) struct Sources(Mutex<BTreeMap<PathBuf, Source>>);
+pub(super) struct Sources {
+    all: Mutex<BTreeMap<PathBuf, Source>>,
+    /// Told when one that was announced has a supervisor, or will have none.
+    settled: Condvar,
+}
 
 #[derive(Debug, Clone)]
 struct Source {
-    supervisor: ProcessStamp,
+    /// Absent while it is being executed.
+    supervisor: Option<ProcessStamp>,
     networks: Arc<Networks>,
 }
 
+impl Source {
+    fn reaches(&self, networks: &Networks) -> bool {
+        share_network(&self.networks, networks)
+    }
+}
+
 impl Sources {
-    /// Notes an attempt that runs.
+    /// Announces an attempt whose supervisor is about to be executed: its workload may be quicker
+    /// than what notes it.
+    pub(super) fn announce(&self, directory: &Path, networks: &Networks) {
+        self.put(directory, None, networks);
+    }
+
+    /// Notes the supervisor of an attempt.
     pub(super) fn note(&self, directory: &Path, supervisor: ProcessStamp, networks: &Networks) {
+        self.put(directory, Some(supervisor), networks);
+        self.settled.notify_all();
+    }
+
+    fn put(&self, directory: &Path, supervisor: Option<ProcessStamp>, networks: &Networks) {
         let source = Source {
             supervisor,
             networks: Arc::new(networks.clone()),
@@ -51,20 +78,32 @@ impl Sources {
         self.lock().insert(directory.to_owned(), source);
     }
 
-    /// An attempt has ended.
+    /// An attempt has ended, or was not started.
     pub(super) fn forget(&self, directory: &Path) {
         self.lock().remove(directory);
+        self.settled.notify_all();
     }
 
     /// Whether there is a replica here that may not connect to services in these networks.
     pub(super) fn has_others(&self, networks: &Networks) -> bool {
-        let mut all = self
-            .lock()
-            .values()
-            .cloned()
-            .collect::<Vec<_>>()
-            .into_iter();
-        all.any(|source| !share_network(&source.networks, networks))
+        self.lock().values().any(|source| !source.reaches(networks))
+    }
+
+    /// Those replicas, once all of them can be told.
+    fn others(&self, networks: &Networks) -> Vec<(ProcessStamp, Arc<Networks>)> {
+        let waits = |all: &mut BTreeMap<PathBuf, Source>| {
+            let mut all = all.values();
+            all.any(|source| source.supervisor.is_none() && !source.reaches(networks))
+        };
+        let waited = self
+            .settled
+            .wait_timeout_while(self.lock(), SPAWNING, waits);
+        let (all, _in_time) = waited.unwrap_or_else(PoisonError::into_inner);
+        let others = all.values().filter(|source| !source.reaches(networks));
+        others
+            .filter_map(|s| Some((s.supervisor?, Arc::clone(&s.networks))))
+            .filter(|(supervisor, _)| proc::is_same(*supervisor))
+            .collect()
     }
 
     /// The networks of the replica that has opened a connection, if it is one of those that may
@@ -75,24 +114,23 @@ impl Sources {
         (from, to): (SocketAddr, SocketAddr),
         target: &Networks,
     ) -> Option<Arc<Networks>> {
-        let others: Vec<Source> = self.lock().values().cloned().collect();
-        let mut others = others
-            .into_iter()
-            .filter(|s| !share_network(&s.networks, target) && proc::is_same(s.supervisor))
-            .peekable();
-        others.peek()?;
+        let others = self.others(target);
+        if others.is_empty() {
+            return None;
+        }
         let name = format!("socket:[{}]", inode(protocol, from, to)?);
         let children = proc::children();
-        let found = others.find(|source| {
-            let mut family = family(source.supervisor.pid, &children).into_iter();
+        let mut others = others.into_iter();
+        let found = others.find(|(supervisor, _)| {
+            let mut family = family(supervisor.pid, &children).into_iter();
             family.any(|pid| has_open(pid, &name))
         });
-        found.map(|source| source.networks)
+        found.map(|(_, networks)| networks)
     }
 
     /// Nothing panics while it holds this.
     fn lock(&self) -> MutexGuard<'_, BTreeMap<PathBuf, Source>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.all.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -241,6 +279,23 @@ mod tests {
         assert_eq!(sources.find(Protocol::Tcp, pair, &back), None);
         sources.forget(Path::new("/a"));
         assert!(!sources.has_others(&back));
+    }
+
+    #[test]
+    fn a_connection_that_is_quicker_than_the_note_waits_for_it() {
+        let networks = |name: &str| Networks::from([name.to_owned()]);
+        let (back, front) = (networks("shop/back"), networks("shop/front"));
+        let sources = Sources::default();
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let pair = (client.local_addr().unwrap(), client.peer_addr().unwrap());
+        sources.announce(Path::new("/a"), &front);
+        assert!(sources.has_others(&back));
+        std::thread::scope(|scope| {
+            let asked = scope.spawn(|| sources.find(Protocol::Tcp, pair, &back));
+            sources.note(Path::new("/a"), own(), &front);
+            assert_eq!(asked.join().unwrap().as_deref(), Some(&front));
+        });
     }
 
     #[test]

@@ -18,6 +18,7 @@ use tokio::net::unix::pipe;
 use super::super::{LOG_FILE_BYTES, environment, signal};
 use super::watch::Watched;
 use super::{Inner, Live, StartError, blocking, directory, is_held};
+use crate::supervisor::proc;
 use crate::supervisor::{
     Handshake, LaunchSpec, Paths, PortWish, RunRecord, StoredId, read_json, write_json,
 };
@@ -48,6 +49,7 @@ impl Inner {
     pub(super) async fn start(self: Arc<Self>, workload: &Workload) -> Result<Live, StartError> {
         let inner = self.clone();
         let asked = workload.clone();
+        let networks = networks_of(&workload.id.slot.service, &workload.spec.networks);
         let prepared = blocking(move || inner.prepare(&asked))
             .await
             .unwrap_or_else(|| Err(StartError::passing("preparing it failed")))?;
@@ -56,6 +58,8 @@ impl Inner {
             Prepared::Running(record) => {
                 let watched = Watched::adopt(&record)
                     .map_err(|e| StartError::passing(format!("cannot watch it: {e}")))?;
+                self.sources
+                    .note(paths.directory(), record.supervisor, &networks);
                 (watched, record)
             }
             Prepared::Spawned(spawned) => {
@@ -64,11 +68,14 @@ impl Inner {
                     pidfd,
                     answer,
                 } = spawned;
-                let watched = Watched::new(pidfd, Some(child))
-                    .map_err(|e| StartError::passing(format!("cannot watch it: {e}")))?;
+                let watched = Watched::new(pidfd, Some(child)).map_err(|e| {
+                    self.sources.forget(paths.directory());
+                    StartError::passing(format!("cannot watch it: {e}"))
+                })?;
                 match read_answer(answer, &paths).await {
                     Ok(record) => (watched, record),
                     Err(error) => {
+                        self.sources.forget(paths.directory());
                         watched.discard(paths).await;
                         return Err(error);
                     }
@@ -78,9 +85,6 @@ impl Inner {
         for note in &record.notes {
             tracing::warn!(slot = %workload.id.slot, "{note}");
         }
-        let networks = networks_of(&workload.id.slot.service, &workload.spec.networks);
-        self.sources
-            .note(paths.directory(), record.supervisor, &networks);
         Ok(Live {
             running: self.running(&workload.id, &record),
             ended: self.ended(watched, paths),
@@ -106,7 +110,15 @@ impl Inner {
         let spec = self.launch_spec(workload)?;
         private_directory(paths.directory()).map_err(|e| disk(paths.directory(), &e))?;
         write_json(&paths.spec(), &spec).map_err(|e| disk(&paths.spec(), &e))?;
-        self.spawn(&paths).map(Prepared::Spawned).map_err(|error| {
+        self.sources.announce(paths.directory(), &spec.networks);
+        let spawned = self.spawn(&paths).and_then(|spawned| {
+            let stamp = proc::stamp(spawned.child.id().cast_signed());
+            let stamp = stamp.ok_or(io::ErrorKind::NotFound)?;
+            self.sources.note(paths.directory(), stamp, &spec.networks);
+            Ok(spawned)
+        });
+        spawned.map(Prepared::Spawned).map_err(|error| {
+            self.sources.forget(paths.directory());
             directory::delete(paths.directory());
             let program = Path::new(&self.supervisor[0]).display();
             StartError::passing(format!("cannot start its supervisor {program}: {error}"))
