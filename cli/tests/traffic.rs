@@ -9,7 +9,7 @@ use std::collections::BTreeSet;
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
 
-use dunlin_api::{RouteList, RouteUsage, Sample};
+use dunlin_api::{ReplicaRoute, RouteList, RouteUsage, Sample};
 
 use daemon::{Daemon, until};
 
@@ -17,7 +17,7 @@ const COMPOSE: &str = "
 services:
   web:
     command: [PROGRAM, whoami]
-    ports: ['PORT:80']
+    ports: ['PORT:PORT']
     deploy:
       replicas: 2
       placement:
@@ -57,13 +57,30 @@ fn value(daemon: &Daemon, name: &str, label: Option<(&str, &str)>) -> f64 {
 
 /// Asks the published port of a daemon; whether a replica answered.
 fn call(daemon: &Daemon) -> bool {
-    let Ok(mut stream) = TcpStream::connect((daemon.address.as_str(), port())) else {
-        return false;
-    };
+    ask(&daemon.address).is_some()
+}
+
+/// What is answered at an address.
+fn ask(address: &str) -> Option<String> {
+    let mut stream = TcpStream::connect((address, port())).ok()?;
     let request = b"GET / HTTP/1.1\r\nhost: web\r\nconnection: close\r\n\r\n";
     let mut answer = String::new();
-    let sent = stream.write_all(request);
-    sent.is_ok() && stream.read_to_string(&mut answer).is_ok() && answer.contains("200 OK")
+    stream.write_all(request).ok()?;
+    stream.read_to_string(&mut answer).ok()?;
+    answer.contains("200 OK").then_some(answer)
+}
+
+/// Whether the names of each replica lead from this daemon to that replica alone, wherever it runs.
+fn names_lead(daemon: &Daemon) -> bool {
+    let leads = |replica: &ReplicaRoute| {
+        let (slot, address) = (replica.slot, replica.addresses.first()?.to_string());
+        let named = |name: &str| daemon.ask(&["dns", "query", name]).text.contains(&address);
+        let whole = named(&format!("{slot}.web")) && named("tasks.web");
+        let answer = ask(&address).filter(|_| whole)?;
+        answer.contains(&format!("\"slot\":{slot},")).then_some(())
+    };
+    let replicas = routes(daemon).services.remove(0).replicas;
+    replicas.len() == 2 && replicas.iter().all(|replica| leads(replica).is_some())
 }
 
 #[test]
@@ -90,7 +107,12 @@ fn routes_and_metrics_tell_what_happens() {
     one.ask(&["routes", "nobody"])
         .expect(5, &["default/nobody"]);
 
+    for daemon in [&one, &two] {
+        until("names that lead to each replica", || names_lead(daemon));
+    }
+
     let service = ("service", "web");
+    let before = value(&one, "dunlin_proxy_connections_total", Some(service));
     let mut calls = 0.0;
     // Every second one goes to the other node.
     until("a call that n1 brings to n2", || {
@@ -100,11 +122,11 @@ fn routes_and_metrics_tell_what_happens() {
     });
     assert_eq!(
         value(&one, "dunlin_proxy_connections_total", Some(service)),
-        calls
+        before + calls
     );
     assert_eq!(
         value(&one, "dunlin_proxy_connect_seconds_count", Some(service)),
-        calls
+        before + calls
     );
     assert!(value(&one, "dunlin_proxy_sent_bytes_total", Some(service)) > 100.0);
 
@@ -121,7 +143,7 @@ const APART: &str = "
 services:
   db:
     command: [PROGRAM, whoami]
-    expose: ['80']
+    expose: ['PORT']
     networks: [back]
     x-dunlin: {runtime: process}
 networks: {back: {}, front: {}}
@@ -133,18 +155,24 @@ services:
 networks: {back: {}, front: {}}
 ";
 const ASK: &str = "while :; do \
-    if exec 3<>/dev/tcp/ADDRESS/80 && printf \"GET / HTTP/1.0\\r\\n\\r\\n\" >&3 && read -r line <&3; \
+    if exec 3<>/dev/tcp/ADDRESS/PORT && printf \"GET / HTTP/1.0\\r\\n\\r\\n\" >&3 && read -r line <&3; \
     then echo answered; else echo turned away; fi; sleep 0.2; done";
 
 #[test]
 fn services_that_share_no_network_are_kept_apart() {
     let daemon = Daemon::start("n1", &[]);
-    let db = APART.replace("PROGRAM", env!("CARGO_BIN_EXE_dunlin"));
+    let port = port().to_string();
+    let db = APART
+        .replace("PROGRAM", env!("CARGO_BIN_EXE_dunlin"))
+        .replace("PORT", &port);
     daemon.deploy(&db, &["--timeout", "60s"]).expect(0, &[]);
     let said = daemon.ask(&["--json", "routes", "db"]).expect(0, &[]);
     let routes: RouteList = serde_json::from_str(&said.text).expect("routes");
     let address = routes.services[0].addresses[0].to_string();
-    let text = CLIENTS.replace("ASK", &ASK.replace("ADDRESS", &address));
+    let text = CLIENTS.replace(
+        "ASK",
+        &ASK.replace("ADDRESS", &address).replace("PORT", &port),
+    );
     daemon.deploy(&text, &["--timeout", "60s"]).expect(0, &[]);
     let log = |service: &str| daemon.ask(&["logs", service]).expect(0, &[]).text;
     until("an answer for the insider", || {

@@ -1,8 +1,11 @@
 //! The route table: the only thing DNS and the proxies read.
 
+mod numbers;
+
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
+pub use self::numbers::ReplicaNumbers;
 use crate::desired::Desired;
 use crate::model::{
     Endpoint, Mode, Networks, NodeId, NodeRegister, Phase, PortSpec, ServiceKey, Slot,
@@ -35,6 +38,9 @@ pub struct ServiceRoute {
     pub networks: Networks,
     /// How its connections are treated.
     pub traffic: TrafficPolicy,
+    /// The virtual addresses of its replicas on this node, by slot; not of all where there are too
+    /// many ([`ReplicaNumbers`]).
+    pub replicas: BTreeMap<Slot, Vip>,
     /// Its ready replicas on nodes that are not suspected, ordered by slot, then by node.
     pub backends: Vec<Backend>,
 }
@@ -102,6 +108,7 @@ impl RouteTable {
                 vip: vip.map(|index| range.of(index)).unwrap_or_default(),
                 networks: networks_of(key, &service.spec.networks),
                 traffic: service.spec.traffic.clone(),
+                replicas: BTreeMap::new(),
                 backends: Vec::new(),
             };
             (key.clone(), route)

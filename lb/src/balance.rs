@@ -97,12 +97,20 @@ pub struct Rules {
 pub struct Ask<'a> {
     /// Targets that have failed it already.
     pub tried: &'a BTreeSet<Target>,
+    /// Only targets of this slot, if one is named.
+    pub only: Option<Slot>,
     /// Any uniformly random number.
     pub entropy: u64,
     /// A number made of the client's address, the same for each of its connections.
     pub source: u64,
     /// Milliseconds of a clock that never goes back.
     pub now: u64,
+}
+
+impl Ask<'_> {
+    fn wants(&self, target: &Target) -> bool {
+        self.only.is_none_or(|slot| slot == target.slot)
+    }
 }
 
 /// What came of looking.
@@ -197,7 +205,8 @@ impl Balancer {
             from = self.candidates(ask, |_any| true);
         }
         if from.is_empty() {
-            let untried = |(t, s): (&Target, &State)| s.listed && !ask.tried.contains(t);
+            let untried =
+                |(t, s): (&Target, &State)| s.listed && ask.wants(t) && !ask.tried.contains(t);
             return match self.targets.iter().any(untried) {
                 true => Pick::Full,
                 false => Pick::Nobody,
@@ -218,7 +227,8 @@ impl Balancer {
     fn candidates(&self, ask: &Ask<'_>, fit: impl Fn(&State) -> bool) -> Vec<Target> {
         let most = self.rules.max_connections.unwrap_or(u32::MAX);
         let may = |(target, state): &(&Target, &State)| {
-            state.listed && state.open < most && !ask.tried.contains(*target) && fit(state)
+            let asked = ask.wants(target) && !ask.tried.contains(*target);
+            state.listed && state.open < most && asked && fit(state)
         };
         let rank = |state: &State| match self.rules.prefer {
             Locality::Any => Distance::Far,

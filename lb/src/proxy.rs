@@ -15,7 +15,7 @@ mod udp;
 use std::sync::Arc;
 use std::time::Duration;
 
-use dunlin_state::model::{NodeId, Protocol, ServiceKey};
+use dunlin_state::model::{NodeId, Protocol, ServiceKey, Slot};
 use dunlin_state::route::RouteTable;
 use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, watch};
@@ -96,9 +96,19 @@ pub(crate) struct Door {
     pub(crate) pool: Arc<Pool>,
     /// Tells who connects, where networks are kept apart; published ports are everybody's.
     pub(crate) origins: Option<Arc<dyn Origins>>,
+    /// The one replica that it leads to; any when absent.
+    pub(crate) only: Option<Slot>,
 }
 
 impl Door {
+    /// The pool that a connection is carried by: a share of those to a service may go to another.
+    fn share(&self) -> Arc<Pool> {
+        match self.only {
+            Some(_) => Arc::clone(&self.pool),
+            None => self.pool.share(rand::random()),
+        }
+    }
+
     /// Whether who connects may come in.
     async fn is_open_to(&self, peer: Peer, patience: Duration) -> bool {
         let Some(origins) = self.origins.as_deref() else {
@@ -245,6 +255,7 @@ impl Proxy {
         let door = Door {
             pool: Arc::clone(&pool),
             origins: None,
+            only: None,
         };
         let serving = serve_tcp(listener, door, Arc::new(self.shared), ends);
         let mut serving = std::pin::pin!(serving);

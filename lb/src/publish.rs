@@ -126,10 +126,19 @@ pub struct Publisher {
     tell: Box<dyn Fn(PublishEvent) + Send + Sync>,
 }
 
-/// Room for connections in this process: each takes two descriptors.
+/// Most listeners for single replicas: as many as there may be of any kind, or an eighth of the
+/// descriptors.
+pub fn replica_listeners() -> usize {
+    let descriptors = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
+    let most = MAX_LISTENERS / 2;
+    usize::try_from(descriptors / 8).map_or(most, |eighth| eighth.min(most))
+}
+
+/// Room for connections in this process: each takes two descriptors, of those that listeners leave.
 pub fn room() -> Arc<Semaphore> {
     let descriptors = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
-    let half = descriptors.saturating_sub(RESERVED_DESCRIPTORS) / 2;
+    let listeners = (descriptors / 4).min(MAX_LISTENERS as u64);
+    let half = descriptors.saturating_sub(RESERVED_DESCRIPTORS + listeners) / 2;
     let places = half.clamp(64, MAX_PLACES);
     Arc::new(Semaphore::new(usize::try_from(places).unwrap_or(64)))
 }
@@ -333,6 +342,7 @@ impl Ports {
             place: *place,
             port: wish.port.clone(),
             virtual_address: wish.virtual_address,
+            only: wish.only,
             failure: failure.map(str::to_owned),
         };
         let open = self.open.iter();
@@ -427,6 +437,7 @@ impl Ports {
         let door = Door {
             pool,
             origins: self.publisher.origins.clone().filter(|_| guarded),
+            only: wish.only,
         };
         let (shared, stop) = (Arc::clone(&self.shared), self.stop.child_token());
         match place.protocol {

@@ -134,9 +134,10 @@ fn rows(
     let row = |port: String, endpoint: String, usage: Cell, end: Option<&RouteEnd>| {
         let open = end.map(|end| end.open.to_string()).unwrap_or_default();
         let connect = end.and_then(|end| end.connect_us).map(connect);
+        let own = replica.addresses.first().map(ToString::to_string);
         [
             Cell::from(show::slot_name(name, replica.slot)),
-            Cell::from(address),
+            Cell::from(own.as_deref().unwrap_or(address)),
             Cell::from(port),
             Cell::from(&replica.node_name),
             Cell::from(endpoint),

@@ -130,7 +130,8 @@ impl VipRange {
         }
     }
 
-    fn at(&self, number: u16) -> Vip {
+    /// The addresses of any number.
+    pub(crate) fn at(&self, number: u16) -> Vip {
         let v4 = self
             .v4
             .map(|base| Ipv4Addr::from_bits(base.to_bits() | u32::from(number)));

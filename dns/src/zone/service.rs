@@ -51,7 +51,8 @@ impl ServiceNames {
     pub(super) fn new(suffix: &Name, key: &ServiceKey, route: &ServiceRoute) -> Option<Self> {
         let namespace = below(suffix, key.namespace())?;
         let service = below(&namespace, key.name())?;
-        let all: BTreeSet<IpAddr> = route.backends.iter().flat_map(addresses).collect();
+        let backends = route.backends.iter();
+        let all: BTreeSet<IpAddr> = backends.flat_map(|b| addresses(route, b)).collect();
         let tasks = Entry {
             addresses: Addresses::new(&below(&service, TASKS)?, TTL, all.iter().copied()),
             srv: None,
@@ -74,19 +75,24 @@ impl ServiceNames {
                 .flat_map(|(name, backend)| {
                     let ends = backend.endpoints.iter();
                     ends.filter(|e| e.target == port.target && e.protocol == port.protocol)
-                        .map(|e| RData::SRV(SRV::new(0, 1, e.address.port(), name.clone())))
+                        .map(|e| {
+                            // At its virtual address it has the port of its specification.
+                            let own = route.replicas.contains_key(&backend.slot);
+                            let port = if own { e.target } else { e.address.port() };
+                            RData::SRV(SRV::new(0, 1, port, name.clone()))
+                        })
                 })
                 .collect();
             let entry = Entry {
                 addresses: Addresses::default(),
-                srv: srv(&owner, &of_port, &slots),
+                srv: srv(&owner, &of_port, (route, &slots)),
             };
             names.insert(&[&label, protocol], entry);
             targets.extend(of_port);
         }
         names.own = Entry {
             addresses: names.own_addresses(&service, route, all),
-            srv: srv(&service, &targets, &slots),
+            srv: srv(&service, &targets, (route, &slots)),
         };
         Some(names)
     }
@@ -129,14 +135,14 @@ impl ServiceNames {
             let Some(name) = below(service, &label) else {
                 continue;
             };
-            for address in addresses(backend) {
+            for address in addresses(route, backend) {
                 self.held.push((address, name.clone()));
             }
             if last.replace(backend.slot) == Some(backend.slot) {
                 continue;
             }
             let entry = Entry {
-                addresses: Addresses::new(&name, TTL, addresses(backend)),
+                addresses: Addresses::new(&name, TTL, addresses(route, backend)),
                 srv: None,
             };
             self.insert(&[&label], entry);
@@ -167,7 +173,11 @@ pub(super) fn below(parent: &Name, label: &str) -> Option<Name> {
 }
 
 /// Encodes SRV records, with the addresses of their targets when they are few.
-fn srv(owner: &Name, data: &[RData], slots: &[(Name, &Backend)]) -> Option<RecordSet> {
+fn srv(
+    owner: &Name,
+    data: &[RData],
+    (route, slots): (&ServiceRoute, &[(Name, &Backend)]),
+) -> Option<RecordSet> {
     let records: Vec<Record> = data
         .iter()
         .map(|data| Record::from_rdata(owner.clone(), TTL, data.clone()))
@@ -176,7 +186,7 @@ fn srv(owner: &Name, data: &[RData], slots: &[(Name, &Backend)]) -> Option<Recor
     if records.len() <= MAX_SRV_WITH_ADDRESSES {
         for (name, backend) in slots {
             extra.extend(
-                addresses(backend)
+                addresses(route, backend)
                     .into_iter()
                     .map(|a| address_record(name, TTL, a)),
             );
@@ -185,8 +195,12 @@ fn srv(owner: &Name, data: &[RData], slots: &[(Name, &Backend)]) -> Option<Recor
     RecordSet::with_extra(owner, &records, &extra)
 }
 
-/// Where a replica answers, each address once. What no client can connect to is left out.
-fn addresses(backend: &Backend) -> BTreeSet<IpAddr> {
+/// Where a replica answers: at its virtual addresses, or else as its node reports, each address
+/// once. What no client can connect to is left out.
+fn addresses(route: &ServiceRoute, backend: &Backend) -> BTreeSet<IpAddr> {
+    if let Some(vip) = route.replicas.get(&backend.slot) {
+        return vip.addresses().collect();
+    }
     backend
         .endpoints
         .iter()

@@ -382,3 +382,41 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn replicas_with_virtual_addresses_are_named_by_them() {
+    use RecordType::{A, AAAA, PTR, SRV};
+    let mut table = table();
+    let range = table.range;
+    let shop = table.services.get_mut(&key("shop")).unwrap();
+    let own = range.of(VipIndex::nth(7));
+    shop.replicas.insert(Slot::Replica(0), own);
+    // One that got none is at its node's address.
+    let other = backend(1, 2, &[(80, Protocol::Tcp, "10.0.0.8:8080")]);
+    shop.backends.push(other);
+    let zone = Zone::new(&Suffix::default(), &table);
+    let cases = [
+        (
+            "tasks.shop.default.dunlin.internal.",
+            A,
+            "10.0.0.8, 10.93.0.23",
+        ),
+        ("tasks.shop.default.dunlin.internal.", AAAA, "fd12:93::17"),
+        ("0.shop.default.dunlin.internal.", A, "10.93.0.23"),
+        ("1.shop.default.dunlin.internal.", A, "10.0.0.8"),
+        ("shop.default.dunlin.internal.", A, "10.93.0.16"),
+        (
+            "shop.default.dunlin.internal.",
+            SRV,
+            "0 1 80 0.shop.default.dunlin.internal., 0 1 8080 1.shop.default.dunlin.internal.",
+        ),
+        (
+            "23.0.93.10.in-addr.arpa.",
+            PTR,
+            "0.shop.default.dunlin.internal.",
+        ),
+    ];
+    for (name, kind, expected) in cases {
+        assert_eq!(ask(&zone, name, kind), expected, "{name} {kind}");
+    }
+}

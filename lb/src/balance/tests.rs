@@ -34,6 +34,7 @@ impl Balancer {
     fn take(&mut self, tried: &BTreeSet<Target>, entropy: u64, now: u64) -> Option<Target> {
         let ask = Ask {
             tried,
+            only: None,
             entropy,
             source: entropy,
             now,
@@ -267,6 +268,7 @@ fn a_target_that_is_full_is_waited_for() {
     let tried = BTreeSet::new();
     let ask = Ask {
         tried: &tried,
+        only: None,
         entropy: 0,
         source: 0,
         now: 0,
@@ -338,7 +340,7 @@ proptest! {
         let ask = |balancer: &mut Balancer| {
             let tried = BTreeSet::new();
             let source = source_hash(std::net::Ipv4Addr::from_bits(source).into());
-            let ask = Ask { tried: &tried, entropy: 0, source, now: 0 };
+            let ask = Ask { tried: &tried, only: None, entropy: 0, source, now: 0 };
             balancer.pick(&ask)
         };
         let mut balancer = balancer(Policy::SourceHash, count);
@@ -419,4 +421,42 @@ fn what_is_denied_stays_out_even_when_it_is_allowed() {
         );
     }
     assert!(admits(&[], &[], [192, 0, 2, 1].into()));
+}
+
+#[test]
+fn who_asks_for_a_slot_gets_no_other() {
+    for policy in [Policy::RoundRobin, Policy::RandomOfTwo, Policy::SourceHash] {
+        let mut balancer = Balancer::new(rules(policy));
+        balancer.list([0, 1, 2].map(target));
+        let none = BTreeSet::new();
+        for entropy in 0..20 {
+            let ask = Ask {
+                tried: &none,
+                only: Some(target(1).slot),
+                entropy,
+                source: entropy,
+                now: 0,
+            };
+            assert_eq!(balancer.pick(&ask), Pick::Chosen(target(1)));
+            let tried = BTreeSet::from([target(1)]);
+            let again = Ask {
+                tried: &tried,
+                ..ask
+            };
+            assert_eq!(balancer.pick(&again), Pick::Nobody);
+        }
+        // Full is that replica, whatever the others have.
+        balancer.set_rules(Rules {
+            max_connections: Some(1),
+            ..rules(policy)
+        });
+        let full = Ask {
+            tried: &none,
+            only: Some(target(1).slot),
+            entropy: 0,
+            source: 0,
+            now: 0,
+        };
+        assert_eq!(balancer.pick(&full), Pick::Full);
+    }
 }

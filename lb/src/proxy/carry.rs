@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use dunlin_state::model::Protocol;
+use dunlin_state::model::{Protocol, Slot};
 use thiserror::Error;
 use tokio::io::AsyncWriteExt as _;
 use tokio::net::{TcpStream, UdpSocket};
@@ -73,19 +73,21 @@ pub(crate) async fn carry(stream: TcpStream, from: SocketAddr, door: Door, share
     if pool.admit(from.ip()).is_err() || !door.is_open_to(peer, patience).await {
         return client.reset();
     }
-    let pool = pool.share(rand::random());
+    let pool = door.share();
     add(&pool.counters.connections, 1);
     let _open = Open::count(&pool.counters.active);
-    to_replica(&mut client, from, &pool, &shared).await;
+    to_replica(&mut client, peer, (&pool, door.only), &shared).await;
 }
 
-async fn to_replica(client: &mut Wire, from: SocketAddr, pool: &Arc<Pool>, shared: &Shared) {
-    let to = match &client {
-        Wire::Tcp(stream) => stream.local_addr().unwrap_or(from),
-        Wire::Hop(..) => from,
-    };
+async fn to_replica(
+    client: &mut Wire,
+    peer: Peer,
+    (pool, only): (&Arc<Pool>, Option<Slot>),
+    shared: &Shared,
+) {
     let patience = shared.limits.patience;
-    let (lease, path) = match timeout(patience, connect(shared, pool, from, to)).await {
+    let found = timeout(patience, connect(shared, (pool, only), peer.from, peer.to));
+    let (lease, path) = match found.await {
         Ok(Ok(found)) => found,
         Ok(Err(Overflow)) => return client.reset(),
         Err(_elapsed) => {
@@ -129,7 +131,7 @@ async fn to_replica(client: &mut Wire, from: SocketAddr, pool: &Arc<Pool>, share
 /// sets the limit.
 pub(crate) async fn connect(
     shared: &Shared,
-    pool: &Arc<Pool>,
+    (pool, only): (&Arc<Pool>, Option<Slot>),
     from: SocketAddr,
     to: SocketAddr,
 ) -> Result<(Lease, Path), Overflow> {
@@ -141,7 +143,7 @@ pub(crate) async fn connect(
         let changed = pool.changed();
         let mut changed = std::pin::pin!(changed);
         changed.as_mut().enable();
-        let Ok(lease) = pool.pick(&tried, source) else {
+        let Ok(lease) = pool.pick(&tried, (only, source)) else {
             if queued.is_none() {
                 queued = Some(pool.queue().ok_or(Overflow)?);
             }

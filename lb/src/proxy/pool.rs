@@ -9,7 +9,7 @@ use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use dunlin_state::model::{Networks, NodeId, PortSpec, Protocol, ServiceKey, TrafficPolicy};
+use dunlin_state::model::{Networks, NodeId, PortSpec, Protocol, ServiceKey, Slot, TrafficPolicy};
 use dunlin_state::route::{NodeRoute, RouteTable, ServiceRoute};
 use tokio::sync::Notify;
 use tokio::time::Instant;
@@ -229,10 +229,11 @@ impl Pool {
     pub(crate) fn pick(
         self: &Arc<Self>,
         tried: &BTreeSet<Target>,
-        source: u64,
+        (only, source): (Option<Slot>, u64),
     ) -> Result<Lease, Pick> {
         let ask = Ask {
             tried,
+            only,
             entropy: rand::random(),
             source,
             now: self.now(),

@@ -205,8 +205,12 @@ async fn session(
         add(&door.pool.counters.dropped, 1);
         return;
     }
-    let pool = door.pool.share(rand::random());
-    let found = timeout(patience, connect(shared, &pool, pair.client, server)).await;
+    let pool = door.share();
+    let found = timeout(
+        patience,
+        connect(shared, (&pool, door.only), pair.client, server),
+    )
+    .await;
     let Ok(Ok((lease, path))) = found else {
         add(&pool.counters.unserved, 1);
         return;

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 
-use dunlin_state::model::{PortSpec, Protocol, PublishMode, ServiceKey};
+use dunlin_state::model::{PortSpec, Protocol, PublishMode, ServiceKey, Slot};
 use dunlin_state::route::RouteTable;
 use thiserror::Error;
 
@@ -37,6 +37,8 @@ pub struct Wish {
     pub only_v6: bool,
     /// Whether it is a virtual address: of those, no one needs to be told one by one.
     pub virtual_address: bool,
+    /// The one replica that it leads to; any when absent.
+    pub only: Option<Slot>,
 }
 
 /// Why a published port gets no listener on this node.
@@ -78,7 +80,7 @@ pub struct Refusal {
 }
 
 /// The listeners that a table asks for on a node that publishes on `bind_ip`: of every port on the
-/// virtual addresses of its service, and of published ports. Also what cannot be had. Services
+/// virtual addresses of its service and of its replicas, and of published ports. Also what cannot be had. Services
 /// without ready replicas have theirs too: clients wait there.
 pub fn plan(table: &RouteTable, bind_ip: IpAddr) -> (BTreeMap<Place, Wish>, Vec<Refusal>) {
     let mut wishes: BTreeMap<Place, Wish> = BTreeMap::new();
@@ -91,12 +93,13 @@ pub fn plan(table: &RouteTable, bind_ip: IpAddr) -> (BTreeMap<Place, Wish>, Vec<
                 protocol: port.protocol,
             };
             for ip in route.vip.addresses() {
-                let wish = Wish {
-                    port: key.clone(),
-                    only_v6: true,
-                    virtual_address: true,
-                };
-                wishes.insert(place(port, ip, port.target), wish);
+                wishes.insert(place(port, ip, port.target), at_virtual(&key, None));
+            }
+            for (slot, vip) in &route.replicas {
+                for ip in vip.addresses() {
+                    let wish = at_virtual(&key, Some(*slot));
+                    wishes.insert(place(port, ip, port.target), wish);
+                }
             }
             let Some(published) = ingress(port) else {
                 continue;
@@ -111,6 +114,15 @@ pub fn plan(table: &RouteTable, bind_ip: IpAddr) -> (BTreeMap<Place, Wish>, Vec<
         }
     }
     (wishes, refusals)
+}
+
+fn at_virtual(key: &PortKey, only: Option<Slot>) -> Wish {
+    Wish {
+        port: key.clone(),
+        only_v6: true,
+        virtual_address: true,
+        only,
+    }
 }
 
 fn publish(
@@ -130,6 +142,7 @@ fn publish(
         port: key,
         only_v6: ip.is_ipv6() && port.host_ip.is_some(),
         virtual_address: false,
+        only: None,
     };
     wishes.insert(place, wish);
     Ok(())

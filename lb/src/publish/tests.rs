@@ -1,13 +1,15 @@
 use std::net::{Ipv4Addr, SocketAddr};
+use std::pin::Pin;
 
-use dunlin_state::model::{Endpoint, NodeId, PortSpec, Protocol, Slot};
+use dunlin_state::model::{Endpoint, Networks, NodeId, PortSpec, Protocol, Slot, Vip};
 use dunlin_state::route::{Backend, ServiceRoute};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::{TcpListener, TcpStream, UdpSocket};
+use tokio::net::{TcpListener, TcpSocket, TcpStream, UdpSocket};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
 use super::*;
+use crate::origin::{Origin, Peer};
 
 const LOCAL: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 
@@ -456,4 +458,111 @@ async fn connections_of_a_leaving_replica_go_on_until_the_deadline_and_are_cut_t
         stop.cancel();
         task.await.unwrap().unwrap();
     }
+}
+
+/// Two replicas of `web` at virtual addresses of their own, and `web` at one.
+fn with_addresses(number: u16, replicas: [SocketAddr; 2]) -> RouteTable {
+    let mut all = RouteTable::clone(&table(&[("web", port(1), replicas[0])]));
+    let web = all.services.values_mut().next().unwrap();
+    (web.ports[0].target, web.ports[0].published) = (number, None);
+    web.networks = Networks::from(["default/back".to_owned()]);
+    web.vip.v4 = Some([127, 44, 1, 20].into());
+    web.backends[0].endpoints[0].target = number;
+    let mut second = web.backends[0].clone();
+    second.slot = Slot::Replica(1);
+    second.endpoints[0].address = replicas[1];
+    web.backends.push(second);
+    for slot in 0..2_u8 {
+        let v4 = Some([127, 44, 1, 200 + slot].into());
+        web.replicas
+            .insert(Slot::Replica(slot.into()), Vip { v4, v6: None });
+    }
+    all
+}
+
+#[tokio::test]
+async fn a_replicas_own_address_leads_to_it_alone() {
+    let node = start();
+    let number = free_port().await;
+    let mut table = with_addresses(number, [replica(1).await, replica(2).await]);
+    node.routes.send_replace(Arc::new(table.clone()));
+    let own = |slot: u8| SocketAddr::from(([127, 44, 1, 200 + slot], number));
+    while call(own(1)).await.ok() != Some(2) {
+        tokio::task::yield_now().await;
+    }
+    for _ in 0..10 {
+        assert_eq!(call(own(0)).await.unwrap(), 1);
+        assert_eq!(call(own(1)).await.unwrap(), 2);
+    }
+    // Its address goes with it, and nobody else's answers in its place.
+    let web = table.services.values_mut().next().unwrap();
+    web.backends.pop();
+    web.replicas.pop_last();
+    node.routes.send_replace(Arc::new(table));
+    while call(own(1)).await.is_ok() {
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(call(own(0)).await.unwrap(), 1);
+}
+
+/// Who comes from this address is a replica of the network `front`; it has to be looked for.
+#[derive(Debug)]
+struct OfFront(IpAddr);
+
+impl Origins for OfFront {
+    fn known(&self, peer: &Peer, _target: &Networks) -> Option<Origin> {
+        (peer.from.ip() != self.0).then_some(Origin::Other)
+    }
+
+    fn find(
+        &self,
+        _peer: Peer,
+        _target: Arc<Networks>,
+    ) -> Pin<Box<dyn Future<Output = Origin> + Send + '_>> {
+        let front = Networks::from(["default/front".to_owned()]);
+        Box::pin(async { Origin::Replica(Arc::new(front)) })
+    }
+}
+
+async fn call_from(from: IpAddr, address: SocketAddr) -> io::Result<u8> {
+    let socket = TcpSocket::new_v4()?;
+    socket.bind((from, 0).into())?;
+    socket.connect(address).await?.read_u8().await
+}
+
+#[tokio::test]
+async fn replicas_of_other_networks_are_turned_away_from_virtual_addresses() {
+    let (routes, receiver) = watch::channel(Arc::new(RouteTable::default()));
+    let stranger: IpAddr = [127, 9, 9, 9].into();
+    let publisher = Publisher::new(LOCAL, drop).origins(Arc::new(OfFront(stranger)));
+    let views = publisher.views();
+    let stop = CancellationToken::new();
+    let task = tokio::spawn(publisher.run(receiver, stop.clone()));
+    let number = free_port().await;
+    let published = free_port().await;
+    let mut table = with_addresses(number, [replica(1).await, replica(2).await]);
+    let web = table.services.values_mut().next().unwrap();
+    web.ports[0].published = Some(published);
+    routes.send_replace(Arc::new(table.clone()));
+    let places = [[127, 44, 1, 20], [127, 44, 1, 200]].map(|ip| SocketAddr::from((ip, number)));
+    let everybodys = SocketAddr::new(LOCAL, published);
+    for place in [places[0], places[1], everybodys] {
+        while call(place).await.is_err() {
+            tokio::task::yield_now().await;
+        }
+    }
+    for place in places {
+        assert!(call_from(stranger, place).await.is_err(), "{place}");
+        assert!(call_from([127, 9, 9, 8].into(), place).await.is_ok());
+    }
+    assert!(call_from(stranger, everybodys).await.is_ok());
+    assert_eq!(views.ports(None)[0].tally.isolated, 2);
+    let web = table.services.values_mut().next().unwrap();
+    web.networks.insert("default/front".to_owned());
+    routes.send_replace(Arc::new(table));
+    while call_from(stranger, places[0]).await.is_err() {
+        tokio::task::yield_now().await;
+    }
+    stop.cancel();
+    task.await.unwrap().unwrap();
 }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use dunlin_state::model::ServiceKey;
+use dunlin_state::model::{ServiceKey, Slot};
 
 use super::plan::{Place, Refusal};
 use crate::proxy::{Pool, PortKey, PortView};
@@ -36,6 +36,8 @@ pub struct ListenerView {
     pub port: PortKey,
     /// Whether it is a virtual address, and not a published port.
     pub virtual_address: bool,
+    /// The one replica that it leads to; any when absent.
+    pub only: Option<Slot>,
     /// Why it does not answer there.
     pub failure: Option<String>,
 }

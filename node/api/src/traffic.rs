@@ -87,6 +87,10 @@ pub struct ReplicaRoute {
     pub node: NodeId,
     /// That node's name.
     pub node_name: String,
+    /// Its own virtual addresses on this node, which DNS gives for it; none when it is not used, or
+    /// where there are too many.
+    #[schema(value_type = Vec<String>)]
+    pub addresses: Vec<IpAddr>,
     /// Where it is in its life; absent when its node reports it no longer.
     pub phase: Option<Phase>,
     /// Whether its node says that it may have traffic.

@@ -2,6 +2,7 @@
 //! found out, and why a replica that exists is not used.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use axum::extract::State;
@@ -16,7 +17,7 @@ use dunlin_lb::PortView;
 use dunlin_lb::balance::{Health, TargetView};
 use dunlin_lb::proxy::hop::Hop;
 use dunlin_lb::publish::{Listeners, Views};
-use dunlin_state::model::{NodeId, Phase, PortSpec, ServiceKey};
+use dunlin_state::model::{NodeId, Phase, PortSpec, ServiceKey, Slot};
 use dunlin_state::route::{Backend, RouteTable, ServiceRoute};
 use tokio::sync::watch;
 
@@ -131,7 +132,10 @@ impl Scene<'_> {
     fn port(&self, key: &ServiceKey, port: &PortSpec) -> PortRoute {
         let listeners = self.listeners.all.iter().filter(|listener| {
             let of = &listener.port;
-            of.service == *key && (of.target, of.protocol) == (port.target, port.protocol)
+            let is_it =
+                of.service == *key && (of.target, of.protocol) == (port.target, port.protocol);
+            // Those of single replicas are told with the replicas, unless something is wrong.
+            is_it && (listener.only.is_none() || listener.failure.is_some())
         });
         let refused = self.listeners.refused.iter();
         let mut refused =
@@ -215,6 +219,7 @@ impl Scene<'_> {
             slot: replica.slot,
             node: replica.node,
             node_name: replica.node_name.clone(),
+            addresses: of_slot(route, backend.map(|b| b.slot)),
             phase: Some(replica.phase),
             ready: replica.ready,
             usage,
@@ -249,6 +254,7 @@ impl Scene<'_> {
             slot: of.slot,
             node: of.node,
             node_name: name.unwrap_or_else(|| of.node.short()),
+            addresses: Vec::new(),
             phase: None,
             ready: false,
             usage: RouteUsage::Leaving,
@@ -281,6 +287,11 @@ impl Scene<'_> {
             (_, _) => RouteUsage::NotReady,
         }
     }
+}
+
+fn of_slot(route: &ServiceRoute, slot: Option<Slot>) -> Vec<IpAddr> {
+    let vip = slot.and_then(|slot| route.replicas.get(&slot));
+    vip.into_iter().flat_map(|vip| vip.addresses()).collect()
 }
 
 #[cfg(test)]

@@ -17,7 +17,7 @@ use dunlin_gossip::net::{Control, ControlEvent, Datagram, DatagramSender, TrustE
 use dunlin_gossip::replication::{PersistId, ProposalId};
 use dunlin_state::desired::Rejection;
 use dunlin_state::model::NodeId;
-use dunlin_state::route::RouteTable;
+use dunlin_state::route::{ReplicaNumbers, RouteTable};
 use thiserror::Error;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
@@ -110,6 +110,8 @@ pub(crate) struct Driver {
     discovered: BTreeSet<SocketAddr>,
     /// Desired state has changed since the trustee looked at it.
     look: bool,
+    /// The addresses of single replicas on this node.
+    numbers: ReplicaNumbers,
 }
 
 impl Driver {
@@ -133,6 +135,7 @@ impl Driver {
             trustee,
             discovered: BTreeSet::new(),
             look: true,
+            numbers: ReplicaNumbers::new(dunlin_lb::publish::replica_listeners()),
         }
     }
 
@@ -458,7 +461,8 @@ impl Driver {
             }
             Effect::Changed(changed) => {
                 self.look |= changed.desired;
-                let table = self.engine.route_table();
+                let mut table = self.engine.route_table();
+                self.numbers.assign(&mut table);
                 out.routes.send_if_modified(|old| {
                     let differs = **old != table;
                     if differs {

@@ -35,6 +35,14 @@ pub(super) enum Said {
 }
 
 impl Said {
+    /// How many addresses it has: none where it does not exist.
+    pub(super) fn count(&self) -> usize {
+        match self {
+            Self::Addresses(list) => list.len(),
+            Self::NoSuchName | Self::Trouble => 0,
+        }
+    }
+
     /// These addresses.
     pub(super) fn these(addresses: impl IntoIterator<Item = Ipv4Addr>) -> Self {
         Self::Addresses(addresses.into_iter().collect())

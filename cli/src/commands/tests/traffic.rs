@@ -20,6 +20,7 @@ fn replica_route(n: u8, usage: RouteUsage, end: RouteUsage) -> ReplicaRoute {
         slot: Slot::Replica(n.into()),
         node: on.id,
         node_name: on.name,
+        addresses: Vec::new(),
         phase: Some(Phase::Running),
         ready: true,
         usage,

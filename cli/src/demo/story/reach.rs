@@ -106,13 +106,12 @@ async fn stands_open(
 ) -> Result<Resolved, NotYet> {
     let member = door.member.name();
     let ready = ready(client, service, wanted, None).await?;
-    let mut expected = Resolved::default();
+    let mut expected = BTreeSet::new();
     for replica in ready.values() {
         for endpoint in &replica.endpoints {
             if endpoint.protocol == Protocol::Tcp {
                 let target = name_of_slot(replica.slot, service);
-                expected.targets.insert((target, endpoint.address.port()));
-                expected.addresses.insert(endpoint.address.ip());
+                expected.insert((target, endpoint.target));
             }
         }
     }
@@ -128,9 +127,10 @@ async fn stands_open(
     Ok(found)
 }
 
-/// Whether a name gives all of what it should, and nothing else.
-fn agrees(found: &Resolved, expected: &Resolved) -> bool {
-    let whole = found.addresses == expected.addresses && found.targets == expected.targets;
+/// Whether a name gives all of what it should, and nothing else: these targets, and an address of
+/// its own for each.
+fn agrees(found: &Resolved, expected: &BTreeSet<(String, u16)>) -> bool {
+    let whole = found.addresses.len() == expected.len() && found.targets == *expected;
     whole && !found.given.is_empty()
 }
 
@@ -194,14 +194,14 @@ mod tests {
 
     #[test]
     fn names_that_lag_behind_are_told_apart() {
-        let (a, b, dead) = ([127, 0, 1, 1], [127, 0, 1, 2], [127, 0, 1, 3]);
+        let (a, b, dead) = ([127, 64, 128, 1], [127, 64, 128, 2], [127, 64, 128, 3]);
         let both = [("0.", 1), ("1.", 2)];
-        let expected = resolved(&[a, b], &both);
+        let expected = resolved(&[], &both).targets;
         let cases = [
             (resolved(&[a, b], &both), true),
             (resolved(&[b], &both), false),
             (resolved(&[], &both), false),
-            (resolved(&[a, dead], &both), false),
+            (resolved(&[a, b, dead], &both), false),
             (resolved(&[a, b], &both[..1]), false),
             (resolved(&[a, b], &[("0.", 1), ("1.", 3)]), false),
             (resolved(&[a, b], &[("0.", 1), ("1.", 2), ("2.", 3)]), false),

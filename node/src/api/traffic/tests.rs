@@ -180,7 +180,7 @@ fn what_the_proxies_have_found_out_stands_with_each_port() {
     assert_eq!(shown.replicas[0].ends[0].open, 2);
     assert_eq!(shown.replicas[0].ends[0].connect_us, Some(300));
     assert_eq!(shown.name.as_deref(), Some("web.default.dunlin.internal"));
-    assert_eq!(shown.addresses, [std::net::IpAddr::from([10, 93, 0, 20])]);
+    assert_eq!(shown.addresses, [IpAddr::from([10, 93, 0, 20])]);
     assert_eq!(shown.ports[0].waiting, 4);
 }
 
@@ -248,6 +248,7 @@ fn a_port_says_where_it_answers_and_where_not() {
         },
         port: key(),
         virtual_address: port == 80,
+        only: None,
         failure: failure.map(str::to_owned),
     };
     let mut other = listener([10, 93, 0, 21], 80, None);

@@ -1,8 +1,9 @@
 //! How fast the names of all nodes follow a change, and that they come back by themselves after a
 //! host has lost its network for a while.
 
-use std::net::Ipv4Addr;
 use std::time::{Duration, Instant};
+
+use dunlin_state::model::Slot;
 
 use super::{deploy, exactly, key, remove, whoami};
 use crate::lab::net::LabError;
@@ -95,19 +96,21 @@ async fn cut_off(lab: &Lab, askers: &[Asker], figures: &mut Figures) -> Result<(
     deploy(lab, 0, "kept", whoami(), replicas).await?;
     exactly(lab, "kept", all, 30).await?;
     let tasks = "tasks.kept.default.dunlin.internal";
-    let everyone = Said::these((0..all).map(|host| address(lab, host)));
-    agree(askers, tasks, |said| *said == everyone)?;
+    agree(askers, tasks, |said| said.count() == all)?;
+    let given = askers[0].ask(tasks);
+    agree(askers, tasks, |said| *said == given)?;
+    let there = slots_on(lab, "kept", lost).await?;
     agree(askers, ELSEWHERE, |said| {
         *said == Said::these([Outside::GIVES])
     })?;
 
     lab.network.cable(lost, false)?;
     let cut = Instant::now();
-    let others = |said: &Said| match said {
-        Said::Addresses(list) => !list.contains(&address(lab, lost)),
-        Said::NoSuchName | Said::Trouble => false,
-    };
-    let withdrawn = agree(&askers[..lost], tasks, others)?;
+    let mut withdrawn = Duration::ZERO;
+    for slot in there {
+        let name = format!("{slot}.kept.default.dunlin.internal");
+        withdrawn = withdrawn.max(agree(&askers[..lost], &name, |said| said.count() == 0)?);
+    }
     figures.add("names: a lost host's replicas are named nowhere", withdrawn);
     while cut.elapsed() < DROP {
         // It goes on answering from what it knows, and never denies what exists.
@@ -148,8 +151,11 @@ async fn cut_off(lab: &Lab, askers: &[Asker], figures: &mut Figures) -> Result<(
     remove(lab, "kept").await
 }
 
-/// A host's address, which its replicas share.
-fn address(lab: &Lab, host: usize) -> Ipv4Addr {
-    let address = lab.network.address(host).parse();
-    address.unwrap_or(Ipv4Addr::UNSPECIFIED)
+/// The slots whose replicas a host runs.
+async fn slots_on(lab: &Lab, name: &str, host: usize) -> Result<Vec<Slot>, LabError> {
+    let detail = lab.hosts[0].client().inspect(&key(name)?).await;
+    let detail = detail.map_err(|e| LabError::new("inspect", e))?;
+    let there = lab.hosts[host].name();
+    let held = detail.replicas.iter().filter(|r| r.node_name == there);
+    Ok(held.map(|r| r.slot).collect())
 }

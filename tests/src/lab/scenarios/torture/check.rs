@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use dunlin_api::{Replica, ServiceDetail};
-use dunlin_state::model::Phase;
+use dunlin_state::model::{Phase, Slot};
 
 use super::Lab;
 use super::calls::{Who, call, running};
@@ -55,14 +55,14 @@ impl Judge {
         if found.is_empty() {
             found.extend(processes(lab, view));
             found.extend(answers(lab, view));
-            found.extend(self.names(lab, view));
+            found.extend(self.names(view));
             found.extend(ports(lab, view));
         }
         found
     }
 
     /// Whether every host's DNS names what is ready, and nothing else.
-    fn names(&self, lab: &Lab, view: &View) -> Vec<String> {
+    fn names(&self, view: &View) -> Vec<String> {
         let mut found = Vec::new();
         for service in 0..SERVICES {
             let full = format!("{}.default.dunlin.internal", name(service));
@@ -80,15 +80,16 @@ impl Judge {
             let Some(detail) = wanted.filter(|d| d.wanted > 0) else {
                 continue;
             };
-            let holders = detail.replicas.iter().map(|r| r.node_name.as_str());
-            let holders: BTreeSet<&str> = holders.collect();
-            let hosts = (0..lab.hosts.len()).filter(|at| holders.contains(&*lab.hosts[*at].name()));
-            let right = Said::these(hosts.map(|at| address(lab, at)));
+            // Each slot has an address of its own, and here the same one on all hosts.
+            let slots: BTreeSet<Slot> = detail.replicas.iter().map(|r| r.slot).collect();
+            let tasks = format!("tasks.{full}");
+            let first = self.askers[0].ask(&tasks);
             for (at, asker) in self.askers.iter().enumerate() {
-                let said = asker.ask(&format!("tasks.{full}"));
-                if said != right {
+                let said = asker.ask(&tasks);
+                if said.count() != slots.len() || said != first {
+                    let wanted = slots.len();
                     found.push(format!(
-                        "h{at} says {said:?} of tasks.{full}, not {right:?}"
+                        "h{at} says {said:?} of {tasks}, not {wanted} addresses, h0 {first:?}"
                     ));
                 }
             }
