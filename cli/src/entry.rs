@@ -25,6 +25,11 @@ pub fn main() -> ExitCode {
     {
         return dunlin_node::supervisor::main(Path::new(directory));
     }
+    if let [_, first, directory] = words.as_slice()
+        && first == dunlin_node::handover::SUBCOMMAND
+    {
+        return dunlin_node::handover::main(Path::new(directory));
+    }
     let cli = match Cli::try_parse_from(words) {
         Ok(cli) => cli,
         Err(error) => {

@@ -8,6 +8,7 @@ mod daemon;
 use std::collections::BTreeSet;
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use dunlin_api::{ReplicaRoute, RouteList, RouteUsage, Sample};
 
@@ -136,6 +137,106 @@ fn routes_and_metrics_tell_what_happens() {
     });
     assert_eq!(value(&one, "dunlin_nodes", Some(("state", "down"))), 1.0);
     assert!(call(&one), "{}", one.log());
+}
+
+/// Calls an address over and over until it is told to stop; what was answered, and what went wrong.
+fn keep_calling(address: &str, stop: &AtomicBool) -> (u64, Vec<String>) {
+    let (mut answered, mut failed) = (0, Vec::new());
+    while !stop.load(Ordering::Relaxed) {
+        let request = b"GET / HTTP/1.1\r\nhost: web\r\nconnection: close\r\n\r\n";
+        let mut answer = String::new();
+        let called = TcpStream::connect((address, port())).and_then(|mut stream| {
+            stream.write_all(request)?;
+            stream.read_to_string(&mut answer)
+        });
+        match called {
+            Ok(_) if answer.contains("200 OK") => answered += 1,
+            Ok(_) => failed.push(format!("answered {answer:?}")),
+            Err(error) => failed.push(error.to_string()),
+        }
+    }
+    (answered, failed)
+}
+
+#[test]
+fn a_daemon_is_replaced_by_the_next_and_nobody_is_refused() {
+    // Longer than any start on a busy machine takes.
+    let more = ["--hand-over", "60s"];
+    let mut one = Daemon::start("n1", &more);
+    let two = Daemon::start("n2", &["--join", &one.ticket()]);
+    until("a cluster of two", || one.sees(2));
+    let text = COMPOSE
+        .replace("PROGRAM", env!("CARGO_BIN_EXE_dunlin"))
+        .replace("PORT", &port().to_string());
+    one.deploy(&text, &["--timeout", "60s"]).expect(0, &[]);
+    let both = || BTreeSet::from(["n1".to_owned(), "n2".to_owned()]);
+    for daemon in [&one, &two] {
+        until("both replicas in use", || {
+            BTreeSet::from_iter(used(daemon)) == both() && call(daemon)
+        });
+    }
+    let virtual_one = routes(&one).services[0].addresses[0].to_string();
+    until("an answer at the virtual address", || {
+        ask(&virtual_one).is_some()
+    });
+    let places = [
+        one.address.clone(),
+        virtual_one.clone(),
+        two.address.clone(),
+    ];
+    let stop = AtomicBool::new(false);
+    let counts = std::thread::scope(|scope| {
+        let stop = &stop;
+        let calls = |place: &'_ String| {
+            let place = place.clone();
+            scope.spawn(move || keep_calling(&place, stop))
+        };
+        let running: Vec<_> = places.iter().map(calls).collect();
+        for _ in 0..2 {
+            one.upgrade(&more);
+            until("both replicas in use again", || {
+                BTreeSet::from_iter(used(&one)) == both()
+            });
+        }
+        stop.store(true, Ordering::Relaxed);
+        let ended = running
+            .into_iter()
+            .map(|calls| calls.join().expect("calls"));
+        ended.collect::<Vec<_>>()
+    });
+    for (place, (answered, failed)) in places.iter().zip(&counts) {
+        println!(
+            "{place}: {answered} calls answered, {} failed",
+            failed.len()
+        );
+        assert!(
+            *answered > 0 && failed.is_empty(),
+            "{failed:?}\n{}",
+            one.log()
+        );
+    }
+    assert_eq!(
+        routes(&one).services[0].addresses[0].to_string(),
+        virtual_one
+    );
+    assert!(one.log().contains("taken over"), "{}", one.log());
+}
+
+#[test]
+fn what_nobody_takes_over_is_closed_in_the_end() {
+    let mut daemon = Daemon::start("n1", &["--hand-over", "1s"]);
+    let text = COMPOSE
+        .replace("PROGRAM", env!("CARGO_BIN_EXE_dunlin"))
+        .replace("PORT", &port().to_string());
+    daemon.deploy(&text, &["--timeout", "60s"]).expect(0, &[]);
+    until("an answer", || call(&daemon));
+    daemon.stop();
+    assert!(daemon.log().contains("are held"), "{}", daemon.log());
+    until("a port that is closed", || {
+        TcpStream::connect((daemon.address.as_str(), port())).is_err()
+    });
+    let left = daemon.directory.join("listeners.sock");
+    until("a holder that has ended", || !left.exists());
 }
 
 /// A database and two programs that keep asking it at its virtual address.

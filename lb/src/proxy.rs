@@ -149,7 +149,12 @@ impl Ends {
 /// Accepts and carries connections until the listener is to be closed, and closes it at once then;
 /// this returns when the open connections have ended or had their time. Those that have not ended
 /// then are reset, as all are when this is dropped.
-pub(crate) async fn serve_tcp(listener: TcpListener, door: Door, shared: Arc<Shared>, ends: Ends) {
+pub(crate) async fn serve_tcp(
+    listener: Arc<TcpListener>,
+    door: Door,
+    shared: Arc<Shared>,
+    ends: Ends,
+) {
     let stop = &ends.close;
     let places = Arc::new(Semaphore::new(shared.limits.connections));
     let mut carried = JoinSet::new();
@@ -257,7 +262,7 @@ impl Proxy {
             origins: None,
             only: None,
         };
-        let serving = serve_tcp(listener, door, Arc::new(self.shared), ends);
+        let serving = serve_tcp(Arc::new(listener), door, Arc::new(self.shared), ends);
         let mut serving = std::pin::pin!(serving);
         let mut alive = true;
         loop {

@@ -12,6 +12,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::io;
 use std::net::IpAddr;
+use std::os::fd::{AsFd as _, OwnedFd};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -19,6 +20,7 @@ use dunlin_state::model::{NodeId, Protocol, ServiceKey};
 use dunlin_state::route::RouteTable;
 use rustix::process::{Resource, getrlimit};
 use thiserror::Error;
+use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, watch};
 use tokio::task::{JoinError, JoinSet};
 use tokio::time::Instant;
@@ -114,6 +116,15 @@ pub enum PublishError {
     Proxy(#[source] JoinError),
 }
 
+/// Sockets by the names under which daemons hand them over.
+pub type Sockets = BTreeMap<String, OwnedFd>;
+
+type Heir = Box<dyn FnOnce(Sockets) + Send + Sync>;
+
+/// How long sockets of the daemon before are kept that nobody wants yet: those of replicas are
+/// wanted when their nodes have reported.
+const INHERITANCE: Duration = Duration::from_secs(10);
+
 /// Keeps the listeners of one node.
 pub struct Publisher {
     bind_ip: IpAddr,
@@ -122,6 +133,8 @@ pub struct Publisher {
     hop: Option<Arc<Hop>>,
     places: Arc<Semaphore>,
     origins: Option<Arc<dyn Origins>>,
+    inherited: Sockets,
+    heir: Option<Heir>,
     views: Views,
     tell: Box<dyn Fn(PublishEvent) + Send + Sync>,
 }
@@ -154,6 +167,8 @@ impl Publisher {
             hop: None,
             places: room(),
             origins: None,
+            inherited: Sockets::new(),
+            heir: None,
             views: Views::default(),
             tell: Box::new(tell),
         }
@@ -184,6 +199,20 @@ impl Publisher {
         self
     }
 
+    /// Uses the sockets of the daemon before where they are what is wanted.
+    #[must_use]
+    pub fn inherit(mut self, sockets: Sockets) -> Self {
+        self.inherited = sockets;
+        self
+    }
+
+    /// When it is told to stop, `heir` gets the sockets of all listeners. It may block for a moment.
+    #[must_use]
+    pub fn hand_over(mut self, heir: impl FnOnce(Sockets) + Send + Sync + 'static) -> Self {
+        self.heir = Some(Box::new(heir));
+        self
+    }
+
     /// What its proxies see.
     pub fn views(&self) -> Views {
         self.views.clone()
@@ -207,6 +236,7 @@ impl Publisher {
             places: Arc::clone(&self.places),
         };
         let mut ports = Ports {
+            unclaimed_until: Instant::now() + INHERITANCE,
             publisher: self,
             shared: Arc::new(shared),
             stop: stop.clone(),
@@ -235,6 +265,7 @@ impl Publisher {
                 Some(ended) = ports.proxies.join_next() => ended.map_err(PublishError::Proxy)?,
             }
         }
+        ports.hand_over();
         while let Some(ended) = ports.proxies.join_next().await {
             ended.map_err(PublishError::Proxy)?;
         }
@@ -256,14 +287,33 @@ struct Ports {
     open: BTreeMap<Place, Open>,
     failed: BTreeMap<Place, Failed>,
     refused: BTreeSet<Refusal>,
+    /// When sockets of the daemon before are closed that nobody wanted.
+    unclaimed_until: Instant,
     proxies: JoinSet<()>,
+}
+
+/// A socket that is listened on. Its task has it too, and lets it go first.
+#[derive(Debug, Clone)]
+enum Listening {
+    Tcp(Arc<TcpListener>),
+    Udp(Arc<UdpListener>),
+}
+
+impl Listening {
+    fn duplicate(&self) -> io::Result<OwnedFd> {
+        match self {
+            Self::Tcp(listener) => listener.as_fd().try_clone_to_owned(),
+            Self::Udp(listener) => listener.as_fd().try_clone_to_owned(),
+        }
+    }
 }
 
 struct Open {
     wish: Wish,
     stop: CancellationToken,
-    /// Keeps other daemons of this host off the address.
-    _guard: bind::Guard,
+    listening: Listening,
+    /// Keeps other daemons of this host off a published address.
+    guard: Option<bind::Guard>,
 }
 
 struct Failed {
@@ -314,6 +364,9 @@ impl Ports {
     }
 
     fn follow_listeners(&mut self, table: &RouteTable) {
+        if self.unclaimed_until <= Instant::now() {
+            self.publisher.inherited.clear();
+        }
         let (wishes, refusals) = plan(table, self.publisher.bind_ip);
         let refusals: BTreeSet<Refusal> = refusals.into_iter().collect();
         for refusal in refusals.difference(&self.refused) {
@@ -377,16 +430,11 @@ impl Ports {
     fn try_open(&mut self, place: Place, wish: Wish) {
         let service = wish.port.service.clone();
         let error = match self.start(place, &wish) {
-            Ok((stop, guard)) => {
+            Ok(open) => {
                 self.failed.remove(&place);
                 if !wish.virtual_address {
                     self.tell(PublishEvent::Opened { service, place });
                 }
-                let open = Open {
-                    wish,
-                    stop,
-                    _guard: guard,
-                };
                 self.open.insert(place, open);
                 return;
             }
@@ -412,7 +460,7 @@ impl Ports {
         }
     }
 
-    fn start(&mut self, place: Place, wish: &Wish) -> io::Result<(CancellationToken, bind::Guard)> {
+    fn start(&mut self, place: Place, wish: &Wish) -> io::Result<Open> {
         if self.open.len() >= MAX_LISTENERS {
             return Err(io::Error::other(format!(
                 "this node has {MAX_LISTENERS} listeners, and no more"
@@ -423,7 +471,44 @@ impl Ports {
             pools.get(&wish.port).cloned()
         };
         let pool = pool.ok_or_else(|| io::Error::other("its service is gone"))?;
-        let guard = bind::Guard::take(place)?;
+        let guarded = wish.virtual_address;
+        let inherited = &mut self.publisher.inherited;
+        let guard = match guarded {
+            true => None,
+            false => Some(bind::Guard::take(place, inherited)?),
+        };
+        let listening = self.listen(place, wish)?;
+        let door = Door {
+            pool,
+            origins: self.publisher.origins.clone().filter(|_| guarded),
+            only: wish.only,
+        };
+        let (shared, stop) = (Arc::clone(&self.shared), self.stop.child_token());
+        match listening.clone() {
+            Listening::Tcp(listener) => {
+                let ends = Ends {
+                    close: stop.clone(),
+                    stop: self.stop.clone(),
+                };
+                self.proxies.spawn(serve_tcp(listener, door, shared, ends));
+            }
+            Listening::Udp(listener) => {
+                self.proxies
+                    .spawn(serve_udp(listener, door, shared, stop.clone()));
+            }
+        }
+        Ok(Open {
+            wish: wish.clone(),
+            stop,
+            listening,
+            guard,
+        })
+    }
+
+    /// The socket of the daemon before, or a new one.
+    fn listen(&mut self, place: Place, wish: &Wish) -> io::Result<Listening> {
+        let name = bind::listener_name(place, wish.only_v6);
+        let taken = self.publisher.inherited.remove(&name);
         // A wildcard and an address in it bar each other, unless both say that they know.
         let beside = self.open.keys().any(|open| {
             open.protocol == place.protocol && open.address.port() == place.address.port()
@@ -433,30 +518,34 @@ impl Ports {
             virtual_address: wish.virtual_address,
             beside,
         };
-        let guarded = wish.virtual_address;
-        let door = Door {
-            pool,
-            origins: self.publisher.origins.clone().filter(|_| guarded),
-            only: wish.only,
+        Ok(match place.protocol {
+            Protocol::Tcp => Listening::Tcp(Arc::new(match taken {
+                Some(socket) => bind::taken_tcp(socket)?,
+                None => bind::tcp(place.address, how)?,
+            })),
+            Protocol::Udp => Listening::Udp(Arc::new(UdpListener::new(match taken {
+                Some(socket) => bind::taken_udp(socket)?,
+                None => bind::udp(place.address, how)?,
+            })?)),
+        })
+    }
+
+    /// Gives all sockets to the heir, if there is one, and lets go of them.
+    fn hand_over(&mut self) {
+        let heir = self.publisher.heir.take();
+        let open = std::mem::take(&mut self.open);
+        let Some(heir) = heir else {
+            return;
         };
-        let (shared, stop) = (Arc::clone(&self.shared), self.stop.child_token());
-        match place.protocol {
-            Protocol::Tcp => {
-                let listener = bind::tcp(place.address, how)?;
-                let ends = Ends {
-                    close: stop.clone(),
-                    stop: self.stop.clone(),
-                };
-                self.proxies.spawn(serve_tcp(listener, door, shared, ends));
-            }
-            Protocol::Udp => {
-                let socket = bind::udp(place.address, how)?;
-                let listener = UdpListener::new(socket)?;
-                self.proxies
-                    .spawn(serve_udp(listener, door, shared, stop.clone()));
-            }
+        let mut sockets = Sockets::new();
+        for (place, open) in &open {
+            let name = bind::listener_name(*place, open.wish.only_v6);
+            // One that cannot be duplicated is refused between the two daemons.
+            sockets.extend(open.listening.duplicate().ok().map(|s| (name, s)));
+            let guard = open.guard.as_ref().and_then(|g| g.duplicate().ok());
+            sockets.extend(guard.map(|socket| (bind::guard_name(*place), socket)));
         }
-        Ok((stop, guard))
+        heir(sockets);
     }
 
     /// When something has to be tried again, or a connection's time is over.
@@ -465,7 +554,9 @@ impl Ports {
         let pools = self.publisher.views.pools();
         let reaped = pools.values().filter_map(|pool| pool.reap(now)).min();
         let retry = self.failed.values().map(|failed| failed.again).min();
-        [reaped, retry].into_iter().flatten().min()
+        let unclaimed = !self.publisher.inherited.is_empty();
+        let unclaimed = unclaimed.then_some(self.unclaimed_until);
+        [reaped, retry, unclaimed].into_iter().flatten().min()
     }
 
     fn tell(&self, event: PublishEvent) {

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
+use std::time::Duration;
 
 use dunlin_gossip::membership::Profile;
 use dunlin_state::model::{Cidr, RuntimeKind};
@@ -37,6 +38,9 @@ pub struct UpConfig {
     pub mdns: bool,
     /// The IPv4 range of virtual addresses, the same on all nodes; chosen when absent.
     pub vip_cidr: Option<Cidr>,
+    /// How long a stopped daemon's listening sockets are held for the next one; not at all when
+    /// zero.
+    pub hand_over: Duration,
     /// Where to answer DNS queries.
     pub dns: DnsChoice,
     /// The domain that service names are under; `dunlin.internal` when absent.

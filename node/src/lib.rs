@@ -8,6 +8,7 @@ pub mod api;
 mod cluster;
 mod config;
 pub mod daemon;
+pub mod handover;
 mod host;
 mod identity;
 pub mod runtime;

@@ -16,6 +16,7 @@ use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::os::fd::OwnedFd;
 
+use dunlin_lb::publish::Sockets;
 use dunlin_state::model::{Cidr, NodeId, VipRange};
 use rtnetlink::packet_route::route::{RouteMessage, RouteProtocol, RouteScope, RouteType};
 use rtnetlink::{Handle, RouteMessageBuilder};
@@ -81,7 +82,7 @@ pub(crate) struct Vips {
     /// What people should know about it.
     pub(crate) note: Option<String>,
     routes: Option<Routes>,
-    _guard: Option<OwnedFd>,
+    guard: Option<OwnedFd>,
 }
 
 impl fmt::Debug for Vips {
@@ -101,32 +102,37 @@ pub(crate) struct Owner {
 
 impl Vips {
     /// Takes the range that a person asked for, or the best there is.
-    pub(crate) async fn settle(asked: Option<Cidr>, owner: Owner) -> Result<Self, VipError> {
+    /// `inherited` may have the claim to the range of the daemon before.
+    pub(crate) async fn settle(
+        asked: Option<Cidr>,
+        owner: Owner,
+        inherited: &mut Sockets,
+    ) -> Result<Self, VipError> {
         match asked {
             Some(cidr) => {
                 let base = network(cidr)?;
                 if base.is_loopback() {
-                    let guard = guard(cidr).ok_or(VipError::InUse(cidr))?;
+                    let guard = guard(cidr, inherited).ok_or(VipError::InUse(cidr))?;
                     return Ok(Self::loopback(base, Some(guard), None));
                 }
-                Self::own(base, owner).await
+                Self::own(base, owner, inherited).await
             }
-            None if owner.loopback => Ok(Self::any_loopback(owner.node, None)),
-            None => match Self::own(DEFAULT_V4, owner).await {
+            None if owner.loopback => Ok(Self::any_loopback(owner.node, None, inherited)),
+            None => match Self::own(DEFAULT_V4, owner, inherited).await {
                 Ok(vips) => Ok(vips),
                 Err(why) => {
                     let note = format!(
                         "virtual addresses are taken from 127.0.0.0/8, which containers and other \
                          hosts do not reach: {why}"
                     );
-                    Ok(Self::any_loopback(owner.node, Some(note)))
+                    Ok(Self::any_loopback(owner.node, Some(note), inherited))
                 }
             },
         }
     }
 
     /// A range that is made the host's.
-    async fn own(base: Ipv4Addr, owner: Owner) -> Result<Self, VipError> {
+    async fn own(base: Ipv4Addr, owner: Owner, inherited: &mut Sockets) -> Result<Self, VipError> {
         let range = v4_cidr(base);
         let taken = fs::read_to_string("/proc/net/route").unwrap_or_default();
         if let Some((other, device)) = collision(range, &taken) {
@@ -136,7 +142,7 @@ impl Vips {
                 device,
             });
         }
-        let guard = guard(range).ok_or(VipError::InUse(range))?;
+        let guard = guard(range, inherited).ok_or(VipError::InUse(range))?;
         let not_permitted = |error: io::Error| VipError::NotPermitted {
             range,
             reason: error.to_string(),
@@ -150,18 +156,22 @@ impl Vips {
             range: VipRange::new(Some(base), v6),
             note: None,
             routes: Some(routes),
-            _guard: Some(guard),
+            guard: Some(guard),
         })
     }
 
-    /// The first free range of this host's loopback, beginning at one that the node's id names, so
-    /// that it mostly has the same one again.
-    fn any_loopback(node: NodeId, note: Option<String>) -> Self {
+    /// The range of the daemon before, or the first free one of this host's loopback, beginning at
+    /// one that the node's id names, so that it mostly has the same one again.
+    fn any_loopback(node: NodeId, note: Option<String>, inherited: &mut Sockets) -> Self {
         let first = node.as_bytes()[0] % LOOPBACKS;
-        for step in 0..LOOPBACKS {
+        let all = (0..LOOPBACKS).map(|step| {
             let second = FIRST_LOOPBACK + (first + step) % LOOPBACKS;
-            let base = Ipv4Addr::new(127, second, 0, 0);
-            if let Some(guard) = guard(v4_cidr(base)) {
+            Ipv4Addr::new(127, second, 0, 0)
+        });
+        let had = |base: &Ipv4Addr| inherited.contains_key(&handed_name(v4_cidr(*base)));
+        let before: Vec<Ipv4Addr> = all.clone().filter(had).collect();
+        for base in before.into_iter().chain(all) {
+            if let Some(guard) = guard(v4_cidr(base), inherited) {
                 return Self::loopback(base, Some(guard), note);
             }
         }
@@ -170,7 +180,7 @@ impl Vips {
             range: VipRange::default(),
             note: Some(note.to_owned()),
             routes: None,
-            _guard: None,
+            guard: None,
         }
     }
 
@@ -179,8 +189,21 @@ impl Vips {
             range: VipRange::new(Some(base), None),
             note,
             routes: None,
-            _guard: guard,
+            guard,
         }
+    }
+
+    /// Whether there are routes for the range.
+    pub(crate) fn has_routes(&self) -> bool {
+        self.routes.is_some()
+    }
+
+    /// The claim to the range, to be handed over.
+    pub(crate) fn claim(&self) -> Sockets {
+        let claim = self.guard.as_ref().zip(self.range.v4());
+        let claim = claim
+            .and_then(|(guard, base)| Some((handed_name(v4_cidr(base)), guard.try_clone().ok()?)));
+        claim.into_iter().collect()
     }
 
     /// Takes the routes away again.
@@ -219,12 +242,35 @@ fn ula(cluster: &[u8]) -> Ipv6Addr {
 
 /// Reserves a range among the daemons of this host, until it is dropped: an abstract Unix socket,
 /// which goes with the process and belongs to the network namespace as the range does.
-fn guard(range: Cidr) -> Option<OwnedFd> {
+fn guard(range: Cidr, inherited: &mut Sockets) -> Option<OwnedFd> {
+    if let Some(claim) = inherited.remove(&handed_name(range)) {
+        return Some(claim);
+    }
     let name = format!("dunlin/vips/{range}");
     let address = SocketAddrUnix::new_abstract_name(name.as_bytes()).ok()?;
     let holder = socket(AddressFamily::UNIX, SocketType::DGRAM, None).ok()?;
     bind(&holder, &address).ok()?;
     Some(holder)
+}
+
+/// The name by which the claim to a range is handed over.
+fn handed_name(range: Cidr) -> String {
+    format!("range {range}")
+}
+
+/// Removes the routes of a range whose daemon has ended.
+pub(crate) async fn forget_routes(range: VipRange) {
+    let Ok(mut routes) = Routes::open() else {
+        return;
+    };
+    // Adding what is there changes nothing, and tells what is to be removed.
+    if let Some(base) = range.v4() {
+        let _added = routes.add_v4(base).await;
+    }
+    if let Some(base) = range.v6() {
+        let _added = routes.add_v6(base).await;
+    }
+    routes.remove().await;
 }
 
 /// A network in `/proc/net/route` that shares addresses with the range; the default route does not
@@ -341,23 +387,44 @@ mod tests {
         }
     }
 
+    fn none() -> Sockets {
+        Sockets::new()
+    }
+
+    #[tokio::test]
+    async fn a_daemon_has_the_range_of_the_one_before_it() {
+        let one = Vips::settle(None, owner(77), &mut none()).await.unwrap();
+        let (range, mut claim) = (one.range, one.claim());
+        one.release().await;
+        // Held in between.
+        let other = Vips::settle(None, owner(77), &mut none()).await.unwrap();
+        assert_ne!(other.range, range);
+        let next = Vips::settle(None, owner(77), &mut claim).await.unwrap();
+        assert_eq!(next.range, range);
+        assert!(claim.is_empty());
+    }
+
     #[tokio::test]
     async fn daemons_of_one_host_get_ranges_of_their_own() {
-        let one = Vips::settle(None, owner(9)).await.unwrap();
-        let two = Vips::settle(None, owner(9)).await.unwrap();
+        let one = Vips::settle(None, owner(9), &mut none()).await.unwrap();
+        let two = Vips::settle(None, owner(9), &mut none()).await.unwrap();
         assert!(one.range.v4().is_some() && two.range.v4().is_some());
         assert_ne!(one.range, two.range);
         let asked = v4_cidr(one.range.v4().unwrap());
-        let refused = Vips::settle(Some(asked), owner(1)).await;
+        let refused = Vips::settle(Some(asked), owner(1), &mut none()).await;
         assert!(matches!(refused, Err(VipError::InUse(_))), "{refused:?}");
         one.release().await;
-        assert!(Vips::settle(Some(asked), owner(1)).await.is_ok());
+        assert!(
+            Vips::settle(Some(asked), owner(1), &mut none())
+                .await
+                .is_ok()
+        );
     }
 
     #[tokio::test]
     async fn a_range_of_another_size_is_refused() {
         for text in ["10.0.0.0/8", "10.0.0.0/24", "fd00::/64", "10.0.0.1"] {
-            let refused = Vips::settle(Some(text.parse().unwrap()), owner(1)).await;
+            let refused = Vips::settle(Some(text.parse().unwrap()), owner(1), &mut none()).await;
             assert!(
                 matches!(refused, Err(VipError::Size(_))),
                 "{text}: {refused:?}"

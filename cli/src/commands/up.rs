@@ -4,10 +4,12 @@ use std::collections::BTreeMap;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 use dunlin_api::Exit;
 use dunlin_api::client::Host;
+use dunlin_node::handover::{HOLD, MAX_HOLD};
 use dunlin_node::{ClusterError, DnsChoice, Profile, UpConfig, UpError};
 use dunlin_state::model::{Cidr, RuntimeKind};
 use tracing_subscriber::EnvFilter;
@@ -72,6 +74,10 @@ pub struct UpArgs {
     /// [default: 10.93.0.0/16; without CAP_NET_ADMIN, a part of 127.0.0.0/8]
     #[arg(long, value_name = "CIDR")]
     pub vip_cidr: Option<Cidr>,
+    /// When this daemon stops, hold its listening sockets so long for the next one of the same data
+    /// directory: clients wait and are not refused; 0s to refuse at once [default: 5s]
+    #[arg(long, value_name = "TIME", value_parser = hold)]
+    pub hand_over: Option<Duration>,
     /// Answer DNS queries here, over UDP and TCP; `off` for nowhere [default: port 53 of the first
     /// virtual address where that is permitted, else 127.0.0.1:5300]
     #[arg(long, value_name = "ADDR:PORT", value_parser = dns_choice)]
@@ -99,6 +105,14 @@ pub struct UpArgs {
 }
 
 /// Reads an address with a port, or `off`.
+fn hold(text: &str) -> Result<Duration, String> {
+    let time = words::duration(text)?;
+    match time <= MAX_HOLD {
+        true => Ok(time),
+        false => Err(format!("at most {} s", MAX_HOLD.as_secs())),
+    }
+}
+
 fn dns_choice(text: &str) -> Result<DnsChoice, String> {
     if text == "off" {
         return Ok(DnsChoice::Off);
@@ -221,6 +235,7 @@ fn config(args: UpArgs, global: &Global) -> Result<UpConfig, Failure> {
         dns: args.dns.unwrap_or_default(),
         upstream_dns: args.upstream_dns,
         vip_cidr: args.vip_cidr,
+        hand_over: args.hand_over.unwrap_or(HOLD),
         dns_suffix: args.dns_suffix,
         data_dir: args.data_dir.unwrap_or_else(default_data_dir),
         name: args.name,

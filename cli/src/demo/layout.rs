@@ -143,6 +143,8 @@ impl Layout {
         option("--dns", ports.dns(member).to_string().into());
         option("--api", api.into());
         option("--runtime", runtime.into());
+        // Nobody comes after it, and nothing of it may be left.
+        option("--hand-over", "0s".into());
         option("--profile", "local".into());
         if joins {
             option("--join", self.ticket().into());

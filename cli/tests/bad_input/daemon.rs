@@ -163,6 +163,21 @@ impl Daemon {
         self.wait_until_it_answers();
     }
 
+    /// Asks it to stop, and starts it again in the same place, as an upgrade does.
+    pub(crate) fn upgrade(&mut self, more: &[&str]) {
+        self.stop();
+        self.child = spawn(&self.directory, &self.name, &self.address, more);
+        self.wait_until_it_answers();
+    }
+
+    /// Asks it to stop, and waits until it has.
+    pub(crate) fn stop(&mut self) {
+        let pid = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw);
+        kill_process(pid.expect("a number"), Signal::TERM).expect("it runs");
+        let ended = self.child.wait().expect("it ends");
+        assert!(ended.success(), "{ended:?}: {}", self.log());
+    }
+
     /// Ends the daemon as a crash would; its workloads go on.
     pub(crate) fn end(&mut self) {
         let _ = self.child.kill();
@@ -241,7 +256,8 @@ fn end_supervisors(directory: &Path) {
         let words = fs::read(entry.path().join("cmdline")).unwrap_or_default();
         let words = String::from_utf8_lossy(&words).into_owned();
         let pid = entry.file_name().to_string_lossy().parse().ok();
-        let is_left = words.contains("__supervise") && words.contains(&directory);
+        let own = words.contains("__supervise") || words.contains("__hold");
+        let is_left = own && words.contains(&directory);
         if let Some(pid) = pid.filter(|_| is_left).and_then(Pid::from_raw) {
             let _ended_meanwhile = kill_process(pid, Signal::KILL);
         }

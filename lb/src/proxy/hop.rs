@@ -180,6 +180,8 @@ pub struct HopTask {
     hop: Arc<Hop>,
     opened: mpsc::Receiver<Arc<Link>>,
     server: Server,
+    /// Cancelled when nobody on this node uses the connections any more.
+    users: Option<CancellationToken>,
 }
 
 impl Hop {
@@ -221,6 +223,7 @@ impl Hop {
             hop: Arc::clone(&hop),
             opened: links,
             server: Server::new(node, routes, places, Arc::clone(&hop.served)),
+            users: None,
         };
         Ok((hop, task))
     }
@@ -371,6 +374,14 @@ impl Peer {
 }
 
 impl HopTask {
+    /// Keeps connections open after a stop until `users` is cancelled, within the drain: this
+    /// node's own proxies are through then.
+    #[must_use]
+    pub fn used_until(mut self, users: CancellationToken) -> Self {
+        self.users = Some(users);
+        self
+    }
+
     /// Looks after all connections until `stop` is cancelled. Then no stream is taken any more, and
     /// those that are open may go on for `drain`.
     pub async fn run(mut self, stop: CancellationToken, drain: Duration) {
@@ -408,7 +419,13 @@ impl HopTask {
                 }
             }
         }
-        let all = async { while tasks.join_next().await.is_some() {} };
+        let users = self.users;
+        let all = async {
+            while tasks.join_next().await.is_some() {}
+            if let Some(users) = users {
+                users.cancelled().await;
+            }
+        };
         if timeout(drain, all).await.is_err() {
             tasks.shutdown().await;
         }

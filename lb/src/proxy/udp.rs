@@ -7,6 +7,7 @@
 use std::collections::BTreeMap;
 use std::io::{self, IoSliceMut};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
@@ -48,6 +49,7 @@ pub(crate) const IDLE: Duration = Duration::from_secs(60);
 const PAUSE: Duration = Duration::from_millis(50);
 
 /// A socket that says at which of its addresses a datagram arrived, and answers from there.
+#[derive(Debug)]
 pub(crate) struct Listener {
     socket: UdpSocket,
     state: UdpSocketState,
@@ -59,6 +61,12 @@ pub(crate) struct Listener {
 struct Pair {
     client: SocketAddr,
     to: Option<IpAddr>,
+}
+
+impl AsFd for Listener {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
 }
 
 impl Listener {
@@ -102,13 +110,13 @@ impl Listener {
 /// Carries the sessions of one listener until `stop` is cancelled; then they end at once, since
 /// nobody can tell when a UDP client has finished.
 pub(crate) async fn serve(
-    listener: Listener,
+    listener: Arc<Listener>,
     door: Door,
     shared: Arc<Shared>,
     stop: CancellationToken,
 ) {
     let mut desk = Desk {
-        listener: Arc::new(listener),
+        listener,
         door,
         shared,
         sessions: BTreeMap::new(),

@@ -7,7 +7,7 @@
 //! set only beside a listener of our own, and a [`Guard`] keeps daemons apart.
 
 use std::io;
-use std::net::{SocketAddr, UdpSocket as StdUdpSocket};
+use std::net::{SocketAddr, TcpListener as StdTcpListener, UdpSocket as StdUdpSocket};
 use std::os::fd::OwnedFd;
 
 use rustix::io::Errno;
@@ -18,6 +18,7 @@ use rustix::net::sockopt::{
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketType, bind, socket};
 use tokio::net::{TcpListener, TcpSocket, UdpSocket};
 
+use super::Sockets;
 use super::plan::Place;
 
 /// Connections that the kernel keeps while all places are taken; what Linux grants at most by
@@ -41,20 +42,54 @@ pub(super) struct How {
 }
 
 /// Holds the name of an address among the daemons of this host: an abstract Unix socket, which is
-/// bound to the network namespace as the address is, and goes with the process.
+/// bound to the network namespace as the address is, and goes with the process. Virtual addresses
+/// need none: their range is held as a whole.
 #[derive(Debug)]
 pub(super) struct Guard {
-    _socket: OwnedFd,
+    socket: OwnedFd,
 }
 
 impl Guard {
-    pub(super) fn take(place: Place) -> io::Result<Self> {
+    /// Takes over that of the daemon before, or makes one.
+    pub(super) fn take(place: Place, inherited: &mut Sockets) -> io::Result<Self> {
         let name = format!("dunlin/listen/{}/{}", place.protocol, place.address);
+        if let Some(socket) = inherited.remove(&guard_name(place)) {
+            return Ok(Self { socket });
+        }
         let address = SocketAddrUnix::new_abstract_name(name.as_bytes())?;
         let holder = socket(AddressFamily::UNIX, SocketType::DGRAM, None)?;
         bind(&holder, &address)?;
-        Ok(Self { _socket: holder })
+        Ok(Self { socket: holder })
     }
+
+    pub(super) fn duplicate(&self) -> io::Result<OwnedFd> {
+        self.socket.try_clone()
+    }
+}
+
+/// The name by which a guard is handed over.
+pub(super) fn guard_name(place: Place) -> String {
+    format!("guard {} {}", place.protocol, place.address)
+}
+
+/// The name by which a listener is handed over. One that differs in how it was made is another.
+pub(super) fn listener_name(place: Place, only_v6: bool) -> String {
+    let how = if only_v6 { "v6only" } else { "all" };
+    format!("listener {} {} {how}", place.protocol, place.address)
+}
+
+/// A TCP listener of the daemon before.
+pub(super) fn taken_tcp(socket: OwnedFd) -> io::Result<TcpListener> {
+    let listener = StdTcpListener::from(socket);
+    listener.set_nonblocking(true)?;
+    TcpListener::from_std(listener)
+}
+
+/// A UDP socket of the daemon before.
+pub(super) fn taken_udp(socket: OwnedFd) -> io::Result<UdpSocket> {
+    let socket = StdUdpSocket::from(socket);
+    socket.set_nonblocking(true)?;
+    UdpSocket::from_std(socket)
 }
 
 /// Listens for TCP. The address may be taken again at once after it was closed, though connections

@@ -31,6 +31,7 @@ use tokio_util::sync::CancellationToken;
 use crate::api::{ApiServer, BindError, Context, TlsError};
 use crate::cluster::{Belonging, ClusterError};
 use crate::config::UpConfig;
+use crate::handover::Handover;
 use crate::host;
 use crate::identity::{Identity, IdentityError};
 use crate::runtime::{OpenError, RuntimesError};
@@ -187,6 +188,7 @@ struct Node {
     stop_driver: CancellationToken,
     stop_rest: CancellationToken,
     vips: Vips,
+    handover: Arc<Handover>,
     /// Keeps other daemons out of the data directory.
     _identity: Identity,
 }
@@ -199,7 +201,10 @@ fn spawn_proxies(
     stop: &CancellationToken,
 ) {
     let publishing = publisher.run(routes, stop.clone());
+    let through = CancellationToken::new();
+    let hop = hop.used_until(through.clone());
     tasks.spawn(async move {
+        let _told_however_it_ends = through.drop_guard();
         publishing.await?;
         Ok("the publisher of ports")
     });
@@ -230,6 +235,7 @@ impl Node {
             publisher,
             hop,
             vips,
+            handover,
             identity,
         } = parts;
         let [stop_api, stop_driver, stop_rest] = std::array::from_fn(|_| CancellationToken::new());
@@ -279,6 +285,7 @@ impl Node {
             stop_driver,
             stop_rest,
             vips,
+            handover,
             _identity: identity,
         }
     }
@@ -318,6 +325,9 @@ impl Node {
         if !self.net.shutdown().await {
             tracing::warn!("the network did not stop in time and was cut off");
         }
-        self.vips.release().await;
+        // Else the holder does it, when nobody comes.
+        if !self.handover.is_done() {
+            self.vips.release().await;
+        }
     }
 }

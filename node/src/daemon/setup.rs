@@ -12,6 +12,7 @@ use dunlin_dns::{DnsServer, Suffix};
 use dunlin_gossip::net::{Control, Net, NetConfig, NetTasks, NodeSeed};
 use dunlin_lb::Publisher;
 use dunlin_lb::proxy::hop::{Hop, HopConfig, HopTask};
+use dunlin_lb::publish::Sockets;
 use dunlin_state::model::NodeId;
 use dunlin_state::route::RouteTable;
 use dunlin_trust::{SecretKey, Ticket};
@@ -31,6 +32,7 @@ use super::recovery::recover;
 use super::trust::{Keeper, Trustee};
 use crate::api::{ApiServer, Context, EventLog, GateAuthority, LogSource, NodeInfo, Traffic};
 use crate::config::UpConfig;
+use crate::handover::{self, Handover};
 use crate::identity::Identity;
 use crate::runtime::{Runtimes, RuntimesConfig, RuntimesHandle};
 use crate::secrets::{KeyKeeper, SecretVault};
@@ -66,6 +68,7 @@ pub(super) struct Parts {
     pub(super) publisher: Publisher,
     pub(super) hop: HopTask,
     pub(super) vips: Vips,
+    pub(super) handover: Arc<Handover>,
     pub(super) identity: Identity,
 }
 
@@ -81,7 +84,9 @@ pub(super) async fn build(mut config: UpConfig, started: Instant) -> Result<Part
     let api = ApiServer::bind(&api_path, config.api_group.as_deref())?;
     let authority = Arc::new(GateAuthority::new(SecretKey::from_seed(me.seed)));
     let api = api_for_others(api, &config, &authority).await?;
-    let vips = settle_vips(&config, &me).await?;
+    // Only now that nobody else has the data directory.
+    let mut inherited = handover::take(&config.data_dir);
+    let vips = settle_vips(&config, &me, &mut inherited).await?;
     let mut notes: Vec<String> = vips.note.clone().into_iter().collect();
     let naming = naming::bind(&config, vips.range, &mut notes).await?;
     let (written_tx, written) = mpsc::channel(WRITTEN);
@@ -132,6 +137,8 @@ pub(super) async fn build(mut config: UpConfig, started: Instant) -> Result<Part
         vips,
         vault,
         key_keeper,
+        inherited,
+        hold: config.hand_over,
     };
     assemble(built, info, invitation.as_ref())
 }
@@ -152,6 +159,8 @@ struct Built {
     vips: Vips,
     vault: Arc<SecretVault>,
     key_keeper: KeyKeeper,
+    inherited: Sockets,
+    hold: Duration,
 }
 
 fn context(
@@ -211,6 +220,8 @@ fn assemble(built: Built, info: NodeInfo, invitation: Option<&Ticket>) -> Result
         vips,
         vault,
         key_keeper,
+        inherited,
+        hold,
     } = built;
     let node = me.member.node;
     let (removed, dir) = (CancellationToken::new(), info.data_dir.clone());
@@ -247,7 +258,18 @@ fn assemble(built: Built, info: NodeInfo, invitation: Option<&Ticket>) -> Result
     let joining = Joining::new((&handle, &event_log), &net.control, net.trust, own, asked);
     let logs = logs(node, &runtimes_handle, net.control);
     let context = context(handle, info, logs, (event_log, traffic), removed, vault);
+    let handover = Arc::new(Handover::new(
+        (&dir, hold),
+        (vips.range, vips.has_routes()),
+        vips.claim(),
+        context.left.clone(),
+    ));
+    let heir = Arc::clone(&handover);
+    let publisher = publisher
+        .inherit(inherited)
+        .hand_over(move |sockets| heir.pass(sockets));
     Ok(Parts {
+        handover,
         context,
         api,
         driver: Driver::new(engine, clock, inbox, outbox, trustee),
@@ -360,13 +382,17 @@ fn info(
     }
 }
 
-async fn settle_vips(config: &UpConfig, me: &Own) -> Result<Vips, UpError> {
+async fn settle_vips(
+    config: &UpConfig,
+    me: &Own,
+    inherited: &mut Sockets,
+) -> Result<Vips, UpError> {
     let owner = Owner {
         node: me.member.node,
         cluster: me.belonging.cluster.0,
         loopback: of_this_host_only(config, me.member.address),
     };
-    let vips = Vips::settle(config.vip_cidr, owner).await?;
+    let vips = Vips::settle(config.vip_cidr, owner, inherited).await?;
     if let Some(note) = &vips.note {
         tracing::warn!("{note}");
     }
