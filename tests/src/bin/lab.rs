@@ -12,7 +12,7 @@ use dunlin_tests::lab::{Figures, Lab, LabError, Workloads};
 #[command(name = "lab")]
 struct Args {
     /// Scenarios: deploy, kill, partition, isolated, blackout, removed, hostile, moved, spread, names,
-    /// docker-deploy, docker-kill, load, idle, siege, torture; `ci` for all but the last four.
+    /// docker-deploy, docker-kill, docker-names, load, idle, siege, torture; `ci` for all but the last four.
     #[arg(required = true)]
     scenarios: Vec<String>,
     /// Hosts in the lab.

@@ -169,13 +169,16 @@ impl Host {
             .args(["up", "--name"])
             .args([&self.name(), "--advertise", &self.address])
             .args(["--runtime", self.runtime])
-            .args(["--dns", super::resolve::SERVER])
             .args(["--upstream-dns", super::resolve::OUTSIDE])
             .args(["--api-listen", &format!("{}:{API_PORT}", self.address)])
             .arg("--data-dir")
             .arg(self.folder.join("data"))
             .arg("--api")
             .arg(self.api_address());
+        // Programs of the lab ask there; containers can only be told of the usual port.
+        if self.engine.is_none() {
+            command.args(["--dns", super::resolve::SERVER]);
+        }
         if !self.mdns {
             command.arg("--no-mdns");
         }

@@ -11,7 +11,8 @@ use std::time::{Duration, Instant};
 
 use super::net::LabError;
 
-/// The image that every engine of a lab has: a static busybox and nothing else.
+/// The image that every engine of a lab has: a static busybox, and bash with the libraries that it
+/// needs, since only what is linked to the host's C library looks names up as programs do.
 pub const IMAGE: &str = "dunlin-lab:latest";
 
 /// How long an engine that was asked to end may take before it is killed.
@@ -34,7 +35,7 @@ pub(super) fn missing() -> Option<String> {
     if fs::read_dir("/proc/1/fd").is_err() {
         return Some("it needs root".to_owned());
     }
-    ["dockerd", "docker", "busybox", "unshare"]
+    ["dockerd", "docker", "busybox", "bash", "unshare"]
         .into_iter()
         .find(|name| program(name).is_none())
         .map(|name| format!("there is no {name} on this machine"))
@@ -44,6 +45,28 @@ fn program(name: &str) -> Option<PathBuf> {
     BIN.iter()
         .map(|folder| Path::new(folder).join(name))
         .find(|path| path.exists())
+}
+
+/// Copies bash and what `ldd` says that it needs, each to where it is here.
+fn put_bash(image: &Path) -> Result<(), LabError> {
+    let trouble = |e: std::io::Error| LabError::new("make an image", e);
+    let bash = program("bash").ok_or_else(|| LabError::broken("no bash"))?;
+    let needs = checked(
+        "ask what bash needs",
+        Command::new("ldd").arg(&bash).output(),
+    )?;
+    let libraries = needs
+        .split_whitespace()
+        .filter(|word| word.starts_with('/'));
+    for source in libraries.map(Path::new) {
+        let target = image.join(source.strip_prefix("/").unwrap_or(source));
+        if let Some(folder) = target.parent() {
+            fs::create_dir_all(folder).map_err(trouble)?;
+        }
+        fs::copy(source, target).map_err(trouble)?;
+    }
+    fs::copy(&bash, image.join("bin/bash")).map_err(trouble)?;
+    Ok(())
 }
 
 impl Engine {
@@ -111,6 +134,7 @@ impl Engine {
         let busybox = program("busybox").ok_or_else(|| LabError::broken("no busybox"))?;
         fs::copy(busybox, bin.join("busybox")).map_err(trouble)?;
         symlink("busybox", bin.join("sleep")).map_err(trouble)?;
+        put_bash(&self.folder.join("image"))?;
         let archive = self.folder.join("image.tar");
         let packed = Command::new("tar")
             .arg("-C")

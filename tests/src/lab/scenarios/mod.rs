@@ -2,6 +2,7 @@
 //! lab, do something to it, wait for what must follow, add what was measured.
 
 mod blackout;
+mod calls;
 mod containers;
 mod deploy;
 mod hostile;
@@ -78,11 +79,13 @@ pub enum Scenario {
     DockerDeploy,
     /// A host with containers loses power, or its cable.
     DockerKill,
+    /// Containers call each other by their short names, across hosts and networks.
+    DockerNames,
 }
 
 impl Scenario {
     /// Those that check the rules, in the order of CI.
-    pub const CI: [Self; 12] = [
+    pub const CI: [Self; 13] = [
         Self::Deploy,
         Self::Kill,
         Self::Partition,
@@ -95,6 +98,7 @@ impl Scenario {
         Self::Names,
         Self::DockerDeploy,
         Self::DockerKill,
+        Self::DockerNames,
     ];
 
     /// Its name on the command line.
@@ -116,13 +120,14 @@ impl Scenario {
             Self::Torture => "torture",
             Self::DockerDeploy => "docker-deploy",
             Self::DockerKill => "docker-kill",
+            Self::DockerNames => "docker-names",
         }
     }
 
     /// The kind of lab that it needs.
     pub const fn workloads(self) -> Workloads {
         match self {
-            Self::DockerDeploy | Self::DockerKill => Workloads::Containers,
+            Self::DockerDeploy | Self::DockerKill | Self::DockerNames => Workloads::Containers,
             Self::Deploy
             | Self::Kill
             | Self::Partition
@@ -173,6 +178,7 @@ impl Scenario {
             Self::Torture => torture::run(lab, pace, figures).await,
             Self::DockerDeploy => containers::deploy_many(lab, times, figures).await,
             Self::DockerKill => containers::kill(lab, times, figures).await,
+            Self::DockerNames => calls::run(lab, figures).await,
         }
     }
 }
