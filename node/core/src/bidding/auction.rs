@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use dunlin_state::model::{NodeId, Slot};
 
 use super::round::LastRound;
+use super::turns::TURN_MS;
 use super::{RoundId, TAKEOVER_MS};
 use crate::cluster::{Cluster, Watch};
 
@@ -30,6 +31,8 @@ pub(super) struct Auction {
     /// When a node of a better rank was last seen auctioning the service.
     pub(super) better_heard: Option<u64>,
     pub(super) not_before: u64,
+    /// Until when larger replicas go first, in this vacancy.
+    yielding: Option<u64>,
     /// Rounds in a row that placed nothing.
     pub(super) fruitless: u32,
     pub(super) nudged: u64,
@@ -57,6 +60,7 @@ impl Auction {
         self.vacant = vacant.len();
         if vacant.is_empty() {
             self.vacant_since = None;
+            self.yielding = None;
             self.promised.clear();
         } else if shrank || self.vacant_since.is_none() {
             self.vacant_since = Some(now);
@@ -77,6 +81,13 @@ impl Auction {
         let idle_since = since.max(heard);
         let patience = rank.saturating_mul(TAKEOVER_MS);
         self.not_before.max(idle_since.saturating_add(patience))
+    }
+
+    /// When a round may start that could start now, but for larger replicas that should have so many
+    /// milliseconds to go first. They are given that once in a vacancy, and less when they are done.
+    pub(super) fn in_turn(&mut self, wait: u64, now: u64) -> u64 {
+        let until = *self.yielding.get_or_insert(now.saturating_add(wait));
+        now.saturating_add(wait.min(TURN_MS)).min(until.max(now))
     }
 
     /// Writes down that `node` was given `slots`, and with which epochs.

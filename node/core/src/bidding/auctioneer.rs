@@ -12,6 +12,7 @@ use super::auction::{Auction, FIRST_BACKOFF_MS, PASSING_MS};
 use super::candidates::{Invitation, invite};
 use super::evenly::domains;
 use super::round::{ENOUGH_MS, LastRound, ROUND_WINDOW_MS, Round};
+use super::turns::Turns;
 use super::{Message, RoundId};
 use crate::cluster::{Cluster, Watch};
 use crate::depend::Gate;
@@ -59,6 +60,7 @@ pub struct Auctioneer {
     /// Services that wait for a round to end.
     queued: BTreeSet<ServiceKey>,
     starving: BTreeSet<ServiceKey>,
+    turns: Turns,
 }
 
 /// What the auctioneer may look at.
@@ -102,6 +104,7 @@ impl Auctioneer {
             deadlines: Timers::default(),
             queued: BTreeSet::new(),
             starving: BTreeSet::new(),
+            turns: Turns::default(),
         }
     }
 
@@ -175,8 +178,12 @@ impl Auctioneer {
             self.starving.remove(service);
             auction.fruitless = 0;
         }
-        let start = auction.start_at(rank);
         let idle = need.is_empty() || auction.round.is_some() || !floor.open;
+        let mut start = auction.start_at(rank);
+        if !idle && start <= now.mono {
+            let wait = self.turns.wait(known.spec.reservation, floor, now.mono);
+            start = auction.in_turn(wait, now.mono);
+        }
         if idle || start > now.mono {
             let start = (!idle).then_some(start);
             let wake = auction.pending.values().map(|p| p.until).chain(start).min();

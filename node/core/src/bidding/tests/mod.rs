@@ -1,5 +1,6 @@
 mod auctioneer;
 mod bidder;
+mod turns;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -7,7 +8,8 @@ use std::sync::Arc;
 use dunlin_state::Now;
 use dunlin_state::desired::{Desired, Service};
 use dunlin_state::model::{
-    Facts, NodeId, NodeRegister, NodeReport, Resources, ServiceKey, ServiceSpec, Slot, Version,
+    Claim, Facts, NodeId, NodeRegister, NodeReport, Resources, ServiceKey, ServiceSpec, Slot, SlotId,
+    Version,
 };
 use proptest::prelude::*;
 
