@@ -106,6 +106,16 @@ fn jobs_are_done() {
     );
 }
 
+/// Who is worth more finds room, and drives out nobody else, and no more than it has to.
+#[test]
+fn higher_priorities_find_room() {
+    for seed in 1..4 {
+        assert_holds(Scenario::Ranks, seed);
+    }
+    let preempted = |seed| replay(Scenario::Ranks, seed).preempted;
+    assert!((1..4).map(preempted).sum::<u64>() > 0, "somebody makes way");
+}
+
 /// A replica that drained for its update was not counted among those of its node, so that a third
 /// one came to a node that may have two.
 #[test]

@@ -26,6 +26,7 @@ mod job;
 mod networks;
 mod place;
 mod placement;
+mod policy;
 mod ports;
 mod project;
 mod read;

@@ -17,7 +17,7 @@ use super::traffic;
 use super::units::{bytes, duration_ms};
 use super::volumes::mounts;
 use super::words::{Unsplittable, split};
-use super::{ProjectService, Scope, depend, items, job, networks, wishes};
+use super::{ProjectService, Scope, depend, items, job, networks, policy, wishes};
 
 /// Longest image reference: those of registries stay below 300 characters.
 const MAX_IMAGE_CHARS: usize = 512;
@@ -186,6 +186,7 @@ impl<'n> Reader<'n> {
                 "job" => self.spec.job = Some(Box::new(job::job(report, &field))),
                 "hooks" => self.spec.hooks = Some(Box::new(job::hooks(report, &field))),
                 "schedule" => self.schedule = Some(job::schedule(report, &field)),
+                name if policy::read(report, name, &field, &mut self.spec.policy) => {}
                 name if wishes::read(report, key, name, &field, &mut self.spec.placement) => {}
                 name if traffic::read(report, key, name, &field, &mut self.spec.traffic) => {}
                 _ => report.unhandled(&field),

@@ -12,7 +12,7 @@ use std::net::IpAddr;
 use thiserror::Error;
 
 use crate::model::{
-    Constraint, PortSpec, Protocol, Resources, RuntimeKind, ServiceSpec, TrafficPolicy,
+    Constraint, Policy, PortSpec, Protocol, Resources, RuntimeKind, ServiceSpec, TrafficPolicy,
 };
 use crate::timetable::BadSchedule;
 
@@ -144,6 +144,12 @@ pub enum SpecFault {
     /// A weight out of range.
     #[error("{0} cannot have the weight {1}; use at most 100, and for a spread at least 1")]
     BadWeight(&'static str, u32),
+    /// A priority out of range.
+    #[error("the priority {0} is out of range; use -{max} to {max}", max = Policy::MAX_PRIORITY)]
+    BadPriority(i32),
+    /// A patience with isolation that is too long to mean anything.
+    #[error("an isolated node cannot wait {0} ms; at most a week ({max} ms) is allowed, or 'keep'", max = Policy::MAX_ISOLATED_MS)]
+    BadIsolation(u64),
     /// More than all connections.
     #[error("split sends {0} of a hundred connections to the other service; use 0 to 100")]
     BadPercent(u8),
@@ -216,6 +222,7 @@ pub fn check_spec(spec: &ServiceSpec) -> Result<(), SpecFault> {
     check_ports(&spec.ports)?;
     check_limits(spec.reservation, spec.limit)?;
     placement::check_placement(&spec.placement)?;
+    placement::check_policy(&spec.policy)?;
     let mut policies = spec.rollback.iter().chain([&spec.update]);
     if policies.any(|policy| policy.parallelism == 0) {
         return Err(SpecFault::Zero("update parallelism"));

@@ -9,6 +9,7 @@ mod network;
 #[cfg(feature = "openapi")]
 mod openapi;
 mod order;
+mod policy;
 mod quota;
 mod report;
 mod resources;
@@ -29,6 +30,7 @@ pub use job::{
 };
 pub use network::{BadNetwork, DEFAULT_NETWORK, Network, Networks, networks_of, share_network};
 pub use order::beats;
+pub use policy::{MAX_PREEMPTED, Policy, Preempted};
 pub use quota::{Excess, Quota, QuotaOf, Usage};
 pub use report::{
     Claim, Endpoint, ExitReport, Facts, MAX_HISTORY, MAX_LAST_WORDS, MAX_LAST_WORDS_BYTES,

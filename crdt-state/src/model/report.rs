@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 
 use serde::{Deserialize, Serialize};
 
-use super::{HostPort, NodeId, Protocol, Resources, ServiceSpec, SlotId};
+use super::{HostPort, NodeId, Preempted, Protocol, Resources, ServiceSpec, SlotId};
 
 /// The age of a register: boots count before writes within a boot. Newer is greater.
 #[derive(
@@ -51,6 +51,9 @@ pub struct NodeReport {
     pub disk_ok: bool,
     /// The slots it holds.
     pub claims: Vec<Claim>,
+    /// Replicas that it ended for services of a higher priority, the oldest first, as far as their
+    /// slots are wanted: at most [`super::MAX_PREEMPTED`].
+    pub preempted: Vec<Preempted>,
     /// Milliseconds since the Unix epoch at which it started, by its own clock.
     pub started_at: u64,
 }

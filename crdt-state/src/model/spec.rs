@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Constraint, Dependency, FileMount, Hooks, Job, Network, Preference, Resources, ScoreWeights,
+    Constraint, Dependency, FileMount, Hooks, Job, Network, Policy, Preference, Resources, ScoreWeights,
     ServiceKey, SpreadRule, TrafficPolicy,
 };
 
@@ -50,6 +50,8 @@ pub struct ServiceSpec {
     pub reservation: Resources,
     /// What a replica may use at most; zero means unlimited.
     pub limit: Resources,
+    /// What it is worth among others. Not part of the revision.
+    pub policy: Policy,
     /// Where replicas may and should run.
     pub placement: Placement,
     /// What happens when a replica ends.

@@ -3,7 +3,8 @@
 use thiserror::Error;
 
 use crate::model::{
-    Claim, MAX_HISTORY, MAX_LAST_WORDS, MAX_LAST_WORDS_BYTES, NodeRegister, NodeReport,
+    Claim, MAX_HISTORY, MAX_LAST_WORDS, MAX_LAST_WORDS_BYTES, MAX_PREEMPTED, NodeRegister,
+    NodeReport,
 };
 
 /// Claims in one register: ten times what one host sensibly runs.
@@ -69,6 +70,11 @@ pub enum BadRegister {
 pub fn check(register: &NodeRegister) -> Result<(), BadRegister> {
     let report = &register.report;
     list("the list of claims", report.claims.len(), MAX_CLAIMS)?;
+    list(
+        "the list of preemptions",
+        report.preempted.len(),
+        MAX_PREEMPTED,
+    )?;
     list("the list of labels", report.labels.len(), MAX_LIST)?;
     list("the list of runtimes", report.runtimes.len(), MAX_LIST)?;
     let facts = &report.facts;
@@ -159,6 +165,7 @@ pub(super) fn host_of(report: &NodeReport) -> NodeReport {
         runtimes: report.runtimes.clone(),
         disk_ok: report.disk_ok,
         claims: Vec::new(),
+        preempted: report.preempted.clone(),
         started_at: report.started_at,
     }
 }
@@ -170,6 +177,8 @@ pub fn size(register: &NodeRegister) -> usize {
     const CLAIM: usize = 320;
     const PORT: usize = 60;
     const STEP: usize = 60;
+    // Two slots, each with a service of at most two host-name labels.
+    const PREEMPTED: usize = 420;
     let report = &register.report;
     let labels = report
         .labels
@@ -197,6 +206,7 @@ pub fn size(register: &NodeRegister) -> usize {
         + report.name.len()
         + report.dunlin_version.len()
         + labels.sum::<usize>()
+        + PREEMPTED * report.preempted.len()
         + runtimes.sum::<usize>()
         + claims.sum::<usize>()
 }

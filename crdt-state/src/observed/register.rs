@@ -407,6 +407,7 @@ fn same_host(a: &NodeReport, b: &NodeReport) -> bool {
         runtimes,
         disk_ok,
         claims: _,
+        preempted,
         started_at,
     } = a;
     *name == b.name
@@ -417,6 +418,7 @@ fn same_host(a: &NodeReport, b: &NodeReport) -> bool {
         && *capacity == b.capacity
         && *runtimes == b.runtimes
         && *disk_ok == b.disk_ok
+        && *preempted == b.preempted
         && *started_at == b.started_at
 }
 

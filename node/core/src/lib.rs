@@ -18,6 +18,7 @@ mod jobs;
 pub mod liveness;
 pub mod placement;
 pub mod plan;
+mod preempt;
 mod reconcile;
 mod rollout;
 pub mod secrets;

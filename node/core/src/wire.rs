@@ -119,6 +119,7 @@ mod tests {
                 service: "web".parse().unwrap(),
                 revision: "abc".to_owned(),
                 slots: 3,
+                by_force: true,
             }),
             PeerMessage::Bidding(Message::Bid {
                 round,

@@ -256,6 +256,7 @@ fn of_wire() -> Vec<Vec<u8>> {
             service: service("web"),
             revision: "abc".to_owned(),
             slots: 3,
+            by_force: true,
         }),
         PeerMessage::Bidding(bidding::Message::Bid {
             round,

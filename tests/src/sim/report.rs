@@ -23,6 +23,8 @@ pub struct Outcome {
     pub awards: u64,
     /// Parts of jobs that have ended with success.
     pub succeeded: u64,
+    /// Replicas that made way for others of a higher priority.
+    pub preempted: u64,
     /// Faults that were injected.
     pub faults: u64,
     /// Slots started although they answered on a host that lived.

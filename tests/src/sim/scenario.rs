@@ -47,6 +47,9 @@ pub enum Scenario {
     Depend,
     /// Jobs and schedules; in half of the runs nodes die and the network splits meanwhile.
     Jobs,
+    /// Services of different priorities want more than there is; in half of the runs nodes die
+    /// meanwhile.
+    Ranks,
     /// All of it.
     Churn,
     /// One large deploy on many nodes, for speed.
@@ -57,7 +60,7 @@ pub enum Scenario {
 
 impl Scenario {
     /// Those that a run without `--scenario` goes through.
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 16] = [
         Self::Calm,
         Self::Crash,
         Self::Partition,
@@ -72,6 +75,7 @@ impl Scenario {
         Self::Liar,
         Self::Depend,
         Self::Jobs,
+        Self::Ranks,
         Self::Churn,
     ];
 
@@ -92,6 +96,7 @@ impl Scenario {
             Self::Liar => "liar",
             Self::Depend => "depend",
             Self::Jobs => "jobs",
+            Self::Ranks => "ranks",
             Self::Churn => "churn",
             Self::Scale => "scale",
             Self::Placement => "placement",
@@ -126,6 +131,7 @@ impl Scenario {
             | Self::Rollout
             | Self::Depend
             | Self::Jobs
+            | Self::Ranks
             | Self::Liar
             | Self::Scale
             | Self::Placement => Weather::FAIR,
@@ -147,6 +153,7 @@ impl Scenario {
             | Self::Rollout
             | Self::Depend
             | Self::Jobs
+            | Self::Ranks
             | Self::Liar
             | Self::Scale
             | Self::Placement => Temper::CALM,
@@ -168,6 +175,7 @@ impl Scenario {
             Self::Rollout => Variety::Rolling,
             Self::Depend => Variety::Chained,
             Self::Jobs => Variety::Jobs,
+            Self::Ranks => Variety::Ranked,
         }
     }
 
@@ -192,6 +200,7 @@ impl Scenario {
             | Self::Rollout
             | Self::Depend
             | Self::Jobs
+            | Self::Ranks
             | Self::Churn => false,
         };
         watch.no_gaps = match self {
@@ -211,13 +220,14 @@ impl Scenario {
             | Self::Rollout
             | Self::Depend
             | Self::Jobs
+            | Self::Ranks
             | Self::Churn => false,
         };
         watch.spreads = self == Self::Calm;
         // When all nodes lose power, nobody remembers the claims of those that stay down.
         watch.epochs_are_kept = self != Self::Disk;
         world.ops.variety = self.variety();
-        let halved = matches!(self, Self::Rollout | Self::Jobs);
+        let halved = matches!(self, Self::Rollout | Self::Jobs | Self::Ranks);
         world.watch.gentle = halved && world.rng.random_bool(0.5);
         world.ops.crash_on_accept = self == Self::Disk;
     }
@@ -265,6 +275,7 @@ pub fn run(
         | Scenario::Liar
         | Scenario::Depend
         | Scenario::Jobs
+        | Scenario::Ranks
         | Scenario::Churn => {}
     }
     let mut world = World::new(nodes, seed, scenario.weather(), scenario.temper());

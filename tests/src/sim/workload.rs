@@ -124,6 +124,8 @@ pub(super) enum Variety {
     Chained,
     /// Jobs, scheduled ones, and services that wait for jobs.
     Jobs,
+    /// Plain ones of four priorities and three sizes, more than fit.
+    Ranked,
     /// Their health is checked: of some for traffic and restarts, of others for traffic alone.
     Checked,
 }
@@ -211,6 +213,7 @@ fn spec(number: usize, version: u32, variety: Variety) -> ServiceSpec {
         Variety::Checked => check_health(&mut spec, number),
         Variety::Chained => chain(&mut spec, number),
         Variety::Jobs => work(&mut spec, number),
+        Variety::Ranked => rank(&mut spec, number),
         Variety::Rolling => roll(&mut spec, number, version),
         Variety::Mixed | Variety::Large => vary(&mut spec, number),
     }
@@ -235,6 +238,13 @@ fn roll(spec: &mut ServiceSpec, number: usize, version: u32) {
         failure_action: FailureAction::Rollback,
         ..UpdatePolicy::default()
     };
+}
+
+/// Two or three fit on a host.
+fn rank(spec: &mut ServiceSpec, number: usize) {
+    spec.reservation.cpu_millis = 2_000 + 1_000 * (number as u64 % 3);
+    spec.policy.priority = 10 * (number as i32 % 4);
+    spec.drain_ms = Some(500);
 }
 
 /// Of three services the second waits for the first, and the third for both.

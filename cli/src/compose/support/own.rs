@@ -46,6 +46,14 @@ pub const SERVICE_DUNLIN: Section = Section {
             "how much each resource counts in the load of nodes",
         ),
         yes(
+            "priority",
+            "-1000 to 1000, 0 when absent: where there is no room, replicas of services with a lower one make way",
+        ),
+        yes(
+            "on_isolation",
+            "`keep` (the default), or `stop-after 30s`: a node that sees less than half of the nodes it knew stops its replicas after that time",
+        ),
+        yes(
             "balance",
             "`random-of-two` (the default; by latency), `round-robin`, `least-connections`, `weighted` (by the node label `weight`) or `source-hash`",
         ),

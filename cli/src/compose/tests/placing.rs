@@ -95,6 +95,18 @@ x-dunlin:
 }
 
 #[test]
+fn priority_and_isolation_are_read() {
+    let policy = |text: &str| service(text).spec.policy.clone();
+    let read = policy("x-dunlin: {priority: -7, on_isolation: stop-after 1m30s}");
+    assert_eq!(
+        (read.priority, read.stop_isolated_after_ms),
+        (-7, Some(90_000))
+    );
+    let read = policy("x-dunlin: {on_isolation: keep}");
+    assert_eq!((read.priority, read.stop_isolated_after_ms), (0, None));
+}
+
+#[test]
 fn constraints_that_make_no_sense() {
     let place = "services.web.deploy.placement.constraints[0]";
     let constraint = |text: &str, words: &str| {
@@ -141,6 +153,18 @@ fn wishes_that_make_no_sense() {
         "5:21",
         "preferences[0]",
         "prefers nothing",
+    );
+    own(
+        "priority: 1001",
+        "5:17",
+        "priority",
+        "not a priority from -1000 to 1000",
+    );
+    own(
+        "on_isolation: stop",
+        "5:21",
+        "on_isolation",
+        "neither 'keep' nor 'stop-after'",
     );
     let path = "preferences[0].weight";
     own(

@@ -1,7 +1,9 @@
 //! Where a service may and would better run.
 
 use super::{SpecFault, check_list, check_text};
-use crate::model::{Constraint, Placement, Preference, Preferred, ScoreWeights, SpreadRule};
+use crate::model::{
+    Constraint, Placement, Policy, Preference, Preferred, ScoreWeights, SpreadRule,
+};
 
 pub(super) fn check_placement(placement: &Placement) -> Result<(), SpecFault> {
     check_list("constraints", placement.constraints.len())?;
@@ -43,6 +45,17 @@ pub(super) fn check_placement(placement: &Placement) -> Result<(), SpecFault> {
         return Err(SpecFault::Zero("the number of replicas per node"));
     }
     Ok(())
+}
+
+pub(super) fn check_policy(policy: &Policy) -> Result<(), SpecFault> {
+    let most = Policy::MAX_PRIORITY;
+    if !(-most..=most).contains(&policy.priority) {
+        return Err(SpecFault::BadPriority(policy.priority));
+    }
+    match policy.stop_isolated_after_ms {
+        Some(ms) if ms > Policy::MAX_ISOLATED_MS => Err(SpecFault::BadIsolation(ms)),
+        Some(_) | None => Ok(()),
+    }
 }
 
 fn check_constraint(constraint: &Constraint) -> Result<(), SpecFault> {

@@ -7,6 +7,7 @@
 //! in which news arrive within one instant does not matter.
 
 mod depend;
+mod evict;
 mod floor;
 mod jobs;
 mod news;
@@ -183,6 +184,7 @@ impl Agent {
                 runtimes: config.runtimes.clone(),
                 disk_ok: true,
                 claims: Vec::new(),
+                preempted: Vec::new(),
                 started_at: now.wall,
             },
             version: Version { boot, seq: 0 },
@@ -276,7 +278,7 @@ impl Agent {
                 self.deliver(self.me, message, now, out);
             } else if let Some(service) = self.dirty.pop_first() {
                 self.review(&service, now, out);
-            } else {
+            } else if !self.pursue_evictions(now, out) {
                 break;
             }
         }
@@ -354,7 +356,7 @@ impl Agent {
         let changes = self.reconciler.take_changes();
         self.keys_dirty |= changes.report;
         for service in &changes.held {
-            let held = self.reconciler.holds_any(service);
+            let held = self.reconciler.cares_for(service);
             self.cluster.set_held(service, held, &self.desired);
         }
         if changes.report {
@@ -402,6 +404,7 @@ impl Agent {
     pub fn report(&self) -> NodeReport {
         NodeReport {
             claims: self.reconciler.claims().cloned().collect(),
+            preempted: self.reconciler.preempted().to_vec(),
             ..self.host.clone()
         }
     }
@@ -442,11 +445,27 @@ impl Agent {
             reconciler.refusal(service, revision, now.mono)
         };
         let holds = |service: &ServiceKey, slot| reconciler.holds(service, slot);
+        let makes_room = |service: &ServiceKey| reconciler.makes_room_for(service);
+        let force = |bidder: &Bidder, service: &ServiceKey, revision: &str, slots| {
+            let world = World {
+                cluster: &self.cluster,
+                desired: &self.desired,
+                desired_known: self.desired_known,
+                leaving,
+                host: &self.host,
+                bidder,
+                keeper: &self.keeper,
+            };
+            let found = reconciler.evictions(service, revision, slots, &world)?;
+            Ok(found.into_iter().map(|eviction| eviction.score).collect())
+        };
         let market = Market {
             desired: &self.desired,
             own: &own,
             refuse: &refuse,
             holds: &holds,
+            makes_room: &makes_room,
+            force: &force,
         };
         let result = act(&mut bidder, &market);
         self.bidder = bidder;
@@ -478,6 +497,30 @@ impl Agent {
                     let slot = SlotId { service, slot };
                     let effects = self.with_world(|r, world| r.take(slot, epoch, world, now));
                     push_reconciled(effects, out);
+                }
+                BidderEffect::Evict {
+                    auctioneer,
+                    round,
+                    service,
+                    slot,
+                    epoch,
+                    revision,
+                } => {
+                    let id = SlotId { service, slot };
+                    let made =
+                        self.with_world(|r, world| r.evict(id, epoch, &revision, world, now));
+                    match made {
+                        Ok(effects) => push_reconciled(effects, out),
+                        Err(reason) => {
+                            let slots = vec![slot];
+                            let refused = Message::AwardRefused {
+                                round,
+                                slots,
+                                reason,
+                            };
+                            self.send(auctioneer, refused, out);
+                        }
+                    }
                 }
             }
         }

@@ -277,7 +277,8 @@ fn is_same(a: &Service, b: &Service) -> bool {
     let same_spec = Arc::ptr_eq(&a.spec, &b.spec)
         || (a.revision == b.revision
             && a.spec.depends_on == b.spec.depends_on
-            && a.spec.hooks == b.spec.hooks);
+            && a.spec.hooks == b.spec.hooks
+            && a.spec.policy == b.spec.policy);
     same_spec
         && (a.replicas, a.running) == (b.replicas, b.running)
         && (Arc::ptr_eq(&a.rollout, &b.rollout) || a.rollout == b.rollout)

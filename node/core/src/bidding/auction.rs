@@ -22,6 +22,21 @@ const MAX_BACKOFF_MS: u64 = 5_000;
 /// Milliseconds before asking again when the refusals were of a kind that passes by itself.
 pub(super) const PASSING_MS: u64 = 100;
 
+/// Milliseconds before asking again when a node is ending replicas to make room: that takes a while.
+const MAKING_ROOM_MS: u64 = 1_000;
+
+/// Milliseconds for which a slot counts as given away to a node that has to make room first. It
+/// drains connections and waits for programs to end; whoever takes over meanwhile is told so.
+const FORCED_PENDING_MS: u64 = 15_000;
+
+/// Milliseconds between two times that others are to make way for one slot: a replica that does not
+/// last should not drive out one after the other.
+const COOL_DOWN_MS: u64 = 60_000;
+
+/// Rounds in a row that placed nothing before others are asked to make way: one may have met offers
+/// that were about to be released.
+const PATIENT_ROUNDS: u32 = 2;
+
 /// The state of one service's auction.
 #[derive(Debug, Default)]
 pub(super) struct Auction {
@@ -38,6 +53,10 @@ pub(super) struct Auction {
     pub(super) nudged: u64,
     pub(super) round: Option<RoundId>,
     pub(super) pending: BTreeMap<u32, Pending>,
+    /// Whether the next round asks who would make way.
+    pub(super) by_force: bool,
+    /// When others were last made to make way for a slot.
+    forced: BTreeMap<u32, u64>,
     /// The highest epoch given away of each slot in this vacancy: a winner may show up late.
     pub(super) promised: BTreeMap<u32, u64>,
     pub(super) last: Option<LastRound>,
@@ -90,15 +109,35 @@ impl Auction {
         now.saturating_add(wait.min(TURN_MS)).min(until.max(now))
     }
 
+    /// Of these slots, those for which others may make way now.
+    pub(super) fn may_force(&self, slots: &[u32], now: u64) -> Vec<u32> {
+        let cool = |slot: &u32| {
+            let at = self.forced.get(slot);
+            at.is_none_or(|at| now.saturating_sub(*at) >= COOL_DOWN_MS)
+        };
+        slots.iter().copied().filter(cool).collect()
+    }
+
+    /// Decides whether the next round should ask who would make way, after one that placed nothing.
+    pub(super) fn consider_force(&mut self, was_forced: bool, outranks: bool) {
+        self.by_force = !was_forced && outranks && self.fruitless >= PATIENT_ROUNDS;
+    }
+
     /// Writes down that `node` was given `slots`, and with which epochs.
     pub(super) fn promise(
         &mut self,
         slots: &[u32],
         node: NodeId,
         watch: &Watch,
+        by_force: bool,
         now: u64,
     ) -> Vec<(Slot, u64)> {
-        let until = now + PENDING_MS;
+        let until = if by_force {
+            self.forced.extend(slots.iter().map(|slot| (*slot, now)));
+            now + FORCED_PENDING_MS
+        } else {
+            now + PENDING_MS
+        };
         let mut won = Vec::with_capacity(slots.len());
         for index in slots {
             let slot = Slot::Replica(*index);
@@ -112,7 +151,10 @@ impl Auction {
     }
 
     /// Counts a fruitless round; returns the wait before the next in milliseconds.
-    pub(super) fn back_off(&mut self, passing: bool) -> u64 {
+    pub(super) fn back_off(&mut self, passing: bool, making_room: bool) -> u64 {
+        if making_room {
+            return MAKING_ROOM_MS;
+        }
         if passing {
             return PASSING_MS;
         }

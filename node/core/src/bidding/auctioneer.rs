@@ -214,7 +214,13 @@ impl Auctioneer {
             return Vec::new();
         };
         let alike = need.iter().filter(|slot| target(slot).0 == revision);
-        let need: Vec<u32> = alike.copied().collect();
+        let mut need: Vec<u32> = alike.copied().collect();
+        let auction = self.auctions.entry(service.clone()).or_default();
+        let forced = auction.may_force(&need, now.mono);
+        let by_force = std::mem::take(&mut auction.by_force) && !forced.is_empty();
+        if by_force {
+            need = forced;
+        }
         let Invitation { nodes, slots } =
             invite(cluster, desired, service, spec, need.len(), &mut self.rng);
         let id = RoundId {
@@ -229,13 +235,14 @@ impl Auctioneer {
             service: service.clone(),
             revision: revision.clone(),
             slots: u32::try_from(slots).unwrap_or(u32::MAX),
+            by_force,
         };
         let calls = nodes.iter().map(|to| AuctionEffect::Send {
             to: *to,
             message: message.clone(),
         });
         let calls = calls.collect();
-        let round = Round::new(service.clone(), revision, lot, nodes, now.mono);
+        let round = Round::new(service.clone(), revision, lot, by_force, nodes, now.mono);
         self.rounds.insert(id, round);
         self.deadlines.set(&id, Some(now.mono + ENOUGH_MS));
         self.auctions.entry(service.clone()).or_default().round = Some(id);
@@ -407,10 +414,10 @@ impl Auctioneer {
         let mut effects = Vec::new();
         for bidder in round.bidders() {
             let slots = awards.get(&bidder).map_or(&[][..], Vec::as_slice);
-            if slots.is_empty() && !reserves_anything(&spec) {
+            if slots.is_empty() && (round.by_force || !reserves_anything(&spec)) {
                 continue;
             }
-            let won = auction.promise(slots, bidder, watch, now.mono);
+            let won = auction.promise(slots, bidder, watch, round.by_force, now.mono);
             let message = Message::Award {
                 round: id,
                 slots: won,
@@ -421,7 +428,9 @@ impl Auctioneer {
             });
         }
         if awards.is_empty() && !still.is_empty() {
-            let wait = auction.back_off(round.is_passing());
+            let wait = auction.back_off(round.is_passing(), round.is_making_room());
+            let outranks = !round.is_passing() && outranks(&service, floor.desired);
+            auction.consider_force(round.by_force, outranks);
             auction.not_before = now.mono + wait + self.rng.next_u64() % (wait / 5).max(1);
             if self.starving.insert(service.clone()) && !round.is_passing() {
                 let slots = still.len();
@@ -448,6 +457,16 @@ impl Auctioneer {
         let bidders = bidders.iter().flat_map(Round::bidders);
         bidders.map(|to| release(to, round)).collect()
     }
+}
+
+/// Whether some other service has a lower priority, so that its replicas may have to make way.
+fn outranks(service: &ServiceKey, desired: &Desired) -> bool {
+    let priority = |service: &Service| service.spec.policy.priority;
+    let Some(mine) = desired.services.get(service).map(priority) else {
+        return false;
+    };
+    let mut others = desired.services.values();
+    others.any(|other| priority(other) < mine)
 }
 
 fn release(to: NodeId, round: RoundId) -> AuctionEffect {

@@ -36,6 +36,21 @@ pub enum BidderEffect {
         /// Its fencing epoch.
         epoch: u64,
     },
+    /// The same, after replicas of lower priorities have made way.
+    Evict {
+        /// Who auctioned it.
+        auctioneer: NodeId,
+        /// In which round.
+        round: RoundId,
+        /// Whose slot.
+        service: ServiceKey,
+        /// Which.
+        slot: Slot,
+        /// Its fencing epoch.
+        epoch: u64,
+        /// Of which specification.
+        revision: String,
+    },
 }
 
 type Key = (NodeId, RoundId);
@@ -54,6 +69,7 @@ struct Call {
     service: ServiceKey,
     revision: String,
     slots: u32,
+    by_force: bool,
 }
 
 #[derive(Debug)]
@@ -64,6 +80,7 @@ struct Offer {
     replicas: usize,
     holds: Resources,
     ports: Vec<HostPort>,
+    by_force: bool,
 }
 
 impl Bidder {
@@ -89,11 +106,13 @@ impl Bidder {
                 service,
                 revision,
                 slots,
+                by_force,
             } => {
                 let call = Call {
                     service,
                     revision,
                     slots: slots.min(MAX_SCORES),
+                    by_force,
                 };
                 self.on_call((from, round), call, market, now)
             }
@@ -167,9 +186,17 @@ impl Bidder {
         if let Some(reason) = (market.refuse)(&call.service, &call.revision) {
             return vec![refusal(key, vec![reason])];
         }
-        let own = market.view(self);
-        let scores = match marginal_scores(spec, &call.service, &own, call.slots) {
+        let scores = if call.by_force {
+            (market.force)(self, &call.service, &call.revision, call.slots)
+        } else {
+            let own = market.view(self);
+            marginal_scores(spec, &call.service, &own, call.slots)
+        };
+        let scores = match scores {
             Ok(scores) => scores,
+            Err(_) if (market.makes_room)(&call.service) => {
+                return vec![refusal(key, vec![Reason::MakingRoom])];
+            }
             Err(reasons) => return vec![refusal(key, reasons)],
         };
         let offer = Offer::of(spec, &call, scores.len());
@@ -192,6 +219,9 @@ impl Bidder {
         self.timers.set(&key, None);
         if slots.is_empty() {
             return Vec::new();
+        }
+        if offer.by_force {
+            return take_by_force(key, &offer, slots);
         }
         let Some((service, spec)) = market.knows(&offer.service, &offer.revision) else {
             return refuse_award(key, slots, Reason::StaleSpec);
@@ -233,6 +263,9 @@ impl Bidder {
     }
 }
 
+/// Scores of further replicas of a service's revision, up to a number, or why there are none.
+type Force<'a> = dyn Fn(&Bidder, &ServiceKey, &str, u32) -> Result<Vec<i64>, Vec<Reason>> + 'a;
+
 /// What the bidder may ask about its node while it answers.
 pub struct Market<'a> {
     /// Desired state as known here.
@@ -243,6 +276,10 @@ pub struct Market<'a> {
     pub refuse: &'a dyn Fn(&ServiceKey, &str) -> Option<Reason>,
     /// Whether this node holds the slot already.
     pub holds: &'a dyn Fn(&ServiceKey, Slot) -> bool,
+    /// Whether room is being made for the service.
+    pub makes_room: &'a dyn Fn(&ServiceKey) -> bool,
+    /// Scores of further replicas for which others would make way.
+    pub force: &'a Force<'a>,
 }
 
 impl Market<'_> {
@@ -263,7 +300,8 @@ impl Offer {
     fn of(spec: &ServiceSpec, call: &Call, replicas: usize) -> Self {
         let mut holds = Resources::ZERO;
         let mut ports = Vec::new();
-        if reserves_anything(spec) {
+        // Nobody makes way for a mere offer.
+        if reserves_anything(spec) && !call.by_force {
             for _ in 0..replicas {
                 holds = holds.plus(spec.reservation);
             }
@@ -275,8 +313,26 @@ impl Offer {
             replicas,
             holds,
             ports,
+            by_force: call.by_force,
         }
     }
+}
+
+fn take_by_force(
+    (auctioneer, round): Key,
+    offer: &Offer,
+    slots: Vec<(Slot, u64)>,
+) -> Vec<BidderEffect> {
+    let offered = slots.into_iter().take(offer.replicas);
+    let effects = offered.map(|(slot, epoch)| BidderEffect::Evict {
+        auctioneer,
+        round,
+        service: offer.service.clone(),
+        slot,
+        epoch,
+        revision: offer.revision.clone(),
+    });
+    effects.collect()
 }
 
 fn refusal((to, round): Key, reasons: Vec<Reason>) -> BidderEffect {

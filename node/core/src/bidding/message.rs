@@ -28,6 +28,9 @@ pub enum Message {
         revision: String,
         /// At most how many.
         slots: u32,
+        /// Whether replicas of lower priorities should make way.
+        #[serde(default)]
+        by_force: bool,
     },
     /// Candidate to auctioneer: this well. The offer holds for [`super::OFFER_MS`].
     Bid {

@@ -46,6 +46,8 @@ pub(super) struct Round {
     pub(super) service: ServiceKey,
     pub(super) revision: String,
     pub(super) slots: Vec<u32>,
+    /// Whether others are to make way.
+    pub(super) by_force: bool,
     pub(super) opened: u64,
     pub(super) asked: u32,
     outstanding: BTreeSet<NodeId>,
@@ -58,6 +60,7 @@ impl Round {
         service: ServiceKey,
         revision: String,
         slots: Vec<u32>,
+        by_force: bool,
         candidates: BTreeSet<NodeId>,
         now: u64,
     ) -> Self {
@@ -65,6 +68,7 @@ impl Round {
             service,
             revision,
             slots,
+            by_force,
             opened: now,
             asked: u32::try_from(candidates.len()).unwrap_or(u32::MAX),
             outstanding: candidates,
@@ -112,6 +116,12 @@ impl Round {
     pub(super) fn is_passing(&self) -> bool {
         let mut refusals = self.refusals.iter();
         refusals.any(|(_, reasons)| reasons.iter().all(Reason::is_passing))
+    }
+
+    /// Whether some node is making room already.
+    pub(super) fn is_making_room(&self) -> bool {
+        let mut refusals = self.refusals.iter();
+        refusals.any(|(_, reasons)| reasons.contains(&Reason::MakingRoom))
     }
 
     /// Gives each slot to the best marginal score that is left. `forbidden` pairs are skipped: a

@@ -1,5 +1,7 @@
 //! Why a service is as it is, for a person who waits for it.
 
+mod preempted;
+
 use std::collections::BTreeMap;
 
 use dunlin_state::desired::{Desired, Outcome, Service};
@@ -14,6 +16,7 @@ use crate::depend::Gate;
 use crate::liveness::Standing;
 
 use crate::placement::{Domains, NodeView, Reason, Verdict, judge};
+use preempted::Preemptions;
 
 /// The state of a service, slot by slot and node by node.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -127,7 +130,7 @@ pub(crate) fn explain(key: &ServiceKey, sources: &Sources<'_>) -> Option<Explana
     let wait = sources.wait(key, service, &slots);
     let cause = wait
         .or_else(|| impossible(service, &slots))
-        .or_else(|| cause(&slots, &nodes));
+        .or_else(|| cause(&slots, &nodes, Preemptions::of(key, sources).cause()));
     Some(Explanation {
         service: key.clone(),
         networks: networks_of(key, &service.spec.networks),
@@ -219,7 +222,9 @@ fn vacant(
         None => match (closed(service, slot), wait()) {
             (Some(text), _) => text.to_owned(),
             (None, Some(wait)) => wait.text,
-            (None, None) => "no node has taken it".to_owned(),
+            (None, None) => Preemptions::of(key, sources)
+                .of_slot(slot)
+                .unwrap_or_else(|| "no node has taken it".to_owned()),
         },
     };
     SlotExplanation {
@@ -427,11 +432,19 @@ fn quota(key: &ServiceKey, sources: &Sources<'_>) -> String {
 
 /// What stands between a service and its goal: slots without a node, and replicas that are not
 /// ready.
-fn cause(slots: &[SlotExplanation], nodes: &[NodeExplanation]) -> Option<String> {
+fn cause(
+    slots: &[SlotExplanation],
+    nodes: &[NodeExplanation],
+    preempted: Option<String>,
+) -> Option<String> {
     let mut parts = Vec::new();
     let vacant = slots.iter().filter(|s| s.node.is_none()).count();
     let fits = |n: &NodeExplanation| matches!(n.verdict, Verdict::Fit { .. });
-    if vacant > 0 && nodes.iter().any(fits) {
+    if vacant > 0
+        && let Some(preempted) = preempted
+    {
+        parts.push(format!("{vacant} have no node: {preempted}"));
+    } else if vacant > 0 && nodes.iter().any(fits) {
         parts.push(format!("{vacant} are being placed"));
     } else if vacant > 0 {
         let mut text = format!("{vacant} have no node, and no node would take one");

@@ -80,6 +80,10 @@ pub enum Reason {
     Gone,
     /// What is free is offered in another auction that is not over yet: try again at once.
     Busy,
+    /// The node ends replicas of lower priorities to make room for this service.
+    MakingRoom,
+    /// The node has made room for this slot a moment ago, and it did not last.
+    Cooling,
     /// The node has not heard of this revision.
     StaleSpec,
     /// Starting this revision failed here a moment ago.
@@ -99,7 +103,9 @@ impl Reason {
     /// Whether the same question may well be answered otherwise within a second.
     pub fn is_passing(&self) -> bool {
         match self {
-            Self::Busy | Self::StaleSpec | Self::Lapsed | Self::HoldsSlot => true,
+            Self::Busy | Self::MakingRoom | Self::StaleSpec | Self::Lapsed | Self::HoldsSlot => {
+                true
+            }
             Self::Constraint { .. }
             | Self::Cpu { .. }
             | Self::Memory { .. }
@@ -115,6 +121,7 @@ impl Reason {
             | Self::DiskFailing
             | Self::Suspect
             | Self::Gone
+            | Self::Cooling
             | Self::FailedHere { .. } => false,
         }
     }
@@ -166,9 +173,10 @@ impl Reason {
             Self::DiskFailing => "free space or replace the disk of the data directory".to_owned(),
             Self::Suspect => "wait a moment; check the node's network and load if it stays".into(),
             Self::Gone => "start its daemon or check its network".to_owned(),
-            Self::Busy | Self::StaleSpec | Self::Lapsed | Self::HoldsSlot => {
+            Self::Busy | Self::MakingRoom | Self::StaleSpec | Self::Lapsed | Self::HoldsSlot => {
                 "wait a moment: it is asked again by itself".to_owned()
             }
+            Self::Cooling => "wait a minute, and find out why the replica did not stay".to_owned(),
             Self::FailedHere { .. } => {
                 "fix the cause, or deploy a corrected specification, which is tried at once"
                     .to_owned()
@@ -244,6 +252,8 @@ impl fmt::Display for Reason {
             Self::Suspect => f.write_str("misses its probes"),
             Self::Gone => f.write_str("is gone"),
             Self::Busy => f.write_str("what it has free is on offer in another auction"),
+            Self::MakingRoom => f.write_str("ends replicas of lower priorities to make room"),
+            Self::Cooling => f.write_str("has made room for it a moment ago, which did not last"),
             Self::StaleSpec => f.write_str("has not heard of this revision yet"),
             Self::FailedHere { reason, retry_s } => {
                 write!(f, "failed to start here, next try in {retry_s} s: {reason}")

@@ -25,7 +25,8 @@ impl Reconciler {
             world.bidder.add_offers(&mut view);
             view
         };
-        let wish = wish(held, world, view);
+        let evicted = self.evicted(slot, now.mono);
+        let wish = wish(held, evicted.as_ref(), world, view);
         let service = world.desired.services.get(&slot.service);
         if wish != Wish::Replace
             && let Some(held) = self.claims.get_mut(slot)

@@ -12,6 +12,7 @@ mod acts;
 mod boot;
 mod checks;
 mod events;
+mod evict;
 mod files;
 mod held;
 mod restart;
@@ -26,7 +27,7 @@ use std::sync::Arc;
 use dunlin_state::Now;
 use dunlin_state::desired::Desired;
 use dunlin_state::model::{
-    Claim, Mode, NodeId, NodeReport, Phase, Resources, ServiceKey, Slot, SlotId, Trial,
+    Claim, Mode, NodeId, NodeReport, Phase, Preempted, Resources, ServiceKey, Slot, SlotId, Trial,
 };
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
@@ -118,6 +119,12 @@ pub(crate) struct Reconciler {
     claims: BTreeMap<SlotId, Held>,
     timers: Timers<SlotId>,
     refusals: BTreeMap<(ServiceKey, String), Refusal>,
+    /// Slots for which room is being made.
+    evictions: BTreeMap<SlotId, evict::Eviction>,
+    /// Until when no more room is made for a slot.
+    cooling: BTreeMap<SlotId, u64>,
+    /// Who was ended for somebody else and waits for a place, the oldest first.
+    preempted: Vec<Preempted>,
     /// Services to look at again when a refusal ends.
     revisits: Timers<ServiceKey>,
     /// Whether the runtimes have said what runs from an earlier life.
@@ -144,6 +151,9 @@ impl Reconciler {
             claims: BTreeMap::new(),
             timers: Timers::default(),
             refusals: BTreeMap::new(),
+            evictions: BTreeMap::new(),
+            cooling: BTreeMap::new(),
+            preempted: Vec::new(),
             revisits: Timers::default(),
             adopted: false,
             ask_adopted: None,
@@ -161,6 +171,11 @@ impl Reconciler {
     pub(crate) fn holds(&self, service: &ServiceKey, slot: Slot) -> bool {
         let service = service.clone();
         self.claims.contains_key(&SlotId { service, slot })
+    }
+
+    /// Whether this node has to follow what becomes of a service.
+    pub(crate) fn cares_for(&self, service: &ServiceKey) -> bool {
+        self.holds_any(service) || self.follows(service)
     }
 
     pub(crate) fn holds_any(&self, service: &ServiceKey) -> bool {
@@ -196,6 +211,7 @@ impl Reconciler {
                 view.add_claim(&held.claim, desired);
             }
         }
+        self.add_evictions(&mut view);
         view
     }
 
@@ -313,7 +329,8 @@ impl Reconciler {
         for slot in self.timers.take_due(now.mono) {
             effects.extend(self.run_due(&slot, world, now));
         }
-        let revisits = self.revisits.take_due(now.mono);
+        let mut revisits = self.revisits.take_due(now.mono);
+        revisits.extend(self.look_at_evictions(now.mono));
         if !revisits.is_empty() {
             self.refusals.retain(|_, refusal| refusal.until > now.mono);
         }
@@ -322,7 +339,12 @@ impl Reconciler {
 
     /// When to call [`Self::handle_timeout`], in milliseconds of the monotonic clock.
     pub(crate) fn poll_timeout(&self) -> Option<u64> {
-        let times = [self.timers.next(), self.revisits.next(), self.ask_adopted];
+        let times = [
+            self.timers.next(),
+            self.revisits.next(),
+            self.ask_adopted,
+            self.evictions_due(),
+        ];
         times.into_iter().flatten().min()
     }
 

@@ -4,6 +4,7 @@ use dunlin_state::desired::Service;
 use dunlin_state::model::{Availability, Claim, Mode, NodeId, Phase, Slot, UpdateOrder, beats};
 
 use super::World;
+use super::evict::Evicted;
 use super::held::{Held, Stage};
 use crate::liveness::Standing;
 
@@ -27,7 +28,12 @@ pub(super) enum Wish {
 }
 
 /// Decides about one claim of this node. `view` is this node without that claim.
-pub(super) fn wish(held: &Held, world: &World<'_>, view: impl FnOnce() -> NodeView) -> Wish {
+pub(super) fn wish(
+    held: &Held,
+    evicted: Option<&Evicted>,
+    world: &World<'_>,
+    view: impl FnOnce() -> NodeView,
+) -> Wish {
     let claim = &held.claim;
     if world.leaving {
         return Wish::Stop("the node leaves the cluster".to_owned());
@@ -52,23 +58,44 @@ pub(super) fn wish(held: &Held, world: &World<'_>, view: impl FnOnce() -> NodeVi
     if held.stage == Stage::Ended && !outdated {
         return Wish::Keep;
     }
-    let go = |why: String| match claim.slot.slot {
-        Slot::Replica(_) => Wish::Leave(why),
-        // Nobody else can have this slot.
-        Slot::Node(_) => Wish::Stop(why),
-    };
+    if let Some(evicted) = evicted {
+        return make_way(held, evicted, service, world);
+    }
     let intent = world.desired.nodes.get(&world.cluster.me());
     if intent.is_some_and(|i| i.availability == Availability::Drained) {
-        return go("the node is drained".to_owned());
+        return go(held, "the node is drained".to_owned());
     }
     if !outdated {
         let constrained = !service.spec.placement.constraints.is_empty();
         return if constrained && !matches_constraints(&service.spec, &view()) {
-            go("the node does not match the placement constraints any more".to_owned())
+            go(
+                held,
+                "the node does not match the placement constraints any more".to_owned(),
+            )
         } else {
             Wish::Keep
         };
     }
+    update(held, service, world, view)
+}
+
+/// The slot is to be filled elsewhere.
+fn go(held: &Held, why: String) -> Wish {
+    match held.claim.slot.slot {
+        Slot::Replica(_) => Wish::Leave(why),
+        // Nobody else can have this slot.
+        Slot::Node(_) => Wish::Stop(why),
+    }
+}
+
+/// What becomes of a claim of an old revision.
+fn update(
+    held: &Held,
+    service: &Service,
+    world: &World<'_>,
+    view: impl FnOnce() -> NodeView,
+) -> Wish {
+    let claim = &held.claim;
     let gate = world.gate();
     if gate
         .bars(&claim.slot.service, service, claim.slot.slot)
@@ -89,15 +116,41 @@ pub(super) fn wish(held: &Held, world: &World<'_>, view: impl FnOnce() -> NodeVi
     }
     let (_, spec) = service.target(claim.slot.slot);
     match judge(spec, &claim.slot.service, &view()) {
-        Verdict::Fit { .. } if goes_elsewhere(held, service, world) => {
-            go("its successor is started first, on another node".to_owned())
-        }
+        Verdict::Fit { .. } if goes_elsewhere(held, service, world) => go(
+            held,
+            "its successor is started first, on another node".to_owned(),
+        ),
         Verdict::Fit { .. } => Wish::Replace,
         Verdict::Refused(reasons) => match reasons.iter().find(|r| forbids_update(r)) {
-            Some(reason) => go(format!("the new specification cannot run here: {reason}")),
+            Some(reason) => go(
+                held,
+                format!("the new specification cannot run here: {reason}"),
+            ),
             None if reasons.contains(&Reason::Busy) => Wish::ReplaceSoon,
             None => Wish::Replace,
         },
+    }
+}
+
+/// What has to go looks for another node first, where start-first can win anything.
+fn make_way(held: &Held, evicted: &Evicted, service: &Service, world: &World<'_>) -> Wish {
+    let why = format!("preempted by {}", evicted.by);
+    let alone = world.cluster.alive().len() <= 1;
+    if !held.serves() || alone || service.jobs.run.is_some() {
+        return Wish::Stop(why);
+    }
+    let me = world.cluster.me();
+    let slot = &held.claim.slot;
+    let mut others = world.cluster.claims_of(&slot.service, slot.slot);
+    let succeeded = others.any(|(node, _)| {
+        node != me
+            && world.cluster.standing(node) == Standing::Alive
+            && world.cluster.is_trusted(node)
+    });
+    if evicted.early || (evicted.patient && succeeded) {
+        Wish::Leave(why)
+    } else {
+        Wish::Stop(why)
     }
 }
 
@@ -164,6 +217,8 @@ pub(crate) fn forbids_update(reason: &Reason) -> bool {
         | Reason::Suspect
         | Reason::Gone
         | Reason::Busy
+        | Reason::MakingRoom
+        | Reason::Cooling
         | Reason::StaleSpec
         | Reason::FailedHere { .. }
         | Reason::Lapsed

@@ -9,7 +9,8 @@ use std::sync::Arc;
 
 use dunlin_core::io::WorkloadId;
 use dunlin_state::model::{
-    Availability, HostPort, NodeId, NodeRegister, Phase, Resources, Slot, SlotId, Version, beats,
+    Availability, HostPort, NodeId, NodeRegister, Phase, Preempted, Resources, Slot, SlotId,
+    Version, beats,
 };
 
 use super::world::{SECOND, World};
@@ -18,6 +19,7 @@ mod evenness;
 mod jobs;
 mod order;
 mod placed;
+mod ranks;
 mod rest;
 mod rollouts;
 mod starts;
@@ -78,6 +80,10 @@ pub struct Watch {
     /// Whether a second replica of a service comes to a node only when all others have one: nothing
     /// dies, and every replica fits everywhere.
     pub(super) spreads: bool,
+    /// What hosts have said that they end for something of a higher priority.
+    preempted: BTreeSet<(usize, Preempted)>,
+    /// When others last made way for a slot.
+    driven: BTreeMap<SlotId, u64>,
     /// Services that were whole once, with their scale then.
     whole: BTreeMap<dunlin_state::model::ServiceKey, u32>,
     /// Whether updates are the only thing that happens.
@@ -136,6 +142,7 @@ pub(super) fn capacity(world: &mut World, host: usize) {
     }
     broken.into_iter().for_each(|b| world.violation(b));
     give_up(world, host, leaving);
+    ranks::preemptions(world, host);
 }
 
 /// Remembers until when a host wanted to be rid of a slot.
@@ -264,6 +271,13 @@ fn reason(
         return Reason::Spec;
     };
     if !wanted || own.revision != service.revision {
+        return Reason::Spec;
+    }
+    let now = engine.register(h.id).unwrap_or(before);
+    if [before, now]
+        .iter()
+        .any(|r| ranks::is_preempted(&r.report, desired, &id.slot))
+    {
         return Reason::Spec;
     }
     let beaten = engine.observed().filter(|r| r.node != h.id).any(|r| {

@@ -5,7 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use dunlin_gossip::membership::MemberState;
 use dunlin_state::desired::Service;
 use dunlin_state::model::{
-    Availability, HostPort, Mode, NodeId, PublishMode, Resources, RunId, ServiceKey, Slot, SlotId,
+    Availability, Claim, HostPort, Mode, NodeId, PublishMode, Resources, RunId, ServiceKey, Slot,
+    SlotId,
 };
 
 use super::times::answering;
@@ -159,7 +160,11 @@ fn exactly_once(world: &World) -> Vec<String> {
         for slot in wanted(world, key, service) {
             let hosts = running.remove(&slot).unwrap_or_default();
             let fine = match hosts.as_slice() {
-                [] => !can_run(&service.spec.image) || !slot_has_room(world, service, &slot),
+                [] => {
+                    !can_run(&service.spec.image)
+                        || !slot_has_room(world, service, &slot)
+                            && !could_drive_out(world, service, &slot)
+                }
                 [only] => answering.contains(&slot) && may_stay(world, *only, service, &slot),
                 [_, ..] => false,
             };
@@ -214,6 +219,14 @@ fn slot_has_room(world: &World, service: &Service, slot: &SlotId) -> bool {
     }
 }
 
+/// Whether replicas that are worth less are in the way.
+fn could_drive_out(world: &World, service: &Service, slot: &SlotId) -> bool {
+    match slot.slot {
+        Slot::Replica(_) => super::ranks::could_drive_out(world, service, &slot.service),
+        Slot::Node(_) => false,
+    }
+}
+
 /// Whether some node could take one more replica.
 pub(super) fn has_room(world: &World, service: &Service, key: &ServiceKey) -> bool {
     let mut hosts = world.hosts.iter();
@@ -223,13 +236,23 @@ pub(super) fn has_room(world: &World, service: &Service, key: &ServiceKey) -> bo
 
 /// Judged by what the node itself reports, in fewer words than the daemon does it.
 pub(super) fn fits(host: &Host, service: &Service, key: &ServiceKey) -> bool {
+    fits_beside(host, service, key, |_| true)
+}
+
+/// The same, beside those claims alone that stay.
+pub(super) fn fits_beside(
+    host: &Host,
+    service: &Service,
+    key: &ServiceKey,
+    stays: impl Fn(&Claim) -> bool + Copy,
+) -> bool {
     let spec = &service.spec;
     let report = host.engine.as_ref().and_then(|e| e.register(host.id));
     let Some(report) = report.map(|r| &r.report) else {
         return false;
     };
     let matches = super::placed::matches(host, spec);
-    let claims = report.claims.iter();
+    let claims = report.claims.iter().filter(|c| stays(c));
     let taken = claims
         .clone()
         .fold(Resources::ZERO, |sum, c| sum.plus(c.resources));

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use dunlin_state::model::{Mode, ServiceKey, Slot, SlotId, UpdateOrder};
 
 use super::times::answering;
-use crate::sim::workload::can_run;
+use crate::sim::workload::{Variety, can_run};
 use crate::sim::world::World;
 
 /// Whether nobody has heard yet that it stops: who has stops its replicas at once.
@@ -20,7 +20,8 @@ fn is_wanted_by_all(world: &World, key: &ServiceKey) -> bool {
 /// Looks at every service that was whole once: no update may take more from it than its policy
 /// allows. Only where nothing else goes wrong.
 pub(in crate::sim) fn rollouts(world: &mut World) {
-    if !world.watch.gentle {
+    // Who makes way for others is away for more than its own updates.
+    if !world.watch.gentle || world.ops.variety == Variety::Ranked {
         return;
     }
     let Some(engine) = world.hosts.iter().find_map(|h| h.engine.as_ref()) else {

@@ -285,7 +285,7 @@ proptest! {
     ) {
         let slots: Vec<u32> = slots.into_iter().collect();
         let candidates: BTreeSet<NodeId> = offers.keys().map(|n| id(*n)).collect();
-        let mut round = Round::new(web(), "r1".to_owned(), slots.clone(), candidates, 0);
+        let mut round = Round::new(web(), "r1".to_owned(), slots.clone(), false, candidates, 0);
         for (node, scores) in &offers {
             let mut scores = scores.clone();
             // Marginal scores fall.

@@ -6,6 +6,7 @@ struct Bench {
     desired: Desired,
     held: BTreeSet<Slot>,
     refused: Option<Reason>,
+    makes_room: bool,
 }
 
 impl Bench {
@@ -15,6 +16,7 @@ impl Bench {
             desired: desired(cpu_millis, 100),
             held: BTreeSet::new(),
             refused: None,
+            makes_room: false,
         }
     }
 
@@ -25,6 +27,8 @@ impl Bench {
             own: &own,
             refuse: &|_, _| self.refused.clone(),
             holds: &|_, slot| self.held.contains(&slot),
+            makes_room: &|_| self.makes_room,
+            force: &|_, _, _, slots| Ok(vec![-7; slots as usize]),
         };
         act(&mut self.bidder, &market)
     }
@@ -40,7 +44,7 @@ fn sent(effects: Vec<BidderEffect>) -> Option<Message> {
             assert_eq!(to, id(9));
             Some(message)
         }
-        BidderEffect::Take { .. } => None,
+        BidderEffect::Take { .. } | BidderEffect::Evict { .. } => None,
     })
 }
 
@@ -180,6 +184,8 @@ proptest! {
                 own: &own,
                 refuse: &|_, _| None,
                 holds: &|_, _| false,
+                makes_room: &|_| false,
+                force: &|_, _, _, _| Err(Vec::new()),
             };
             let effects = bench.bidder.handle(id(9), message, &market, now);
             taken += effects

@@ -8,8 +8,8 @@ use std::sync::Arc;
 use dunlin_state::Now;
 use dunlin_state::desired::{Desired, Service};
 use dunlin_state::model::{
-    Claim, Facts, NodeId, NodeRegister, NodeReport, Resources, ServiceKey, ServiceSpec, Slot, SlotId,
-    Version,
+    Claim, Facts, NodeId, NodeRegister, NodeReport, Resources, ServiceKey, ServiceSpec, Slot,
+    SlotId, Version,
 };
 use proptest::prelude::*;
 
@@ -78,5 +78,6 @@ fn call(seq: u64, revision: &str, slots: u32) -> Message {
         service: web(),
         revision: revision.to_owned(),
         slots,
+        by_force: false,
     }
 }
