@@ -109,11 +109,13 @@ fn jobs_are_done() {
 /// Who is worth more finds room, and drives out nobody else, and no more than it has to.
 #[test]
 fn higher_priorities_find_room() {
-    for seed in 1..4 {
-        assert_holds(Scenario::Ranks, seed);
+    let runs: Vec<Outcome> = (1..3).map(|seed| replay(Scenario::Ranks, seed)).collect();
+    for run in &runs {
+        let story = run.trace.join("\n");
+        assert_eq!(run.violations, Vec::<String>::new(), "{story}");
     }
-    let preempted = |seed| replay(Scenario::Ranks, seed).preempted;
-    assert!((1..4).map(preempted).sum::<u64>() > 0, "somebody makes way");
+    let preempted = runs.iter().map(|run| run.preempted);
+    assert!(preempted.sum::<u64>() > 0, "somebody makes way");
 }
 
 /// A replica that drained for its update was not counted among those of its node, so that a third

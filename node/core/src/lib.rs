@@ -14,6 +14,7 @@ pub mod explain;
 mod hashing;
 mod health;
 pub mod io;
+mod isolation;
 mod jobs;
 pub mod liveness;
 pub mod placement;

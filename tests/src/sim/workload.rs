@@ -322,6 +322,7 @@ pub(super) const SMALL_NUMBERS: &str = "^n[0-4]$";
 
 /// Gives each service another trait.
 fn vary(spec: &mut ServiceSpec, number: usize) {
+    spec.policy.stop_isolated_after_ms = number.is_multiple_of(2).then_some(1_000);
     let zone = |op, value: &str| Constraint::new("node.labels.zone", op, value);
     let constraints = &mut spec.placement.constraints;
     match number % 6 {

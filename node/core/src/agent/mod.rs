@@ -9,6 +9,7 @@
 mod depend;
 mod evict;
 mod floor;
+mod isolation;
 mod jobs;
 mod news;
 mod secrets;
@@ -30,6 +31,7 @@ use crate::bidding::{self, Auctioneer, Bidder, BidderEffect, Market, Message};
 use crate::cluster::Cluster;
 use crate::depend::Conditions;
 use crate::io::{Event, NodeConfig, RuntimeCommand};
+use crate::isolation::Isolation;
 use crate::jobs::Recording;
 use crate::liveness::{Heard, Liveness, Standing};
 use crate::placement::Reason;
@@ -131,6 +133,7 @@ pub struct Agent {
     bidder: Bidder,
     reconciler: Reconciler,
     opening: Opening,
+    isolation: Isolation,
     keeper: Keeper,
     /// Whether what the keeper looks at has changed.
     keys_dirty: bool,
@@ -201,6 +204,7 @@ impl Agent {
             bidder: Bidder::default(),
             reconciler: Reconciler::new(me, boot, seed ^ 2),
             opening: Opening::new(start.peers_known, now.mono),
+            isolation: Isolation::new(start.peers_known, now.mono),
             keeper: Keeper::new(me),
             keys_dirty: true,
             distrusted: Timers::default(),
@@ -233,6 +237,7 @@ impl Agent {
             self.bidder.poll_timeout(),
             self.reconciler.poll_timeout(),
             self.opening.poll_timeout(),
+            self.isolation.poll_timeout(),
             self.keeper.poll_timeout(),
             self.distrusted.next(),
             self.steering.next(),
@@ -261,6 +266,7 @@ impl Agent {
             out.push(Output::RoutesChanged);
         }
         self.keys_due(now, &mut out);
+        self.look_at_isolation(now);
         self.try_open(now, &mut out);
         let open = self.is_floor_open(now);
         let floor = floor::floor(&self.cluster, &self.desired, open);
@@ -442,6 +448,11 @@ impl Agent {
             if leaving {
                 return Some(Reason::Gone);
             }
+            let known = self.desired.services.get(service);
+            let policy = known.map(|known| &known.spec.policy);
+            if policy.is_some_and(|p| self.isolation.bars(p, false, now.mono).is_some()) {
+                return Some(Reason::CutOff);
+            }
             reconciler.refusal(service, revision, now.mono)
         };
         let holds = |service: &ServiceKey, slot| reconciler.holds(service, slot);
@@ -453,6 +464,7 @@ impl Agent {
                 desired_known: self.desired_known,
                 leaving,
                 host: &self.host,
+                isolation: &self.isolation,
                 bidder,
                 keeper: &self.keeper,
             };
@@ -479,6 +491,7 @@ impl Agent {
             desired_known: self.desired_known,
             leaving: self.leaving,
             host: &self.host,
+            isolation: &self.isolation,
             bidder: &self.bidder,
             keeper: &self.keeper,
         };

@@ -216,6 +216,7 @@ impl Agent {
                     let touched = self.cluster.set_standing(node, standing, &self.desired);
                     self.dirty.extend(touched);
                     out.push(Output::Standing { node, standing });
+                    self.observe_isolation(now);
                     if standing == Standing::Alive {
                         self.auctioneer.nudge(now.mono);
                         continue;

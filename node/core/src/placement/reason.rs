@@ -84,6 +84,8 @@ pub enum Reason {
     MakingRoom,
     /// The node has made room for this slot a moment ago, and it did not last.
     Cooling,
+    /// The node sees too few of the others to take what must not run on the wrong side of a division.
+    CutOff,
     /// The node has not heard of this revision.
     StaleSpec,
     /// Starting this revision failed here a moment ago.
@@ -122,6 +124,7 @@ impl Reason {
             | Self::Suspect
             | Self::Gone
             | Self::Cooling
+            | Self::CutOff
             | Self::FailedHere { .. } => false,
         }
     }
@@ -176,6 +179,7 @@ impl Reason {
             Self::Busy | Self::MakingRoom | Self::StaleSpec | Self::Lapsed | Self::HoldsSlot => {
                 "wait a moment: it is asked again by itself".to_owned()
             }
+            Self::CutOff => "mend its network, or set on_isolation to keep".to_owned(),
             Self::Cooling => "wait a minute, and find out why the replica did not stay".to_owned(),
             Self::FailedHere { .. } => {
                 "fix the cause, or deploy a corrected specification, which is tried at once"
@@ -254,6 +258,7 @@ impl fmt::Display for Reason {
             Self::Busy => f.write_str("what it has free is on offer in another auction"),
             Self::MakingRoom => f.write_str("ends replicas of lower priorities to make room"),
             Self::Cooling => f.write_str("has made room for it a moment ago, which did not last"),
+            Self::CutOff => f.write_str("sees fewer than half of the others"),
             Self::StaleSpec => f.write_str("has not heard of this revision yet"),
             Self::FailedHere { reason, retry_s } => {
                 write!(f, "failed to start here, next try in {retry_s} s: {reason}")

@@ -6,7 +6,7 @@ use dunlin_state::model::{Phase, SlotId};
 
 use super::held::{Stage, Then};
 use super::wish::{Wish, wish};
-use super::{Effect, REPLACE_SOON_MS, Reconciler, World, stop_command};
+use super::{Effect, REPLACE_SOON_MS, Reconciler, World, halt, stop_command};
 use crate::io::RuntimeCommand;
 
 impl Reconciler {
@@ -27,6 +27,14 @@ impl Reconciler {
         };
         let evicted = self.evicted(slot, now.mono);
         let wish = wish(held, evicted.as_ref(), world, view);
+        let wish = match (halt::bar(held, world, now), wish) {
+            (Some(why), Wish::Keep | Wish::Leave(_) | Wish::Replace | Wish::ReplaceSoon)
+                if held.may_run() =>
+            {
+                Wish::Halt(why)
+            }
+            (_, wish) => wish,
+        };
         let service = world.desired.services.get(&slot.service);
         if wish != Wish::Replace
             && let Some(held) = self.claims.get_mut(slot)
@@ -36,6 +44,7 @@ impl Reconciler {
         match (wish, service) {
             (Wish::Keep, _) => self.keep(slot),
             (Wish::Leave(why), _) => self.leave(slot, &why),
+            (Wish::Halt(why), _) => self.halt(slot, &why, now),
             (Wish::Stop(why), service) => {
                 // What nobody wants at all has nobody to hand its connections to.
                 let drain = service.is_some_and(|s| s.running) && !world.leaving;

@@ -14,6 +14,7 @@ mod checks;
 mod events;
 mod evict;
 mod files;
+mod halt;
 mod held;
 mod restart;
 #[cfg(test)]
@@ -36,6 +37,7 @@ use crate::bidding::Bidder;
 use crate::cluster::Cluster;
 use crate::depend::Gate;
 use crate::io::{Event, RuntimeCommand, Workload};
+use crate::isolation::Isolation;
 use crate::liveness::Standing;
 use crate::placement::{NodeView, Reason, Verdict, judge};
 use crate::rollout::Rollout;
@@ -96,6 +98,7 @@ pub(crate) struct World<'a> {
     pub(crate) leaving: bool,
     /// This node's report; its claims are not looked at.
     pub(crate) host: &'a NodeReport,
+    pub(crate) isolation: &'a Isolation,
     pub(crate) bidder: &'a Bidder,
     pub(crate) keeper: &'a Keeper,
 }
@@ -401,6 +404,11 @@ impl Reconciler {
             held.stage = Stage::Parked;
             return Vec::new();
         };
+        if held.is_barred(world, now) {
+            self.changes.report = true;
+            self.set_timer(slot);
+            return Vec::new();
+        }
         if held.lacks_files(world, now) {
             self.changes.report = true;
             return Vec::new();

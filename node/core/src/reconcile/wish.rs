@@ -19,6 +19,8 @@ pub(super) enum Wish {
     Keep,
     /// Stay until another node has the slot.
     Leave(String),
+    /// Stop it, and start it again when it may run.
+    Halt(String),
     /// End it: the slot is not wanted, or another node has it.
     Stop(String),
     /// Change to the present specification.
@@ -219,6 +221,7 @@ pub(crate) fn forbids_update(reason: &Reason) -> bool {
         | Reason::Busy
         | Reason::MakingRoom
         | Reason::Cooling
+        | Reason::CutOff
         | Reason::StaleSpec
         | Reason::FailedHere { .. }
         | Reason::Lapsed

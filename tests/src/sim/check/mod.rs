@@ -16,6 +16,7 @@ use dunlin_state::model::{
 use super::world::{SECOND, World};
 
 mod evenness;
+mod isolation;
 mod jobs;
 mod order;
 mod placed;
@@ -84,6 +85,8 @@ pub struct Watch {
     preempted: BTreeSet<(usize, Preempted)>,
     /// When others last made way for a slot.
     driven: BTreeMap<SlotId, u64>,
+    /// How the hosts see each other.
+    cuts: BTreeMap<usize, isolation::Cut>,
     /// Services that were whole once, with their scale then.
     whole: BTreeMap<dunlin_state::model::ServiceKey, u32>,
     /// Whether updates are the only thing that happens.
@@ -211,6 +214,7 @@ pub(super) fn stop_is_justified(
         return;
     }
     match reason {
+        Reason::None if isolation::may_stop(world, host, &id.slot) => {}
         Reason::None => world.violation(format!(
             "I2: n{host} stops {} epoch {} for no reason",
             id.slot, id.epoch

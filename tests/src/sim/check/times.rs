@@ -6,6 +6,7 @@ use dunlin_gossip::membership::MemberState;
 use dunlin_state::model::{NodeId, Phase, Slot, SlotId};
 
 use crate::sim::scenario::OBSERVE_EVERY;
+use crate::sim::workload::Variety;
 use crate::sim::world::{SECOND, World};
 
 /// A lost slot answers again within so many microseconds, where nothing but crashes goes wrong.
@@ -51,6 +52,9 @@ pub(in crate::sim) fn forget_lost(world: &mut World) {
 
 /// Looks who has noticed what.
 pub(in crate::sim) fn observe(world: &mut World) {
+    if world.ops.variety == Variety::Mixed {
+        super::isolation::isolation(world);
+    }
     let now = world.now;
     let believed = |world: &World, node: NodeId| {
         world

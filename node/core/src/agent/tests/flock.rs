@@ -266,8 +266,13 @@ impl Flock {
     }
 
     pub(crate) fn split(&mut self, side_b: &[NodeId]) {
-        for id in side_b {
-            self.nodes.get_mut(id).unwrap().side = 1;
+        self.split_off(side_b, 1);
+    }
+
+    /// Puts nodes on a side of their own.
+    pub(crate) fn split_off(&mut self, members: &[NodeId], side: u32) {
+        for id in members {
+            self.nodes.get_mut(id).unwrap().side = side;
         }
         let ids: Vec<NodeId> = self.nodes.keys().copied().collect();
         for a in &ids {

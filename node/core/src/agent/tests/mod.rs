@@ -1,6 +1,7 @@
 mod chaos;
 pub(crate) mod flock;
 mod healing;
+mod isolation;
 mod placing;
 mod planning;
 mod preempting;
