@@ -247,7 +247,7 @@ fn document(args: &RunArgs, name: &str) -> Value {
     set("environment", literals(&args.env));
     set("ports", literals(&args.publish));
     set("volumes", literals(&args.volume));
-    let networks: serde_json::Map<String, Value> = args.network.iter().map(network).collect();
+    let networks: serde_json::Map<String, Value> = args.network.iter().map(|text| network(text)).collect();
     let joined: Vec<&String> = networks.keys().collect();
     set("networks", json!(joined));
     set("labels", literals(&args.label));
@@ -266,7 +266,7 @@ fn document(args: &RunArgs, name: &str) -> Value {
 }
 
 /// What declares a network of the command line.
-fn network(text: &String) -> (String, Value) {
+fn network(text: &str) -> (String, Value) {
     match text.strip_prefix("*/") {
         Some(name) => (dollars(name), json!({ "external": true })),
         None => (dollars(text), json!({})),

@@ -51,9 +51,9 @@ pub const MAX_CHANGE_BYTES: usize = 1024 * 1024;
 
 /// Changes in the history at which a compaction is due, unless there are very many registers. Each
 /// takes up to 17 kB of a daemon's memory until then (12 services that change all the time), so
-/// this bounds the history to 5 MB. Applying a change walks the flat map, too: with 1,000 services
+/// this bounds the history to 2 MB. Applying a change walks the flat map, too: with 1,000 services
 /// 0.2 ms at 1,000 changes, 6 ms at 20,000 and 40 ms at 50,000.
-pub const COMPACT_AT: usize = 300;
+pub const COMPACT_AT: usize = 128;
 
 /// Revisions kept of each aspect.
 pub const MAX_REVISIONS: usize = 10;

@@ -8,8 +8,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Constraint, Dependency, FileMount, Hooks, Job, Network, Policy, Preference, Resources, ScoreWeights,
-    ServiceKey, SpreadRule, TrafficPolicy,
+    Constraint, Dependency, FileMount, Hooks, Job, Network, Policy, Preference, Resources,
+    ScoreWeights, ServiceKey, SpreadRule, TrafficPolicy,
 };
 
 /// Everything about a service but how many replicas it has and whether it runs, which are

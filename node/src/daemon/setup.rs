@@ -127,18 +127,14 @@ pub(super) async fn build(mut config: UpConfig, started: Instant) -> Result<Part
         clock,
         api,
         naming,
-        runtimes,
-        runtimes_handle,
-        store,
-        engine,
-        first,
-        written,
+        runtimes: (runtimes, runtimes_handle),
+        store: (store, written),
+        engine: (engine, first),
         net,
         vips,
         vault,
         key_keeper,
-        inherited,
-        hold: config.hand_over,
+        heritage: (inherited, config.hand_over),
     };
     assemble(built, info, invitation.as_ref())
 }
@@ -149,18 +145,16 @@ struct Built {
     clock: Clock,
     api: ApiServer,
     naming: Option<Naming>,
-    runtimes: Runtimes,
-    runtimes_handle: RuntimesHandle,
-    store: Store,
-    engine: Engine,
-    first: Vec<Effect>,
-    written: mpsc::Receiver<Written>,
+    runtimes: (Runtimes, RuntimesHandle),
+    store: (Store, mpsc::Receiver<Written>),
+    /// With what it wants done at first.
+    engine: (Engine, Vec<Effect>),
     net: Net,
     vips: Vips,
     vault: Arc<SecretVault>,
     key_keeper: KeyKeeper,
-    inherited: Sockets,
-    hold: Duration,
+    /// What an earlier daemon has left, and how long this one's will be held for the next.
+    heritage: (Sockets, Duration),
 }
 
 fn context(
@@ -210,28 +204,23 @@ fn assemble(built: Built, info: NodeInfo, invitation: Option<&Ticket>) -> Result
         clock,
         api,
         naming,
-        runtimes,
-        runtimes_handle,
-        store,
-        engine,
-        first,
-        written,
+        runtimes: (runtimes, runtimes_handle),
+        store: (store, written),
+        engine: (engine, first),
         net,
         vips,
         vault,
         key_keeper,
-        inherited,
-        hold,
+        heritage,
     } = built;
-    let node = me.member.node;
-    let (removed, dir) = (CancellationToken::new(), info.data_dir.clone());
+    let (node, dir) = (me.member.node, info.data_dir.clone());
+    let (removed, event_log) = (CancellationToken::new(), EventLog::new());
     let (trustee, belonging) = Trustee::new(me.belonging, net.trust.clone(), removed.clone());
     let (handle, requests) = handle_that_joins(invitation, me.member.address);
     let (commands_tx, commands) = mpsc::channel(COMMANDS);
     let (events_tx, events) = mpsc::channel(NEWS);
     let (peer_tx, peer_requests) = mpsc::channel(peers::QUEUE);
     let (routes_tx, routes) = watch::channel(Arc::new(RouteTable::default()));
-    let event_log = EventLog::new();
     let own = (node, me.seed, me.publish_ip);
     let (publisher, hop, traffic) =
         proxies(own, me.data_plane, &routes, (&event_log, &runtimes_handle))?;
@@ -258,16 +247,7 @@ fn assemble(built: Built, info: NodeInfo, invitation: Option<&Ticket>) -> Result
     let joining = Joining::new((&handle, &event_log), &net.control, net.trust, own, asked);
     let logs = logs(node, &runtimes_handle, net.control);
     let context = context(handle, info, logs, (event_log, traffic), removed, vault);
-    let handover = Arc::new(Handover::new(
-        (&dir, hold),
-        (vips.range, vips.has_routes()),
-        vips.claim(),
-        context.left.clone(),
-    ));
-    let heir = Arc::clone(&handover);
-    let publisher = publisher
-        .inherit(inherited)
-        .hand_over(move |sockets| heir.pass(sockets));
+    let (publisher, handover) = succeeding(publisher, heritage, (&dir, &vips), &context.left);
     Ok(Parts {
         handover,
         context,
@@ -289,6 +269,26 @@ fn assemble(built: Built, info: NodeInfo, invitation: Option<&Ticket>) -> Result
         vips,
         identity: me.identity,
     })
+}
+
+/// Has the listeners of an earlier daemon taken over, and those of this one left to the next.
+fn succeeding(
+    publisher: Publisher,
+    (inherited, hold): (Sockets, Duration),
+    (dir, vips): (&Path, &Vips),
+    left: &CancellationToken,
+) -> (Publisher, Arc<Handover>) {
+    let handover = Arc::new(Handover::new(
+        (dir, hold),
+        (vips.range, vips.has_routes()),
+        vips.claim(),
+        left.clone(),
+    ));
+    let heir = Arc::clone(&handover);
+    let publisher = publisher
+        .inherit(inherited)
+        .hand_over(move |sockets| heir.pass(sockets));
+    (publisher, handover)
 }
 
 /// What people are told of the DNS server.
