@@ -241,6 +241,8 @@ impl Host {
         self.kill_daemon();
         self.engine = None;
         self.power_off();
+        // Its folder can be removed only without a disk on it.
+        self.disk = None;
     }
 
     /// How the daemon ended, if it did so without having been killed by the lab.
