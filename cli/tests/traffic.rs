@@ -8,6 +8,7 @@ mod daemon;
 use std::collections::BTreeSet;
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use dunlin_api::{ReplicaRoute, RouteList, RouteUsage, Sample};
@@ -258,6 +259,11 @@ const ASK: &str = "while :; do \
     if exec 3<>/dev/tcp/ADDRESS/PORT && printf \"GET / HTTP/1.0\\r\\n\\r\\n\" >&3 && read -r line <&3; \
     then echo answered; else echo turned away; fi; sleep 0.2; done";
 
+/// Only root can read this folder.
+fn is_root() -> bool {
+    std::fs::read_dir("/proc/1/fd").is_ok()
+}
+
 #[test]
 fn services_that_share_no_network_are_kept_apart() {
     let daemon = Daemon::start("n1", &[]);
@@ -268,7 +274,12 @@ fn services_that_share_no_network_are_kept_apart() {
     daemon.deploy(&db, &["--timeout", "60s"]).expect(0, &[]);
     let said = daemon.ask(&["--json", "routes", "db"]).expect(0, &[]);
     let routes: RouteList = serde_json::from_str(&said.text).expect("routes");
-    let address = routes.services[0].addresses[0].to_string();
+    // Where a replica can have a resolv.conf of its own, it knows the short name with no user action.
+    let by_name = Path::new("/etc/resolv.conf").exists() && daemon.log().contains(":53] suffix");
+    let address = match by_name && is_root() {
+        true => "db".to_owned(),
+        false => routes.services[0].addresses[0].to_string(),
+    };
     let text = CLIENTS.replace(
         "ASK",
         &ASK.replace("ADDRESS", &address).replace("PORT", &port),

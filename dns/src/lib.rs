@@ -32,6 +32,7 @@ mod forward;
 mod respond;
 mod server;
 mod suffix;
+mod tally;
 mod wire;
 pub mod zone;
 
@@ -40,5 +41,6 @@ pub use forward::{Upstreams, relay};
 pub use respond::{Outcome, respond};
 pub use server::{Allow, BindError, DnsServer, ServeError};
 pub use suffix::{BadSuffix, Suffix};
+pub use tally::{Counters, DnsTally};
 pub use wire::{Edns, Packet, Query, Transport, WireName};
 pub use zone::{Found, RecordSet, Zone};

@@ -10,6 +10,7 @@ use tokio::time::sleep;
 use crate::answer::Manner;
 use crate::forward::{Forwarder, Now};
 use crate::respond::{Outcome, decline, respond};
+use crate::tally::{self, Counters};
 use crate::wire::{Query, Transport};
 use crate::zone::Zone;
 use hickory_proto::op::ResponseCode;
@@ -55,16 +56,22 @@ pub(super) struct Current {
     zone: Arc<Zone>,
     zones: watch::Receiver<Arc<Zone>>,
     forwarder: Option<Forwarder>,
+    counters: Counters,
     answers: u32,
 }
 
 impl Current {
-    pub(super) fn new(mut zones: watch::Receiver<Arc<Zone>>, forwarder: Option<Forwarder>) -> Self {
+    pub(super) fn new(
+        mut zones: watch::Receiver<Arc<Zone>>,
+        forwarder: Option<Forwarder>,
+        counters: Counters,
+    ) -> Self {
         let zone = zones.borrow_and_update().clone();
         Self {
             zone,
             zones,
             forwarder,
+            counters,
             answers: 0,
         }
     }
@@ -75,6 +82,23 @@ impl Current {
     }
 
     pub(super) fn answer<'p>(
+        &mut self,
+        packet: &'p [u8],
+        transport: Transport,
+        now: Instant,
+        reply: &mut Vec<u8>,
+    ) -> Answer<'p> {
+        let answer = self.find(packet, transport, now, reply);
+        let outcome = match answer {
+            Answer::Ready => tally::Outcome::Reply(reply),
+            Answer::None => tally::Outcome::Silent,
+            Answer::Ask(_) => tally::Outcome::Asked,
+        };
+        self.counters.count(transport, outcome);
+        answer
+    }
+
+    fn find<'p>(
         &mut self,
         packet: &'p [u8],
         transport: Transport,

@@ -28,6 +28,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::forward::{Upstreams, forwarder};
 use crate::suffix::Suffix;
+use crate::tally::Counters;
 use crate::zone::Zone;
 
 use current::{Current, keep_current};
@@ -44,6 +45,7 @@ pub struct DnsServer {
     listeners: Vec<Listener>,
     allow: Option<Allow>,
     upstreams: Option<Upstreams>,
+    counters: Counters,
 }
 
 struct Listener {
@@ -88,6 +90,7 @@ impl DnsServer {
             listeners: vec![listener],
             allow: None,
             upstreams: None,
+            counters: Counters::default(),
         })
     }
 
@@ -109,6 +112,11 @@ impl DnsServer {
     pub fn upstreams(mut self, upstreams: Upstreams) -> Self {
         self.upstreams = Some(upstreams);
         self
+    }
+
+    /// What it counts.
+    pub fn counters(&self) -> Counters {
+        self.counters.clone()
     }
 
     /// The addresses that were taken, with their ports; the first is that of [`DnsServer::bind`].
@@ -141,7 +149,7 @@ impl DnsServer {
             Ok(())
         });
         for Listener { udp, tcp, address } in self.listeners {
-            let current = Current::new(zones.clone(), forwarder.clone());
+            let current = Current::new(zones.clone(), forwarder.clone(), self.counters.clone());
             let door = || Door::new(address.ip(), self.allow.clone());
             let served = tcp::serve(tcp, door(), current.clone());
             tasks.spawn(async move {

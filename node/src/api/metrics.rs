@@ -11,6 +11,7 @@ use axum::http::header::CONTENT_TYPE;
 use axum::response::IntoResponse;
 use dunlin_api::{METRICS_TYPE, NodeState};
 use dunlin_core::engine::Engine;
+use dunlin_dns::DnsTally;
 use dunlin_gossip::replication::Metrics as Replication;
 use dunlin_lb::balance::Health;
 use dunlin_lb::proxy::hop::HopView;
@@ -55,6 +56,9 @@ pub(super) async fn show(
     of_replication(&mut text, &node);
     of_proxies(&mut text, &ports);
     of_hop(&mut text, &context.traffic.hop.view());
+    if let Some(names) = &context.traffic.names {
+        of_names(&mut text, &names.tally());
+    }
     Ok(([(CONTENT_TYPE, METRICS_TYPE)], text.finish()))
 }
 
@@ -342,6 +346,37 @@ fn states(port: &PortView) -> [(&'static str, u64); 3] {
         }
     }
     [("used", used), ("ejected", ejected), ("draining", draining)]
+}
+
+fn of_names(text: &mut Text, names: &DnsTally) {
+    let families: [(&str, &str, &str, &[(&str, u64)]); 2] = [
+        (
+            "dunlin_dns_queries_total",
+            "DNS queries of those who are let in, by transport.",
+            "transport",
+            &[("udp", names.udp), ("tcp", names.tcp)],
+        ),
+        (
+            "dunlin_dns_outcomes_total",
+            "What became of them: found, denied (no such name), refused, failed, others were asked, \
+             or silence.",
+            "outcome",
+            &[
+                ("found", names.found),
+                ("denied", names.denied),
+                ("refused", names.refused),
+                ("failed", names.failed),
+                ("asked", names.asked),
+                ("silent", names.silent),
+            ],
+        ),
+    ];
+    for (name, help, label, values) in families {
+        text.family(name, Kind::Counter, help);
+        for (value, count) in values {
+            text.value(&[(label, value)], count);
+        }
+    }
 }
 
 fn of_hop(text: &mut Text, hop: &HopView) {

@@ -13,6 +13,7 @@ use dunlin_api::{
 };
 use dunlin_core::engine::Engine;
 use dunlin_core::liveness::Standing;
+use dunlin_dns::Counters;
 use dunlin_lb::PortView;
 use dunlin_lb::balance::{Health, TargetView};
 use dunlin_lb::proxy::hop::Hop;
@@ -30,6 +31,8 @@ pub(crate) struct Traffic {
     pub(crate) routes: watch::Receiver<Arc<RouteTable>>,
     pub(crate) proxies: Views,
     pub(crate) hop: Arc<Hop>,
+    /// What the DNS server counts, if there is one.
+    pub(crate) names: Option<Counters>,
 }
 
 /// What the engine knows of the services that are asked for.

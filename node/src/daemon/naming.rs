@@ -1,16 +1,16 @@
 //! Where this node answers DNS queries, whom it answers, and how its replicas find it.
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 
-use dunlin_dns::{Allow, DnsServer, Suffix, Upstreams};
+use dunlin_dns::{Allow, Counters, DnsServer, Suffix, Upstreams};
 use dunlin_state::model::VipRange;
 use dunlin_state::route::RouteTable;
 use tokio::sync::watch;
 
 use super::UpError;
 use crate::config::{DnsChoice, UpConfig};
-use crate::runtime::{Resolver, RuntimesHandle};
+use crate::runtime::{Names, Resolver, RuntimesHandle};
 
 /// The port that programs ask; a resolv.conf cannot name another one.
 const PORT: u16 = 53;
@@ -80,6 +80,11 @@ impl Naming {
         self.server.addresses()
     }
 
+    /// What it counts.
+    pub(super) fn counters(&self) -> Counters {
+        self.server.counters()
+    }
+
     /// The domain of service names.
     pub(super) fn suffix(&self) -> &Suffix {
         &self.suffix
@@ -96,6 +101,21 @@ impl Naming {
             address: found.ip(),
             suffix: self.suffix.to_string(),
         })
+    }
+
+    /// The server for programs of this host: on DNS's own port, if it has that anywhere.
+    pub(super) fn for_processes(&self) -> Option<Names> {
+        let addresses = self.server.addresses();
+        let usual = addresses.iter().find(|a| a.port() == PORT);
+        let mut server = *usual.or(addresses.first())?;
+        if server.ip().is_unspecified() {
+            server.set_ip(match server.ip() {
+                IpAddr::V4(_) => Ipv4Addr::LOCALHOST.into(),
+                IpAddr::V6(_) => Ipv6Addr::LOCALHOST.into(),
+            });
+        }
+        let suffix = self.suffix.to_string();
+        Some(Names { server, suffix })
     }
 
     /// The server, which lets in members and this host's containers.

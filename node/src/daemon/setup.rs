@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use dunlin_api::DnsStatus;
 use dunlin_core::engine::Engine;
 use dunlin_core::io::{Effect, RuntimeCommand, RuntimeEvent};
-use dunlin_dns::{DnsServer, Suffix};
+use dunlin_dns::{Counters, DnsServer, Suffix};
 use dunlin_gossip::net::{Control, Net, NetConfig, NetTasks, NodeSeed};
 use dunlin_lb::Publisher;
 use dunlin_lb::proxy::hop::{Hop, HopConfig, HopTask};
@@ -87,6 +87,11 @@ pub(super) async fn build(mut config: UpConfig, started: Instant) -> Result<Part
     // Only now that nobody else has the data directory.
     let mut inherited = handover::take(&config.data_dir);
     let vips = settle_vips(&config, &me, &mut inherited).await?;
+    let handover = Arc::new(Handover::new(&config.data_dir, config.hand_over, &vips));
+    let succession = Succession {
+        inherited,
+        handover,
+    };
     let mut notes: Vec<String> = vips.note.clone().into_iter().collect();
     let naming = naming::bind(&config, vips.range, &mut notes).await?;
     let (written_tx, written) = mpsc::channel(WRITTEN);
@@ -94,6 +99,7 @@ pub(super) async fn build(mut config: UpConfig, started: Instant) -> Result<Part
     let (runtimes, runtimes_handle) = Runtimes::open(RuntimesConfig {
         vault: Some(Arc::clone(&vault)),
         resolver: naming.as_ref().and_then(Naming::resolver),
+        names: naming.as_ref().and_then(Naming::for_processes),
         ..runtimes_config(&config, &me)
     })
     .await?;
@@ -127,14 +133,17 @@ pub(super) async fn build(mut config: UpConfig, started: Instant) -> Result<Part
         clock,
         api,
         naming,
-        runtimes: (runtimes, runtimes_handle),
-        store: (store, written),
-        engine: (engine, first),
+        runtimes,
+        runtimes_handle,
+        store,
+        engine,
+        first,
+        written,
         net,
         vips,
         vault,
         key_keeper,
-        heritage: (inherited, config.hand_over),
+        succession,
     };
     assemble(built, info, invitation.as_ref())
 }
@@ -145,16 +154,23 @@ struct Built {
     clock: Clock,
     api: ApiServer,
     naming: Option<Naming>,
-    runtimes: (Runtimes, RuntimesHandle),
-    store: (Store, mpsc::Receiver<Written>),
-    /// With what it wants done at first.
-    engine: (Engine, Vec<Effect>),
+    runtimes: Runtimes,
+    runtimes_handle: RuntimesHandle,
+    store: Store,
+    engine: Engine,
+    first: Vec<Effect>,
+    written: mpsc::Receiver<Written>,
     net: Net,
     vips: Vips,
     vault: Arc<SecretVault>,
     key_keeper: KeyKeeper,
-    /// What an earlier daemon has left, and how long this one's will be held for the next.
-    heritage: (Sockets, Duration),
+    succession: Succession,
+}
+
+/// What the daemon before has left, and what is left to the next one.
+struct Succession {
+    inherited: Sockets,
+    handover: Arc<Handover>,
 }
 
 fn context(
@@ -162,7 +178,7 @@ fn context(
     info: NodeInfo,
     logs: LogSource,
     (events, traffic): (EventLog, Traffic),
-    removed: CancellationToken,
+    (removed, left): (CancellationToken, CancellationToken),
     vault: Arc<SecretVault>,
 ) -> Context {
     Context {
@@ -171,7 +187,7 @@ fn context(
         logs,
         events,
         traffic,
-        left: CancellationToken::new(),
+        left,
         removed,
         vault,
     }
@@ -204,26 +220,32 @@ fn assemble(built: Built, info: NodeInfo, invitation: Option<&Ticket>) -> Result
         clock,
         api,
         naming,
-        runtimes: (runtimes, runtimes_handle),
-        store: (store, written),
-        engine: (engine, first),
+        runtimes,
+        runtimes_handle,
+        store,
+        engine,
+        first,
+        written,
         net,
         vips,
         vault,
         key_keeper,
-        heritage,
+        succession,
     } = built;
-    let (node, dir) = (me.member.node, info.data_dir.clone());
-    let (removed, event_log) = (CancellationToken::new(), EventLog::new());
+    let handover = Arc::clone(&succession.handover);
+    let node = me.member.node;
+    let (removed, dir) = (CancellationToken::new(), info.data_dir.clone());
     let (trustee, belonging) = Trustee::new(me.belonging, net.trust.clone(), removed.clone());
     let (handle, requests) = handle_that_joins(invitation, me.member.address);
     let (commands_tx, commands) = mpsc::channel(COMMANDS);
     let (events_tx, events) = mpsc::channel(NEWS);
     let (peer_tx, peer_requests) = mpsc::channel(peers::QUEUE);
     let (routes_tx, routes) = watch::channel(Arc::new(RouteTable::default()));
+    let event_log = EventLog::new();
     let own = (node, me.seed, me.publish_ip);
-    let (publisher, hop, traffic) =
-        proxies(own, me.data_plane, &routes, (&event_log, &runtimes_handle))?;
+    let names = naming.as_ref().map(Naming::counters);
+    let seen = (&event_log, &runtimes_handle, names);
+    let (publisher, hop, traffic) = proxies(own, me.data_plane, &routes, seen, succession)?;
     let inbox = Inbox {
         requests,
         datagrams: net.received,
@@ -246,8 +268,8 @@ fn assemble(built: Built, info: NodeInfo, invitation: Option<&Ticket>) -> Result
     let (own, asked) = (me.member.address, info.asked.clone());
     let joining = Joining::new((&handle, &event_log), &net.control, net.trust, own, asked);
     let logs = logs(node, &runtimes_handle, net.control);
-    let context = context(handle, info, logs, (event_log, traffic), removed, vault);
-    let (publisher, handover) = succeeding(publisher, heritage, (&dir, &vips), &context.left);
+    let ends = (removed, handover.left());
+    let context = context(handle, info, logs, (event_log, traffic), ends, vault);
     Ok(Parts {
         handover,
         context,
@@ -271,26 +293,6 @@ fn assemble(built: Built, info: NodeInfo, invitation: Option<&Ticket>) -> Result
     })
 }
 
-/// Has the listeners of an earlier daemon taken over, and those of this one left to the next.
-fn succeeding(
-    publisher: Publisher,
-    (inherited, hold): (Sockets, Duration),
-    (dir, vips): (&Path, &Vips),
-    left: &CancellationToken,
-) -> (Publisher, Arc<Handover>) {
-    let handover = Arc::new(Handover::new(
-        (dir, hold),
-        (vips.range, vips.has_routes()),
-        vips.claim(),
-        left.clone(),
-    ));
-    let heir = Arc::clone(&handover);
-    let publisher = publisher
-        .inherit(inherited)
-        .hand_over(move |sockets| heir.pass(sockets));
-    (publisher, handover)
-}
-
 /// What people are told of the DNS server.
 fn told(naming: &Naming) -> DnsStatus {
     let addresses = naming.addresses();
@@ -306,18 +308,26 @@ fn proxies(
     (node, seed, publish_ip): (NodeId, [u8; 32], IpAddr),
     socket: UdpSocket,
     routes: &watch::Receiver<Arc<RouteTable>>,
-    (events, runtimes): (&EventLog, &RuntimesHandle),
+    (events, runtimes, names): (&EventLog, &RuntimesHandle, Option<Counters>),
+    Succession {
+        inherited,
+        handover,
+    }: Succession,
 ) -> Result<(Publisher, HopTask, Traffic), UpError> {
     let places = dunlin_lb::publish::room();
     let config = HopConfig { node, seed, socket };
     let (hop, task) = Hop::new(config, routes.clone(), Arc::clone(&places))?;
     let publisher = publishing::publisher(publish_ip, node, events.clone());
     let publisher = publisher.hop(node, Arc::clone(&hop), places);
-    let publisher = publisher.origins(Arc::new(runtimes.clone()));
+    let publisher = publisher
+        .origins(Arc::new(runtimes.clone()))
+        .inherit(inherited)
+        .hand_over(move |sockets| handover.pass(sockets));
     let traffic = Traffic {
         routes: routes.clone(),
         proxies: publisher.views(),
         hop,
+        names,
     };
     Ok((publisher, task, traffic))
 }
@@ -425,6 +435,7 @@ fn runtimes_config(config: &UpConfig, me: &Own) -> RuntimesConfig {
         supervisor_command: vec![own.into_os_string(), supervisor::SUBCOMMAND.into()],
         allowed: config.runtime,
         resolver: None,
+        names: None,
         vault: None,
         docker_socket: None,
     }

@@ -22,7 +22,6 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use dunlin_lb::publish::Sockets;
-use dunlin_state::model::VipRange;
 use rustix::net::{
     AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connect, socket_with, socketpair,
 };
@@ -30,6 +29,7 @@ use tokio_util::sync::CancellationToken;
 
 pub use holder::main;
 
+use crate::vips::Vips;
 use packets::{Head, patient, receive, receive_all, send_all};
 
 /// The hidden subcommand that the executable must route to [`main`].
@@ -64,22 +64,21 @@ pub(crate) struct Handover {
 }
 
 impl Handover {
-    /// For a node with virtual addresses of this range. `has_routes` tells whether the holder has to
-    /// remove their routes when nobody comes.
-    pub(crate) fn new(
-        (data_dir, hold): (&Path, Duration),
-        (range, has_routes): (VipRange, bool),
-        more: Sockets,
-        left: CancellationToken,
-    ) -> Self {
+    /// Hands over the range of virtual addresses too.
+    pub(crate) fn new(data_dir: &Path, hold: Duration, vips: &Vips) -> Self {
         Self {
             data_dir: data_dir.to_owned(),
             hold,
-            head: Head::new(hold, range, has_routes),
-            more: Mutex::new(more),
-            left,
+            head: Head::new(hold, vips.range, vips.has_routes()),
+            more: Mutex::new(vips.claim()),
+            left: CancellationToken::new(),
             link: Mutex::default(),
         }
+    }
+
+    /// To be cancelled when this node leaves its cluster.
+    pub(crate) fn left(&self) -> CancellationToken {
+        self.left.clone()
     }
 
     /// Gives the sockets to a holder, unless nobody is to come. Blocks for some milliseconds.

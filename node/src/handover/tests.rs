@@ -1,6 +1,8 @@
 use std::io::{Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
 
+use dunlin_state::model::VipRange;
+
 use super::*;
 
 fn head() -> Head {

@@ -17,7 +17,7 @@
 
 use std::ffi::OsString;
 use std::fmt;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -73,8 +73,10 @@ pub struct RuntimesConfig {
     pub supervisor_command: Vec<OsString>,
     /// Restricts this node to one runtime; [`RuntimeKind::Auto`] offers all there are.
     pub allowed: RuntimeKind,
-    /// Where replicas find names, if that is possible for them.
+    /// Where containers find names, if that is possible for them.
     pub resolver: Option<Resolver>,
+    /// Where processes find names, if they are answered.
+    pub names: Option<Names>,
     /// Holds the secrets and configs of replicas; without it none that uses some is started.
     pub vault: Option<Arc<SecretVault>>,
     /// Socket of Docker or Podman; the usual places are tried when absent.
@@ -100,6 +102,50 @@ impl Resolver {
     /// The domains in which a replica in this namespace looks for names that are not whole.
     pub fn search(&self, namespace: &str) -> [String; 2] {
         [format!("{namespace}.{}", self.suffix), self.suffix.clone()]
+    }
+}
+
+/// The node's DNS server, for programs of its host.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Names {
+    /// Where it answers.
+    pub server: SocketAddr,
+    /// The domain of service names.
+    pub suffix: String,
+}
+
+impl Names {
+    /// The port that a resolv.conf cannot name another than.
+    const PORT: u16 = 53;
+
+    /// The resolv.conf of a replica in this namespace; none where it would not lead here.
+    fn resolv_conf(&self, namespace: &str) -> Option<String> {
+        if self.server.port() != Self::PORT {
+            return None;
+        }
+        let resolver = self.resolver();
+        let search = resolver.search(namespace).join(" ");
+        let (address, dots) = (resolver.address, Resolver::DOTS);
+        Some(format!(
+            "# Written by Dunlin for this replica alone.\nnameserver {address}\nsearch {search}\n\
+             options {dots}\n"
+        ))
+    }
+
+    /// What a replica is told in any case.
+    fn variables(&self, namespace: &str) -> [(&'static str, String); 2] {
+        let search = self.resolver().search(namespace).join(" ");
+        [
+            ("DUNLIN_DNS", self.server.to_string()),
+            ("DUNLIN_DNS_SEARCH", search),
+        ]
+    }
+
+    fn resolver(&self) -> Resolver {
+        Resolver {
+            address: self.server.ip(),
+            suffix: self.suffix.clone(),
+        }
     }
 }
 

@@ -14,7 +14,7 @@ use rustix::process::{Pid, PidfdFlags, Signal};
 use super::cgroup::CgroupPlan;
 use super::ports::{self, Ports};
 use super::record::{GivenPort, LaunchSpec, Paths, RunRecord, boot_id};
-use super::{Refusal, proc, sys};
+use super::{Refusal, names, proc, sys};
 
 /// A workload that runs.
 #[derive(Debug)]
@@ -66,7 +66,10 @@ pub(super) fn launch(paths: &Paths, spec: &LaunchSpec) -> Result<Launched, Refus
     let ports = ports::choose(&spec.ports, spec.address)?;
     let control = open_control(&paths.control())
         .map_err(|e| Refusal::passing(format!("cannot make the control pipe: {e}")))?;
-    let (cgroup, notes) = enter_cgroup(spec.cgroup.as_ref());
+    let (cgroup, mut notes) = enter_cgroup(spec.cgroup.as_ref());
+    if let Some(text) = &spec.resolv_conf {
+        notes.extend(names::give(paths, text).err());
+    }
 
     let mut command = Command::new(&program);
     command

@@ -25,6 +25,7 @@ mod beside;
 pub(crate) mod cgroup;
 mod launch;
 mod logfile;
+mod names;
 mod ports;
 pub(crate) mod proc;
 mod record;

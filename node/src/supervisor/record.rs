@@ -63,6 +63,11 @@ impl Paths {
         self.directory.join("supervisor.err")
     }
 
+    /// The workload's own resolv.conf.
+    pub(crate) fn resolv_conf(&self) -> PathBuf {
+        self.directory.join("resolv.conf")
+    }
+
     /// The workload's working directory, unless its specification names one.
     pub(crate) fn work(&self) -> PathBuf {
         self.directory.join("work")
@@ -123,6 +128,9 @@ pub(crate) struct LaunchSpec {
     pub(crate) ports: Vec<PortWish>,
     /// Volume directories to be handed to the user it runs as.
     pub(crate) volumes: Vec<PathBuf>,
+    /// Its own resolv.conf, where names are answered on DNS's own port.
+    #[serde(default)]
+    pub(crate) resolv_conf: Option<String>,
     /// The networks of its service, by their full names.
     #[serde(default)]
     pub(crate) networks: Networks,

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use crate::support::{self, Lab, shell};
 use dunlin_core::io::RuntimeEvent;
-use dunlin_node::runtime::{LogQuery, LogStream};
+use dunlin_node::runtime::{LogQuery, LogStream, Names};
 use dunlin_state::model::{PortSpec, ServiceSpec, VolumeMount};
 
 #[tokio::test]
@@ -43,6 +43,40 @@ async fn a_replica_is_told_who_it_is_and_its_output_is_kept() {
         "the daemon's environment leaked:\n{out}"
     );
     assert_eq!(support::text(&chunk, LogStream::Err), "to stderr\n");
+}
+
+/// As root a replica has a resolv.conf of its own; else it is told why not, and where to ask.
+#[tokio::test]
+async fn a_replica_finds_names_where_its_node_answers_them() {
+    let of_host = std::fs::read_to_string("/etc/resolv.conf").unwrap_or_default();
+    let names = |port| Names {
+        server: ([127, 64, 0, 1], port).into(),
+        suffix: "dunlin.internal".to_owned(),
+    };
+    for port in [53, 5_300] {
+        let mut lab = Lab::with_names(names(port)).await;
+        let script = "cat /etc/resolv.conf; echo $DUNLIN_DNS; echo $DUNLIN_DNS_SEARCH; exit 3";
+        let id = lab.start(0, shell(script)).await.id;
+        lab.expect_exit(&id, 3).await;
+        let query = LogQuery::new(id.slot.clone());
+        let chunk = lab.handle.logs(&query).await.unwrap();
+        let said = support::text(&chunk, LogStream::Out);
+        let search = "default.dunlin.internal dunlin.internal";
+        assert!(
+            said.contains(&format!("127.64.0.1:{port}\n{search}\n")),
+            "{said}"
+        );
+        let own = format!("nameserver 127.64.0.1\nsearch {search}\noptions ndots:2\n");
+        let may = rustix::process::geteuid().is_root() && !of_host.is_empty();
+        if port == 53 && may {
+            assert!(said.contains(&own), "{said}");
+            assert!(!said.contains(&of_host), "{said}");
+        } else {
+            assert!(said.starts_with(&of_host), "{said}");
+        }
+    }
+    let now = std::fs::read_to_string("/etc/resolv.conf").unwrap_or_default();
+    assert_eq!(now, of_host);
 }
 
 /// Specifications that no node like this one can run, with a part of the reason.

@@ -16,7 +16,7 @@ use dunlin_core::io::{
     WorkloadId,
 };
 use dunlin_node::runtime::{
-    LogChunk, LogQuery, LogStream, Runtimes, RuntimesConfig, RuntimesHandle,
+    LogChunk, LogQuery, LogStream, Names, Runtimes, RuntimesConfig, RuntimesHandle,
 };
 use dunlin_state::model::{NodeId, RuntimeKind, ServiceSpec, Slot, SlotId};
 use tempfile::TempDir;
@@ -124,9 +124,21 @@ impl Lab {
             supervisor_command: vec![env!("CARGO_BIN_EXE_dunlin-test-supervisor").into()],
             allowed,
             resolver: None,
+            names: None,
             vault: None,
             docker_socket,
         };
+        Self::open(config, directory, Vec::new()).await
+    }
+
+    /// A node that answers names.
+    pub async fn with_names(names: Names) -> Self {
+        let lab = Self::new().await;
+        let config = RuntimesConfig {
+            names: Some(names),
+            ..lab.config.clone()
+        };
+        let directory = lab.directory.clone();
         Self::open(config, directory, Vec::new()).await
     }
 

@@ -14,6 +14,9 @@
 //! - Its volumes. Nothing is mounted: a named volume is the directory
 //!   `volumes/<namespace>/<name>` below the data directory, told as `DUNLIN_VOLUME_<NAME>`. A
 //!   bind mount's host path is visible to a process anyway.
+//! - Names of the cluster: `/etc/resolv.conf` is its own where the daemon may make mounts (root) and
+//!   answers DNS on port 53; `DUNLIN_DNS` and `DUNLIN_DNS_SEARCH` say in any case where names are
+//!   answered and in which domains to look for short ones.
 //! - Its secrets and configs, as files in two directories ([`super::files`]).
 //! - A working directory of its own that goes away with the attempt, unless the specification
 //!   names one. With another user than the daemon's it is that user's home.
@@ -42,7 +45,8 @@ use super::files::Files;
 use super::logs::{LogChunk, LogError, LogQuery};
 use super::select::Choice;
 use super::{
-    Ending, Found, Live, OpenError, Runtime, RuntimesConfig, StartContext, StartError, signal,
+    Ending, Found, Live, Names, OpenError, Runtime, RuntimesConfig, StartContext, StartError,
+    signal,
 };
 use crate::supervisor::cgroup::{CgroupPlan, Hierarchy};
 use crate::supervisor::{Paths, RunRecord, beside};
@@ -72,6 +76,7 @@ struct Inner {
     /// Where limits are set, or why none can be.
     cgroups: Result<Hierarchy, String>,
     sources: Sources,
+    names: Option<Names>,
     starts: Semaphore,
 }
 
@@ -104,6 +109,7 @@ impl ProcessRuntime {
                 supervisor: config.supervisor_command.clone(),
                 cgroups,
                 sources: Sources::default(),
+                names: config.names.clone(),
                 starts: Semaphore::new(PARALLEL_STARTS),
             }),
         })

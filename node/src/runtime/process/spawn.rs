@@ -159,6 +159,10 @@ impl Inner {
                 "'{name}' cannot be the name of an environment variable"
             )));
         }
+        let namespace = workload.id.slot.service.namespace();
+        for (name, value) in self.names.iter().flat_map(|n| n.variables(namespace)) {
+            environment.insert(name.to_owned(), value);
+        }
         environment.extend(self.files.variables(workload));
         let mut volumes = Vec::new();
         for volume in &spec.volumes {
@@ -184,6 +188,7 @@ impl Inner {
             address: self.advertise,
             ports: spec.ports.iter().map(wish).collect(),
             volumes,
+            resolv_conf: self.names.as_ref().and_then(|n| n.resolv_conf(namespace)),
             networks: networks_of(&workload.id.slot.service, &spec.networks),
             cgroup: cgroups.map(|hierarchy| hierarchy.plan(&leaf, spec.limit)),
             log_file_bytes: LOG_FILE_BYTES,
