@@ -168,7 +168,12 @@ fn a_daemon_is_replaced_by_the_next_and_nobody_is_refused() {
     until("a cluster of two", || one.sees(2));
     let text = COMPOSE
         .replace("PROGRAM", env!("CARGO_BIN_EXE_dunlin"))
-        .replace("PORT", &port().to_string());
+        .replace("PORT", &port().to_string())
+        // Surely one on each, and not just better so.
+        .replace(
+            "preferences: [{spread: node.id}]",
+            "max_replicas_per_node: 1",
+        );
     one.deploy(&text, &["--timeout", "60s"]).expect(0, &[]);
     let both = || BTreeSet::from(["n1".to_owned(), "n2".to_owned()]);
     for daemon in [&one, &two] {
