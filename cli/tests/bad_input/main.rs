@@ -2,6 +2,7 @@
 //! with its cause and a way out, ends with the promised exit code, and costs nothing.
 
 mod commands;
+#[expect(dead_code, reason = "its other half is for the tests of traffic")]
 mod daemon;
 mod hosts;
 mod remote;

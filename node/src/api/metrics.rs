@@ -349,34 +349,32 @@ fn states(port: &PortView) -> [(&'static str, u64); 3] {
 }
 
 fn of_names(text: &mut Text, names: &DnsTally) {
-    let families: [(&str, &str, &str, &[(&str, u64)]); 2] = [
-        (
-            "dunlin_dns_queries_total",
-            "DNS queries of those who are let in, by transport.",
-            "transport",
-            &[("udp", names.udp), ("tcp", names.tcp)],
-        ),
-        (
-            "dunlin_dns_outcomes_total",
-            "What became of them: found, denied (no such name), refused, failed, others were asked, \
-             or silence.",
-            "outcome",
-            &[
-                ("found", names.found),
-                ("denied", names.denied),
-                ("refused", names.refused),
-                ("failed", names.failed),
-                ("asked", names.asked),
-                ("silent", names.silent),
-            ],
-        ),
-    ];
-    for (name, help, label, values) in families {
+    let mut family = |name, help, label, values: &[(&str, u64)]| {
         text.family(name, Kind::Counter, help);
         for (value, count) in values {
-            text.value(&[(label, value)], count);
+            text.value(&[(label, *value)], count);
         }
-    }
+    };
+    family(
+        "dunlin_dns_queries_total",
+        "DNS queries of those who are let in, by transport.",
+        "transport",
+        &[("udp", names.udp), ("tcp", names.tcp)],
+    );
+    family(
+        "dunlin_dns_outcomes_total",
+        "What became of them: found, denied (no such name), refused, failed, others were asked, or \
+         silence.",
+        "outcome",
+        &[
+            ("found", names.found),
+            ("denied", names.denied),
+            ("refused", names.refused),
+            ("failed", names.failed),
+            ("asked", names.asked),
+            ("silent", names.silent),
+        ],
+    );
 }
 
 fn of_hop(text: &mut Text, hop: &HopView) {

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use dunlin_api::DnsStatus;
 use dunlin_core::engine::Engine;
 use dunlin_core::io::{Effect, RuntimeCommand, RuntimeEvent};
-use dunlin_dns::{Counters, DnsServer, Suffix};
+use dunlin_dns::{DnsServer, Suffix};
 use dunlin_gossip::net::{Control, Net, NetConfig, NetTasks, NodeSeed};
 use dunlin_lb::Publisher;
 use dunlin_lb::proxy::hop::{Hop, HopConfig, HopTask};
@@ -84,14 +84,7 @@ pub(super) async fn build(mut config: UpConfig, started: Instant) -> Result<Part
     let api = ApiServer::bind(&api_path, config.api_group.as_deref())?;
     let authority = Arc::new(GateAuthority::new(SecretKey::from_seed(me.seed)));
     let api = api_for_others(api, &config, &authority).await?;
-    // Only now that nobody else has the data directory.
-    let mut inherited = handover::take(&config.data_dir);
-    let vips = settle_vips(&config, &me, &mut inherited).await?;
-    let handover = Arc::new(Handover::new(&config.data_dir, config.hand_over, &vips));
-    let succession = Succession {
-        inherited,
-        handover,
-    };
+    let (vips, succession) = succeed(&config, &me).await?;
     let mut notes: Vec<String> = vips.note.clone().into_iter().collect();
     let naming = naming::bind(&config, vips.range, &mut notes).await?;
     let (written_tx, written) = mpsc::channel(WRITTEN);
@@ -133,16 +126,13 @@ pub(super) async fn build(mut config: UpConfig, started: Instant) -> Result<Part
         clock,
         api,
         naming,
-        runtimes,
-        runtimes_handle,
+        runtimes: (runtimes, runtimes_handle),
         store,
-        engine,
-        first,
+        engine: (engine, first),
         written,
         net,
         vips,
-        vault,
-        key_keeper,
+        secrets: (vault, key_keeper),
         succession,
     };
     assemble(built, info, invitation.as_ref())
@@ -154,16 +144,13 @@ struct Built {
     clock: Clock,
     api: ApiServer,
     naming: Option<Naming>,
-    runtimes: Runtimes,
-    runtimes_handle: RuntimesHandle,
+    runtimes: (Runtimes, RuntimesHandle),
     store: Store,
-    engine: Engine,
-    first: Vec<Effect>,
+    engine: (Engine, Vec<Effect>),
     written: mpsc::Receiver<Written>,
     net: Net,
     vips: Vips,
-    vault: Arc<SecretVault>,
-    key_keeper: KeyKeeper,
+    secrets: (Arc<SecretVault>, KeyKeeper),
     succession: Succession,
 }
 
@@ -220,22 +207,18 @@ fn assemble(built: Built, info: NodeInfo, invitation: Option<&Ticket>) -> Result
         clock,
         api,
         naming,
-        runtimes,
-        runtimes_handle,
+        runtimes: (runtimes, runtimes_handle),
         store,
-        engine,
-        first,
+        engine: (engine, first),
         written,
         net,
         vips,
-        vault,
-        key_keeper,
-        succession,
+        secrets: (vault, key_keeper),
+        mut succession,
     } = built;
-    let handover = Arc::clone(&succession.handover);
-    let node = me.member.node;
-    let (removed, dir) = (CancellationToken::new(), info.data_dir.clone());
-    let (trustee, belonging) = Trustee::new(me.belonging, net.trust.clone(), removed.clone());
+    let (node, dir) = (me.member.node, info.data_dir.clone());
+    let ends = (CancellationToken::new(), succession.handover.left());
+    let (trustee, belonging) = Trustee::new(me.belonging, net.trust.clone(), ends.0.clone());
     let (handle, requests) = handle_that_joins(invitation, me.member.address);
     let (commands_tx, commands) = mpsc::channel(COMMANDS);
     let (events_tx, events) = mpsc::channel(NEWS);
@@ -243,9 +226,8 @@ fn assemble(built: Built, info: NodeInfo, invitation: Option<&Ticket>) -> Result
     let (routes_tx, routes) = watch::channel(Arc::new(RouteTable::default()));
     let event_log = EventLog::new();
     let own = (node, me.seed, me.publish_ip);
-    let names = naming.as_ref().map(Naming::counters);
-    let seen = (&event_log, &runtimes_handle, names);
-    let (publisher, hop, traffic) = proxies(own, me.data_plane, &routes, seen, succession)?;
+    let seen = (&event_log, &runtimes_handle, naming.as_ref());
+    let (publisher, hop, traffic) = proxies(own, me.data_plane, &routes, seen, &mut succession)?;
     let inbox = Inbox {
         requests,
         datagrams: net.received,
@@ -268,10 +250,9 @@ fn assemble(built: Built, info: NodeInfo, invitation: Option<&Ticket>) -> Result
     let (own, asked) = (me.member.address, info.asked.clone());
     let joining = Joining::new((&handle, &event_log), &net.control, net.trust, own, asked);
     let logs = logs(node, &runtimes_handle, net.control);
-    let ends = (removed, handover.left());
     let context = context(handle, info, logs, (event_log, traffic), ends, vault);
     Ok(Parts {
-        handover,
+        handover: succession.handover,
         context,
         api,
         driver: Driver::new(engine, clock, inbox, outbox, trustee),
@@ -308,26 +289,24 @@ fn proxies(
     (node, seed, publish_ip): (NodeId, [u8; 32], IpAddr),
     socket: UdpSocket,
     routes: &watch::Receiver<Arc<RouteTable>>,
-    (events, runtimes, names): (&EventLog, &RuntimesHandle, Option<Counters>),
-    Succession {
-        inherited,
-        handover,
-    }: Succession,
+    (events, runtimes, names): (&EventLog, &RuntimesHandle, Option<&Naming>),
+    succession: &mut Succession,
 ) -> Result<(Publisher, HopTask, Traffic), UpError> {
     let places = dunlin_lb::publish::room();
     let config = HopConfig { node, seed, socket };
     let (hop, task) = Hop::new(config, routes.clone(), Arc::clone(&places))?;
     let publisher = publishing::publisher(publish_ip, node, events.clone());
     let publisher = publisher.hop(node, Arc::clone(&hop), places);
+    let handover = Arc::clone(&succession.handover);
     let publisher = publisher
         .origins(Arc::new(runtimes.clone()))
-        .inherit(inherited)
+        .inherit(std::mem::take(&mut succession.inherited))
         .hand_over(move |sockets| handover.pass(sockets));
     let traffic = Traffic {
         routes: routes.clone(),
         proxies: publisher.views(),
         hop,
-        names,
+        names: names.map(Naming::counters),
     };
     Ok((publisher, task, traffic))
 }
@@ -390,6 +369,18 @@ fn info(
         dns: None,
         runtimes: runtimes.clone(),
     }
+}
+
+/// Takes what the daemon before has left. Only now that nobody else has the data directory.
+async fn succeed(config: &UpConfig, me: &Own) -> Result<(Vips, Succession), UpError> {
+    let mut inherited = handover::take(&config.data_dir);
+    let vips = settle_vips(config, me, &mut inherited).await?;
+    let handover = Arc::new(Handover::new(&config.data_dir, config.hand_over, &vips));
+    let succession = Succession {
+        inherited,
+        handover,
+    };
+    Ok((vips, succession))
 }
 
 async fn settle_vips(
