@@ -248,6 +248,8 @@ fn document(args: &RunArgs, name: &str) -> Value {
     set("ports", literals(&args.publish));
     set("volumes", literals(&args.volume));
     let networks: serde_json::Map<String, Value> = args.network.iter().map(|text| network(text)).collect();
+    let networks: serde_json::Map<String, Value> =
+        args.network.iter().map(|text| network(text)).collect();
     let joined: Vec<&String> = networks.keys().collect();
     set("networks", json!(joined));
     set("labels", literals(&args.label));
