@@ -118,6 +118,14 @@ fn higher_priorities_find_room() {
     assert!(preempted.sum::<u64>() > 0, "somebody makes way");
 }
 
+/// Of what must never run twice there are never two, whatever dies, freezes or is cut off.
+#[test]
+fn strict_singletons_are_never_two() {
+    for seed in 1..3 {
+        assert_holds(Scenario::Strict, seed);
+    }
+}
+
 /// A replica that drained for its update was not counted among those of its node, so that a third
 /// one came to a node that may have two.
 #[test]

@@ -1,9 +1,10 @@
 //! What a service is worth among others, and what becomes of it where its node is alone.
 
-use dunlin_state::model::Policy;
+use dunlin_state::model::{NodeId, Policy};
 
 use super::read::View;
 use super::report::Report;
+use super::support::SINGLETON;
 use super::units::duration_ms;
 
 /// Reads one key of `x-dunlin`. `false` when it is none of these.
@@ -13,9 +14,41 @@ pub(super) fn read(report: &mut Report, name: &str, field: &View<'_>, policy: &m
         "on_isolation" => {
             policy.stop_isolated_after_ms = report.parsed(field, isolation).unwrap_or_default();
         }
+        "singleton" => singleton(report, field, policy),
         _ => return false,
     }
     true
+}
+
+fn singleton(report: &mut Report, view: &View<'_>, policy: &mut Policy) {
+    let mut named = false;
+    for (name, field) in report.section(view, &SINGLETON) {
+        match name {
+            "voters" => {
+                named = true;
+                let items = report.list(&field);
+                let voters = items.iter().filter_map(|item| report.parsed(item, voter));
+                policy.voters = voters.collect();
+                let count = items.len();
+                if count.is_multiple_of(2) || count > Policy::MAX_VOTERS {
+                    let text = format!("{count} voters have no clear majority");
+                    report.fault_hint(&field, text, "name 1, 3, 5 or 7 nodes");
+                }
+            }
+            _ => report.unhandled(&field),
+        }
+    }
+    if !named && view.is_map() {
+        let hint = "write 'voters:' with the ids of 3 nodes, as `dunlin nodes --json` shows them";
+        report.fault_hint(view, "a singleton has no voters", hint);
+    }
+}
+
+/// Ids, not names: nobody can take the id of another node.
+fn voter(text: &str) -> Result<NodeId, String> {
+    text.parse().map_err(|_not_an_id| {
+        format!("'{text}' is not the id of a node, as `dunlin nodes --json` shows it")
+    })
 }
 
 fn priority(text: &str) -> Result<i32, String> {

@@ -147,6 +147,9 @@ pub enum SpecFault {
     /// A priority out of range.
     #[error("the priority {0} is out of range; use -{max} to {max}", max = Policy::MAX_PRIORITY)]
     BadPriority(i32),
+    /// Voters among whom there is no clear majority.
+    #[error("a strict singleton cannot have {0} voters; name 1, 3, 5 or 7 different nodes")]
+    BadVoters(usize),
     /// A patience with isolation that is too long to mean anything.
     #[error("an isolated node cannot wait {0} ms; at most a week ({max} ms) is allowed, or 'keep'", max = Policy::MAX_ISOLATED_MS)]
     BadIsolation(u64),

@@ -3,7 +3,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::SlotId;
+use super::{NodeId, SlotId};
 
 /// How a service fares among others and in a divided cluster.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -16,11 +16,22 @@ pub struct Policy {
     /// Milliseconds after which a node that is cut off stops its replicas; it keeps them when
     /// absent.
     pub stop_isolated_after_ms: Option<u64>,
+    /// Whose votes a replica needs to run, of a service of which there must never be two: the
+    /// majority of these. Anybody may run when empty.
+    pub voters: Vec<NodeId>,
 }
 
 impl Policy {
     /// The greatest priority, in either direction.
     pub const MAX_PRIORITY: i32 = 1_000;
+
+    /// Most voters: more make it slower and hardly safer.
+    pub const MAX_VOTERS: usize = 7;
+
+    /// Whether there must never be two of a slot.
+    pub fn is_strict(&self) -> bool {
+        !self.voters.is_empty()
+    }
 
     /// The longest time in milliseconds until an isolated node stops a replica, a week.
     pub const MAX_ISOLATED_MS: u64 = 7 * 86_400_000;

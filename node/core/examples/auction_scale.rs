@@ -336,6 +336,7 @@ impl Bus {
                 Output::Runtime(command) => self.run_command(index, command),
                 Output::Probe { .. }
                 | Output::Ask { .. }
+                | Output::Vote { .. }
                 | Output::Secret(_)
                 | Output::Event(_)
                 | Output::Persist(_)
@@ -368,7 +369,9 @@ impl Bus {
                 oom: false,
                 last_words: Vec::new(),
             },
-            RuntimeCommand::Remove { .. } | RuntimeCommand::Refresh { .. } => return,
+            RuntimeCommand::Remove { .. }
+            | RuntimeCommand::Refresh { .. }
+            | RuntimeCommand::Extend { .. } => return,
             RuntimeCommand::Probe(order) => RuntimeEvent::Probed {
                 id: order.id,
                 result: Ok(()),

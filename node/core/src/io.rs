@@ -245,6 +245,9 @@ pub struct Workload {
     pub node_name: String,
     /// This node.
     pub node: NodeId,
+    /// Milliseconds from now after which it has to be dead, unless the time is extended by
+    /// [`RuntimeCommand::Extend`]; it may run for ever when absent.
+    pub lease_ms: Option<u64>,
 }
 
 /// What the runtimes are asked to do. Every command is answered by an event, and repeating one is
@@ -273,6 +276,14 @@ pub enum RuntimeCommand {
         id: WorkloadId,
         /// Its specification.
         spec: Arc<ServiceSpec>,
+    },
+    /// A living attempt may run for so long from now, whatever it was told before. What has not ended by
+    /// then is killed, as far as the runtime can also when no daemon lives. Not answered.
+    Extend {
+        /// Which.
+        id: WorkloadId,
+        /// Milliseconds.
+        lease_ms: u64,
     },
     /// Delete what a dead attempt left behind (container, files). Not answered.
     Remove {

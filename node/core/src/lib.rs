@@ -16,6 +16,7 @@ mod health;
 pub mod io;
 mod isolation;
 mod jobs;
+pub mod lease;
 pub mod liveness;
 pub mod placement;
 pub mod plan;

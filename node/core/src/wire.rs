@@ -9,7 +9,7 @@ use dunlin_gossip::replication;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-use crate::{bidding, secrets};
+use crate::{bidding, lease, secrets};
 
 /// The version of this format. Fields can be added within a version; meanings cannot change.
 pub const WIRE_VERSION: u8 = 1;
@@ -36,6 +36,8 @@ pub enum PeerMessage {
     Bidding(bidding::Message),
     /// The keys of secrets.
     Secrets(secrets::Message),
+    /// Votes for what must never run twice.
+    Lease(lease::Message),
 }
 
 /// Why bytes are no message. Nothing has changed.

@@ -9,6 +9,7 @@ use futures::future::BoxFuture;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
+use super::deadline::Deadline;
 use super::logs::LogQuery;
 use super::select::{self, Choice};
 use super::{Ending, Live, Runtime, Shared, StartContext, StartError};
@@ -24,7 +25,9 @@ const LAST_WORDS_LIMIT: Duration = Duration::from_millis(500);
 #[derive(Debug)]
 pub(super) enum Order {
     /// Start it, or say again that it runs.
-    Start(Box<Workload>),
+    Start(Box<Workload>, Option<Deadline>),
+    /// It may live until then.
+    Extend(Deadline),
     /// Ask, wait, kill.
     Stop {
         /// Signal name.
@@ -41,7 +44,7 @@ pub(super) enum Order {
 /// Where a task begins.
 pub(super) enum Begin {
     /// With a start.
-    Start(Box<Workload>),
+    Start(Box<Workload>, Option<Deadline>),
     /// With one that runs, once the token says that the engine has been told of it.
     Adopted(Box<Live>, Arc<dyn Runtime>, CancellationToken),
 }
@@ -70,10 +73,10 @@ impl Attempt {
     /// Lives as long as the attempt does.
     pub(super) async fn run(mut self, begin: Begin) -> Done {
         let ending = match begin {
-            Begin::Start(workload) => self.start(&workload).await,
+            Begin::Start(workload, dead_by) => self.start(&workload, dead_by).await,
             Begin::Adopted(live, runtime, announced) => {
                 announced.cancelled().await;
-                self.watch(*live, runtime, None).await
+                self.watch(*live, runtime, None, None).await
             }
         };
         // When the daemon ends, the replica goes on, and needs its files.
@@ -91,7 +94,11 @@ impl Attempt {
         }
     }
 
-    async fn start(&mut self, workload: &Workload) -> Option<Ending> {
+    async fn start(
+        &mut self,
+        workload: &Workload,
+        mut dead_by: Option<Deadline>,
+    ) -> Option<Ending> {
         let (choice, runtime) = match self.shared.runtime_for(workload) {
             Ok(chosen) => chosen,
             Err(error) => return self.not_started(error).await,
@@ -105,6 +112,7 @@ impl Attempt {
         let context = StartContext {
             events: &events,
             cancel: &cancel,
+            dead_by,
         };
         let mut starting = runtime.start(workload, context);
         let result = loop {
@@ -116,7 +124,8 @@ impl Attempt {
                         stop = Some((signal, grace_ms));
                     }
                     // It is being started; and what is about to live is not removed.
-                    Order::Start(_) | Order::Remove => {}
+                    Order::Start(..) | Order::Remove => {}
+                    Order::Extend(later) => dead_by = Some(later),
                     // What comes while it starts is brought to it when it runs.
                     Order::Refresh(spec) => refresh = Some(spec),
                 },
@@ -130,7 +139,10 @@ impl Attempt {
                 if let Some(spec) = refresh {
                     self.refresh(&spec, &runtime).await;
                 }
-                self.watch(live, runtime, stop).await
+                if let Some(dead_by) = dead_by {
+                    runtime.extend(&self.id, dead_by).await;
+                }
+                self.watch(live, runtime, stop, dead_by).await
             }
             Err(error) => self.not_started(error).await,
         }
@@ -156,6 +168,7 @@ impl Attempt {
         live: Live,
         runtime: Arc<dyn Runtime>,
         stop: Option<Stop>,
+        mut dead_by: Option<Deadline>,
     ) -> Option<Ending> {
         let Live { running, mut ended } = live;
         let id = self.id.clone();
@@ -166,11 +179,15 @@ impl Attempt {
                 biased;
                 ending = &mut ended => return Some(ending),
                 order = self.orders.recv() => match order {
-                    Some(Order::Start(_)) => {
+                    Some(Order::Start(..)) => {
                         self.tell(RuntimeEvent::Started(running.clone())).await;
                     }
                     Some(Order::Stop { signal, grace_ms }) => {
                         stopping = Some(runtime.stop(&id, signal, grace_ms));
+                    }
+                    Some(Order::Extend(later)) => {
+                        dead_by = Some(later);
+                        runtime.extend(&id, later).await;
                     }
                     Some(Order::Refresh(spec)) => self.refresh(&spec, &runtime).await,
                     // Only the dead are removed.
@@ -178,6 +195,11 @@ impl Attempt {
                     // The daemon ends; the replica does not.
                     None => return None,
                 },
+                () = lapse(dead_by), if dead_by.is_some() => {
+                    dead_by = None;
+                    let kill = Some("SIGKILL".to_owned());
+                    stopping = Some(runtime.stop(&id, kill, 0));
+                }
                 () = wait_for(&mut stopping), if stopping.is_some() => stopping = None,
             }
         }
@@ -226,6 +248,13 @@ impl Attempt {
     async fn tell(&self, event: RuntimeEvent) {
         // Without a receiver the daemon is ending.
         let _ = self.events.send(event).await;
+    }
+}
+
+/// Waits until a lease is over.
+async fn lapse(dead_by: Option<Deadline>) {
+    if let Some(dead_by) = dead_by {
+        tokio::time::sleep(dead_by.left()).await;
     }
 }
 

@@ -10,6 +10,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
 use super::attempt::{Attempt, Begin, Done, Order, QUEUE};
+use super::deadline::Deadline;
 use super::probe::Prober;
 use super::{Ending, Found, Live, Runtime, Runtimes, RuntimesError, Shared};
 
@@ -76,13 +77,17 @@ impl Dispatch {
         match command {
             RuntimeCommand::Adopt => self.adopt(),
             RuntimeCommand::Start(workload) => {
-                self.order(workload.id.clone(), Order::Start(workload));
+                let dead_by = workload.lease_ms.map(Deadline::after);
+                self.order(workload.id.clone(), Order::Start(workload, dead_by));
             }
             RuntimeCommand::Stop {
                 id,
                 signal,
                 grace_ms,
             } => self.order(id, Order::Stop { signal, grace_ms }),
+            RuntimeCommand::Extend { id, lease_ms } => {
+                self.order(id, Order::Extend(Deadline::after(lease_ms)));
+            }
             RuntimeCommand::Refresh { id, spec } => self.order(id, Order::Refresh(spec)),
             RuntimeCommand::Remove { id } => self.order(id, Order::Remove),
             RuntimeCommand::Probe(order) => {
@@ -119,7 +124,7 @@ impl Dispatch {
                     warn!(slot = %id.slot, "dropped an order: too many wait for this attempt");
                 }
             }
-            (Some(Entry::Ended(ending)), Order::Start(_) | Order::Stop { .. }) => {
+            (Some(Entry::Ended(ending)), Order::Start(..) | Order::Stop { .. }) => {
                 let event = ending.event(id);
                 self.tell(event);
             }
@@ -129,8 +134,10 @@ impl Dispatch {
                 self.remove(id);
             }
             // It has ended, or has not been adopted yet, and then its adoption brings this again.
-            (Some(Entry::Ended(_)) | None, Order::Refresh(_)) => {}
-            (None, Order::Start(workload)) => self.spawn(id, Begin::Start(workload)),
+            (Some(Entry::Ended(_)) | None, Order::Refresh(_) | Order::Extend(_)) => {}
+            (None, Order::Start(workload, dead_by)) => {
+                self.spawn(id, Begin::Start(workload, dead_by));
+            }
             (None, Order::Stop { .. }) => self.tell(RuntimeEvent::Lost(id)),
         }
     }

@@ -32,6 +32,7 @@ use tokio_util::sync::CancellationToken;
 use crate::secrets::SecretVault;
 
 mod attempt;
+mod deadline;
 mod dispatch;
 mod docker;
 mod environment;
@@ -44,6 +45,7 @@ mod process;
 mod select;
 mod signal;
 
+pub(crate) use deadline::Deadline;
 pub use logs::{LogChunk, LogError, LogLine, LogQuery, LogStream};
 
 use docker::DockerRuntime;
@@ -258,6 +260,8 @@ struct StartContext<'a> {
     events: &'a mpsc::Sender<RuntimeEvent>,
     /// Set when the attempt is to stop before it has started.
     cancel: &'a CancellationToken,
+    /// When it has to be dead at the latest.
+    dead_by: Option<Deadline>,
 }
 
 /// One way to run replicas. Every operation may be repeated.
@@ -286,6 +290,12 @@ trait Runtime: Send + Sync {
 
     /// Sends a signal to a living attempt that is not asked to end.
     fn notify<'a>(&'a self, id: &'a WorkloadId, signal: &'a str) -> BoxFuture<'a, ()>;
+
+    /// A living attempt may live until then. What keeps it while no daemon lives is told; otherwise
+    /// only the daemon counts.
+    fn extend<'a>(&'a self, _id: &'a WorkloadId, _dead_by: Deadline) -> BoxFuture<'a, ()> {
+        Box::pin(std::future::ready(()))
+    }
 
     /// Deletes what a dead attempt left behind; leaves a living one alone.
     fn remove<'a>(&'a self, id: &'a WorkloadId) -> BoxFuture<'a, ()>;

@@ -15,6 +15,7 @@ use super::cgroup::CgroupPlan;
 use super::ports::{self, Ports};
 use super::record::{GivenPort, LaunchSpec, Paths, RunRecord, boot_id};
 use super::{Refusal, names, proc, sys};
+use crate::runtime::Deadline;
 
 /// A workload that runs.
 #[derive(Debug)]
@@ -33,6 +34,8 @@ pub(super) struct Launched {
     pub(super) control: File,
     /// Its cgroup, if it has one.
     pub(super) cgroup: Option<CgroupPlan>,
+    /// When it has to be dead, unless it is told of a later time.
+    pub(super) dead_by: Option<Deadline>,
     /// Size at which a log file is put aside.
     pub(super) log_file_bytes: u64,
     /// Keeps its ports reserved.
@@ -98,6 +101,7 @@ pub(super) fn launch(paths: &Paths, spec: &LaunchSpec) -> Result<Launched, Refus
             err,
             control,
             cgroup,
+            dead_by: spec.dead_by,
             log_file_bytes: spec.log_file_bytes,
             _ports: ports,
         }),

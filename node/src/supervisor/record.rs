@@ -13,6 +13,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use super::cgroup::CgroupPlan;
+use crate::runtime::Deadline;
 
 /// Where things are in an attempt's directory.
 #[derive(Debug, Clone)]
@@ -136,6 +137,10 @@ pub(crate) struct LaunchSpec {
     pub(crate) networks: Networks,
     /// Its cgroup, where the node may make one.
     pub(crate) cgroup: Option<CgroupPlan>,
+    /// When it has to be dead, in milliseconds of the host's monotonic clock, unless it is told of a
+    /// later time.
+    #[serde(default)]
+    pub(crate) dead_by: Option<Deadline>,
     /// Bytes at which a log file is put aside; two are kept.
     pub(crate) log_file_bytes: u64,
 }

@@ -13,6 +13,7 @@ use super::cgroup::CgroupPlan;
 use super::launch::Launched;
 use super::logfile::{LogWriter, Splitter, Stream, now_ms};
 use super::record::{ExitRecord, Paths};
+use crate::runtime::Deadline;
 
 /// Bytes read from a pipe at once.
 const READ_BYTES: usize = 16 * 1024;
@@ -46,6 +47,7 @@ pub(super) fn watch(paths: &Paths, launched: Launched) -> ExitRecord {
         ],
         log: LogWriter::new(paths.directory(), launched.log_file_bytes),
         deadline: None,
+        dead_by: launched.dead_by,
         status: None,
         buffer: vec![0; READ_BYTES],
     };
@@ -71,6 +73,8 @@ struct Watch {
     log: LogWriter,
     /// When patience ends, once it has been asked to stop.
     deadline: Option<Instant>,
+    /// When its lease ends, if it has one.
+    dead_by: Option<Deadline>,
     status: Option<WaitStatus>,
     buffer: Vec<u8>,
 }
@@ -98,6 +102,10 @@ impl Watch {
             if ready.ended {
                 return;
             }
+            if self.dead_by.is_some_and(|at| at.left().is_zero()) {
+                self.dead_by = None;
+                self.kill();
+            }
             if self.deadline.is_some_and(|at| at <= Instant::now()) {
                 self.deadline = None;
                 self.kill();
@@ -114,6 +122,7 @@ impl Watch {
             Some(at) => at.saturating_duration_since(Instant::now()),
             None => REAP_INTERVAL,
         };
+        let wait = self.dead_by.map_or(wait, |at| wait.min(at.left()));
         let mut fds = vec![
             PollFd::new(&self.leader_fd, PollFlags::IN),
             PollFd::new(&self.control, PollFlags::IN),
@@ -178,6 +187,9 @@ impl Watch {
             Err(_) => return,
         };
         for line in text[..count].split(|b| *b == b'\n') {
+            if let Some(dead_by) = parse_lease(line) {
+                self.dead_by = Some(dead_by);
+            }
             if let Some((signal, grace)) = parse_order(line) {
                 self.signal(signal);
                 let at = Instant::now() + grace;
@@ -257,6 +269,12 @@ fn exit_code(status: WaitStatus) -> i32 {
     }
 }
 
+/// Reads `lease <ms of the monotonic clock>`.
+fn parse_lease(line: &[u8]) -> Option<Deadline> {
+    let text = std::str::from_utf8(line).ok()?;
+    text.strip_prefix("lease ")?.parse().ok().map(Deadline)
+}
+
 /// Reads `stop <signal number> <grace in ms>`.
 fn parse_order(line: &[u8]) -> Option<(Signal, Duration)> {
     let text = std::str::from_utf8(line).ok()?;
@@ -282,6 +300,9 @@ mod tests {
 
     #[test]
     fn only_well_formed_orders_are_obeyed() {
+        assert_eq!(parse_lease(b"lease 70"), Some(Deadline(70)));
+        assert_eq!(parse_lease(b"lease -1"), None);
+        assert_eq!(parse_lease(b"stop 15 1"), None);
         let order = parse_order(b"stop 15 2500");
         assert_eq!(order, Some((Signal::TERM, Duration::from_millis(2500))));
         let day = parse_order(b"stop 9 99999999999999");

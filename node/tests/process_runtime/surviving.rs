@@ -46,6 +46,25 @@ async fn replicas_survive_the_daemon_and_are_adopted() {
     lab.wait_until(|lab| lab.leftovers().is_empty()).await;
 }
 
+/// Whoever is left kills it: the supervisor, when there is no daemon.
+#[tokio::test]
+async fn a_replica_dies_with_its_lease_though_no_daemon_lives() {
+    let mut lab = Lab::new().await;
+    // Should the order below be lost with the daemon, it takes that long.
+    let running = lab.start_leased(0, shell("exec sleep 1000"), 15_000).await;
+    let hour = 3_600_000;
+    let lasting = lab.start_leased(1, shell("exec sleep 1000"), hour).await;
+    let id = running.id.clone();
+    let lease_ms = 500;
+    lab.send(RuntimeCommand::Extend { id, lease_ms }).await;
+    let mut lab = lab.restart().await;
+    lab.wait_until_dead(&running).await;
+    let adopted = lab.adopt().await;
+    let end = |id| adopted.iter().find(|a| a.running.id == id).unwrap().exited;
+    assert_eq!(end(running.id), Some((137, false)));
+    assert_eq!(end(lasting.id), None);
+}
+
 #[tokio::test]
 async fn a_killed_supervisor_takes_its_replica_along_and_it_counts_as_lost() {
     let mut lab = Lab::new().await;

@@ -30,6 +30,8 @@ pub struct Lab {
     pub handle: RuntimesHandle,
     /// What runs and must be stopped at the end.
     pub live: Vec<WorkloadId>,
+    /// The lease of what is started next.
+    lease_ms: Option<u64>,
     pub config: RuntimesConfig,
     commands: mpsc::Sender<RuntimeCommand>,
     events: mpsc::Receiver<RuntimeEvent>,
@@ -164,6 +166,7 @@ impl Lab {
         Self {
             handle,
             live,
+            lease_ms: None,
             config,
             commands,
             events,
@@ -203,6 +206,7 @@ impl Lab {
             spec: Arc::new(spec),
             node_name: "here".into(),
             node: self.config.node,
+            lease_ms: self.lease_ms.take(),
         };
         self.send(RuntimeCommand::Start(Box::new(workload))).await;
         id
@@ -210,6 +214,12 @@ impl Lab {
 
     pub async fn start(&mut self, slot: u32, spec: ServiceSpec) -> Running {
         self.start_attempt(slot, 0, spec).await
+    }
+
+    /// The same, with a lease.
+    pub async fn start_leased(&mut self, slot: u32, spec: ServiceSpec, lease_ms: u64) -> Running {
+        self.lease_ms = Some(lease_ms);
+        self.start(slot, spec).await
     }
 
     pub async fn start_attempt(&mut self, slot: u32, number: u32, spec: ServiceSpec) -> Running {

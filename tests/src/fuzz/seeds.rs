@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use dunlin_core::wire::{self, PeerMessage};
-use dunlin_core::{bidding, secrets};
+use dunlin_core::{bidding, lease, secrets};
 use dunlin_gossip::membership::{Effect, Input, MemberId, Membership, Profile};
 use dunlin_gossip::replication::{self, Replication};
 use dunlin_state::Now;
@@ -265,6 +265,13 @@ fn of_wire() -> Vec<Vec<u8>> {
         PeerMessage::Bidding(bidding::Message::Award {
             round,
             slots: vec![(Slot::Replica(1), 5), (Slot::Node(member(1).node), 7)],
+        }),
+        PeerMessage::Lease(lease::Message::Ask {
+            slot: SlotId {
+                service: service("web"),
+                slot: Slot::Replica(1),
+            },
+            sent: 7,
         }),
         PeerMessage::Secrets(secrets::Message::Want {
             secret,

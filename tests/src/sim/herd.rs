@@ -323,6 +323,7 @@ impl Herd {
                 }
                 // No service has secrets, no node restarts, and nobody routes.
                 Output::Ask { .. }
+                | Output::Vote { .. }
                 | Output::Secret(_)
                 | Output::Persist(_)
                 | Output::RoutesChanged
@@ -367,7 +368,8 @@ impl Herd {
             RuntimeCommand::Adopt
             | RuntimeCommand::Remove { .. }
             | RuntimeCommand::Probe(_)
-            | RuntimeCommand::Refresh { .. } => {}
+            | RuntimeCommand::Refresh { .. }
+            | RuntimeCommand::Extend { .. } => {}
         }
         let runtime = &mut self.members[index].runtime;
         for (after, event) in runtime.command(command, self.now, &mut self.rng) {

@@ -51,6 +51,8 @@ struct Process {
     /// When its port accepts connections.
     answers_at: u64,
     exited: Option<i32>,
+    /// When its lease ends, if it has one.
+    dies_at: Option<u64>,
     /// Whether its specification has a check that would notice.
     checked: bool,
     /// Until when it runs and answers nobody.
@@ -98,6 +100,12 @@ impl Runtime {
             RuntimeCommand::Start(workload) => self.start(*workload, now, rng),
             RuntimeCommand::Stop { id, .. } => self.stop(id, now, rng),
             RuntimeCommand::Refresh { .. } => Vec::new(),
+            RuntimeCommand::Extend { id, lease_ms } => {
+                if let Some(process) = self.processes.get_mut(&id) {
+                    process.dies_at = Some(now + lease_ms * 1_000);
+                }
+                Vec::new()
+            }
             RuntimeCommand::Remove { id } => {
                 self.processes.remove(&id);
                 Vec::new()
@@ -151,6 +159,24 @@ impl Runtime {
             oom: false,
             last_words: Vec::new(),
         })
+    }
+
+    /// Kills what has outlived its lease, as a supervisor does also when no daemon lives.
+    pub fn end_leases(&mut self, now: u64) -> Vec<RuntimeEvent> {
+        let over = self.processes.iter_mut().filter(|(_, p)| {
+            let due = p.dies_at.is_some_and(|at| at <= now);
+            due && p.exited.is_none()
+        });
+        let events = over.map(|(id, process)| {
+            process.exited = Some(137);
+            RuntimeEvent::Exited {
+                id: id.clone(),
+                code: 137,
+                oom: false,
+                last_words: Vec::new(),
+            }
+        });
+        events.collect()
     }
 
     /// A workload has done its work; nothing when it has ended before.
@@ -209,6 +235,14 @@ impl Runtime {
             .iter()
             .filter(|(_, p)| p.exited.is_none())
             .map(|(id, _)| &id.slot)
+    }
+
+    /// Workloads whose processes truly exist.
+    pub fn alive(&self, now: u64) -> impl Iterator<Item = &WorkloadId> {
+        let alive = self.processes.iter();
+        alive
+            .filter(move |(_, p)| p.exited.is_none() && p.started_at <= now)
+            .map(|(id, _)| id)
     }
 
     /// Workloads that truly run here and accept connections.
@@ -303,6 +337,7 @@ impl Runtime {
             started_at: now + delay,
             answers_at: now + delay + rng.random_range(1_000..100_000),
             exited: None,
+            dies_at: workload.lease_ms.map(|ms| now + ms * 1_000),
             checked: workload.spec.health.is_some() || workload.spec.readiness.is_some(),
             unwell_until: 0,
         };

@@ -50,6 +50,8 @@ pub enum Scenario {
     /// Services of different priorities want more than there is; in half of the runs nodes die
     /// meanwhile.
     Ranks,
+    /// Of no service there may ever be two, while nodes die, freeze and are cut off, and clocks jump.
+    Strict,
     /// All of it.
     Churn,
     /// One large deploy on many nodes, for speed.
@@ -60,7 +62,7 @@ pub enum Scenario {
 
 impl Scenario {
     /// Those that a run without `--scenario` goes through.
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 17] = [
         Self::Calm,
         Self::Crash,
         Self::Partition,
@@ -76,6 +78,7 @@ impl Scenario {
         Self::Depend,
         Self::Jobs,
         Self::Ranks,
+        Self::Strict,
         Self::Churn,
     ];
 
@@ -97,6 +100,7 @@ impl Scenario {
             Self::Depend => "depend",
             Self::Jobs => "jobs",
             Self::Ranks => "ranks",
+            Self::Strict => "strict",
             Self::Churn => "churn",
             Self::Scale => "scale",
             Self::Placement => "placement",
@@ -132,6 +136,7 @@ impl Scenario {
             | Self::Depend
             | Self::Jobs
             | Self::Ranks
+            | Self::Strict
             | Self::Liar
             | Self::Scale
             | Self::Placement => Weather::FAIR,
@@ -154,6 +159,7 @@ impl Scenario {
             | Self::Depend
             | Self::Jobs
             | Self::Ranks
+            | Self::Strict
             | Self::Liar
             | Self::Scale
             | Self::Placement => Temper::CALM,
@@ -176,6 +182,7 @@ impl Scenario {
             Self::Depend => Variety::Chained,
             Self::Jobs => Variety::Jobs,
             Self::Ranks => Variety::Ranked,
+            Self::Strict => Variety::Strict,
         }
     }
 
@@ -201,6 +208,7 @@ impl Scenario {
             | Self::Depend
             | Self::Jobs
             | Self::Ranks
+            | Self::Strict
             | Self::Churn => false,
         };
         watch.no_gaps = match self {
@@ -221,6 +229,7 @@ impl Scenario {
             | Self::Depend
             | Self::Jobs
             | Self::Ranks
+            | Self::Strict
             | Self::Churn => false,
         };
         watch.spreads = self == Self::Calm;
@@ -276,6 +285,7 @@ pub fn run(
         | Scenario::Depend
         | Scenario::Jobs
         | Scenario::Ranks
+        | Scenario::Strict
         | Scenario::Churn => {}
     }
     let mut world = World::new(nodes, seed, scenario.weather(), scenario.temper());

@@ -126,6 +126,8 @@ pub(super) enum Variety {
     Jobs,
     /// Plain ones of four priorities and three sizes, more than fit.
     Ranked,
+    /// Of which there must never be two.
+    Strict,
     /// Their health is checked: of some for traffic and restarts, of others for traffic alone.
     Checked,
 }
@@ -213,6 +215,7 @@ fn spec(number: usize, version: u32, variety: Variety) -> ServiceSpec {
         Variety::Checked => check_health(&mut spec, number),
         Variety::Chained => chain(&mut spec, number),
         Variety::Jobs => work(&mut spec, number),
+        Variety::Strict => {}
         Variety::Ranked => rank(&mut spec, number),
         Variety::Rolling => roll(&mut spec, number, version),
         Variety::Mixed | Variety::Large => vary(&mut spec, number),
@@ -410,7 +413,12 @@ fn order(world: &World, host: usize, op: Op) -> (Change, Command) {
             version,
         } => {
             let key = service(number);
-            let spec = Box::new(spec(number, version, world.ops.variety));
+            let mut spec = Box::new(spec(number, version, world.ops.variety));
+            if world.ops.variety == Variety::Strict {
+                // Each service has other voters.
+                let voters = (0..3).map(|n| world.hosts[(number + n) % world.hosts.len()].id);
+                spec.policy.voters = voters.collect();
+            }
             let engine = world.hosts[host].engine.as_ref();
             let known = engine.and_then(|e| e.desired().services.get(&key));
             let change = Change::Deployed {

@@ -458,7 +458,10 @@ impl World {
                 check::stop_is_justified(self, host, id, before);
             }
             RuntimeCommand::Remove { id } => check::removal_is_harmless(self, host, id),
-            RuntimeCommand::Adopt | RuntimeCommand::Probe(_) | RuntimeCommand::Refresh { .. } => {}
+            RuntimeCommand::Adopt
+            | RuntimeCommand::Probe(_)
+            | RuntimeCommand::Refresh { .. }
+            | RuntimeCommand::Extend { .. } => {}
         }
         let life = self.hosts[host].life;
         let answers = self.hosts[host]

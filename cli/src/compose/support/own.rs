@@ -50,6 +50,10 @@ pub const SERVICE_DUNLIN: Section = Section {
             "-1000 to 1000, 0 when absent: where there is no room, replicas of services with a lower one make way",
         ),
         yes(
+            "singleton",
+            "there are never two of a slot: a replica runs only with the votes of a majority of these nodes",
+        ),
+        yes(
             "on_isolation",
             "`keep` (the default), or `stop-after 30s`: a node that sees less than half of the nodes it knew stops its replicas after that time",
         ),
@@ -93,6 +97,15 @@ pub const SERVICE_DUNLIN: Section = Section {
             "how long connections go on to a replica that has left, `10s` by default",
         ),
     ],
+};
+
+/// `x-dunlin.singleton` of a service.
+pub const SINGLETON: Section = Section {
+    path: "services.<name>.x-dunlin.singleton",
+    keys: &[yes(
+        "voters",
+        "ids of 1, 3, 5 or 7 nodes, as `dunlin nodes --json` shows them; remove the service before naming others",
+    )],
 };
 
 /// `x-dunlin.split` of a service.

@@ -1,6 +1,8 @@
 //! Where replicas may and would better run.
 
-use dunlin_state::model::{Constraint, Preference, Preferred, ScoreWeights, SpreadRule, Strategy};
+use dunlin_state::model::{
+    Constraint, NodeId, Preference, Preferred, ScoreWeights, SpreadRule, Strategy,
+};
 
 use super::faults::service as faulty;
 use super::{good, service};
@@ -104,6 +106,26 @@ fn priority_and_isolation_are_read() {
     );
     let read = policy("x-dunlin: {on_isolation: keep}");
     assert_eq!((read.priority, read.stop_isolated_after_ms), (0, None));
+}
+
+#[test]
+fn the_voters_of_a_singleton_are_nodes() {
+    let ids: Vec<NodeId> = (1..=3).map(|n| NodeId::from_bytes([n; 32])).collect();
+    let listed = |ids: &[NodeId]| {
+        let ids: Vec<String> = ids.iter().map(ToString::to_string).collect();
+        format!("singleton: {{voters: [{}]}}", ids.join(", "))
+    };
+    let read = service(&format!("x-dunlin: {{{}}}", listed(&ids)));
+    assert_eq!(read.spec.policy.voters, ids);
+    assert!(read.spec.policy.is_strict());
+    let own = |line: &str, place: &str, path: &str, words: &str| {
+        let path = format!("services.web.x-dunlin.{path}");
+        faulty(&format!("x-dunlin:\n  {line}"), &[(place, &path, words)]);
+    };
+    let two = listed(&ids[..2]);
+    own(&two, "5:27", "singleton.voters", "no clear majority");
+    let name = "singleton: {voters: [n1]}";
+    own(name, "5:28", "singleton.voters[0]", "not the id of a node");
 }
 
 #[test]

@@ -1,8 +1,10 @@
 //! Where a service may and would better run.
 
+use std::collections::BTreeSet;
+
 use super::{SpecFault, check_list, check_text};
 use crate::model::{
-    Constraint, Placement, Policy, Preference, Preferred, ScoreWeights, SpreadRule,
+    Constraint, NodeId, Placement, Policy, Preference, Preferred, ScoreWeights, SpreadRule,
 };
 
 pub(super) fn check_placement(placement: &Placement) -> Result<(), SpecFault> {
@@ -51,6 +53,11 @@ pub(super) fn check_policy(policy: &Policy) -> Result<(), SpecFault> {
     let most = Policy::MAX_PRIORITY;
     if !(-most..=most).contains(&policy.priority) {
         return Err(SpecFault::BadPriority(policy.priority));
+    }
+    let voters: BTreeSet<&NodeId> = policy.voters.iter().collect();
+    let count = policy.voters.len();
+    if count > Policy::MAX_VOTERS || count.is_multiple_of(2) && count > 0 || voters.len() < count {
+        return Err(SpecFault::BadVoters(count));
     }
     match policy.stop_isolated_after_ms {
         Some(ms) if ms > Policy::MAX_ISOLATED_MS => Err(SpecFault::BadIsolation(ms)),

@@ -16,6 +16,7 @@ mod secrets;
 #[cfg(test)]
 pub(crate) mod tests;
 mod views;
+mod votes;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::SocketAddr;
@@ -33,6 +34,7 @@ use crate::depend::Conditions;
 use crate::io::{Event, NodeConfig, RuntimeCommand};
 use crate::isolation::Isolation;
 use crate::jobs::Recording;
+use crate::lease::{self, Leases};
 use crate::liveness::{Heard, Liveness, Standing};
 use crate::placement::Reason;
 use crate::reconcile::{self, Reconciler, World};
@@ -77,6 +79,13 @@ pub enum Output {
         to: NodeId,
         /// What.
         message: secret_keys::Message,
+    },
+    /// Tell another node something about votes.
+    Vote {
+        /// Whom.
+        to: NodeId,
+        /// What.
+        message: lease::Message,
     },
     /// Something for the holder of the keys of secrets.
     Secret(secret_keys::Order),
@@ -134,6 +143,9 @@ pub struct Agent {
     reconciler: Reconciler,
     opening: Opening,
     isolation: Isolation,
+    leases: Leases,
+    /// Whether there are services of which there must never be two.
+    any_strict: bool,
     keeper: Keeper,
     /// Whether what the keeper looks at has changed.
     keys_dirty: bool,
@@ -205,6 +217,8 @@ impl Agent {
             reconciler: Reconciler::new(me, boot, seed ^ 2),
             opening: Opening::new(start.peers_known, now.mono),
             isolation: Isolation::new(start.peers_known, now.mono),
+            leases: Leases::new(me, seed ^ 3, now.mono),
+            any_strict: false,
             keeper: Keeper::new(me),
             keys_dirty: true,
             distrusted: Timers::default(),
@@ -238,6 +252,7 @@ impl Agent {
             self.reconciler.poll_timeout(),
             self.opening.poll_timeout(),
             self.isolation.poll_timeout(),
+            self.leases.poll_timeout(),
             self.keeper.poll_timeout(),
             self.distrusted.next(),
             self.steering.next(),
@@ -267,6 +282,7 @@ impl Agent {
         }
         self.keys_due(now, &mut out);
         self.look_at_isolation(now);
+        self.leases_due(now, &mut out);
         self.try_open(now, &mut out);
         let open = self.is_floor_open(now);
         let floor = floor::floor(&self.cluster, &self.desired, open);
@@ -289,6 +305,7 @@ impl Agent {
             }
         }
         self.review_keys(now, out);
+        self.review_leases(now, out);
         debug_assert!(self.is_within_capacity(), "more committed than there is");
         if !self.published {
             self.published = true;
@@ -465,6 +482,7 @@ impl Agent {
                 leaving,
                 host: &self.host,
                 isolation: &self.isolation,
+                leases: &self.leases,
                 bidder,
                 keeper: &self.keeper,
             };
@@ -492,6 +510,7 @@ impl Agent {
             leaving: self.leaving,
             host: &self.host,
             isolation: &self.isolation,
+            leases: &self.leases,
             bidder: &self.bidder,
             keeper: &self.keeper,
         };

@@ -27,6 +27,8 @@ impl Agent {
         let desired = self.with_runs(desired, now);
         let old = std::mem::replace(&mut self.desired, desired);
         let new = Arc::clone(&self.desired);
+        let mut services = new.services.values();
+        self.any_strict = services.any(|s| s.spec.policy.is_strict());
         for service in changed_services(&old, &new) {
             let mut mine = self.cluster.set_service(service, &new);
             let known = new.services.get(service);

@@ -193,6 +193,10 @@ impl Engine {
                 let outputs = self.agent.message(from, message, self.now);
                 self.carry_out(outputs, out);
             }
+            PeerMessage::Lease(message) => {
+                let outputs = self.agent.lease_message(from, message, self.now);
+                self.carry_out(outputs, out);
+            }
             PeerMessage::Secrets(message) => {
                 let outputs = self.agent.secret_message(from, message, self.now);
                 self.carry_out(outputs, out);

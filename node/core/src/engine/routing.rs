@@ -164,6 +164,9 @@ impl Engine {
                 Output::Ask { to, message } => {
                     self.send(to, PeerMessage::Secrets(message), out);
                 }
+                Output::Vote { to, message } => {
+                    self.send(to, PeerMessage::Lease(message), out);
+                }
                 Output::Secret(order) => out.push(Effect::Secret(order)),
                 Output::Probe { node, address } => out.push(Effect::Probe { node, address }),
                 Output::Runtime(command) => out.push(Effect::Runtime(command)),

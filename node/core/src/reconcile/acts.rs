@@ -4,9 +4,10 @@ use dunlin_state::Now;
 use dunlin_state::desired::Service;
 use dunlin_state::model::{Phase, SlotId};
 
+use super::halt::{self, Bar};
 use super::held::{Stage, Then};
 use super::wish::{Wish, wish};
-use super::{Effect, REPLACE_SOON_MS, Reconciler, World, halt, stop_command};
+use super::{Effect, REPLACE_SOON_MS, Reconciler, World, stop_command};
 use crate::io::RuntimeCommand;
 
 impl Reconciler {
@@ -28,11 +29,10 @@ impl Reconciler {
         let evicted = self.evicted(slot, now.mono);
         let wish = wish(held, evicted.as_ref(), world, view);
         let wish = match (halt::bar(held, world, now), wish) {
-            (Some(why), Wish::Keep | Wish::Leave(_) | Wish::Replace | Wish::ReplaceSoon)
-                if held.may_run() =>
-            {
-                Wish::Halt(why)
-            }
+            (
+                Some(Bar { why, urgent }),
+                Wish::Keep | Wish::Leave(_) | Wish::Replace | Wish::ReplaceSoon,
+            ) if held.may_run() => Wish::Halt(why, urgent),
             (_, wish) => wish,
         };
         let service = world.desired.services.get(&slot.service);
@@ -44,7 +44,7 @@ impl Reconciler {
         match (wish, service) {
             (Wish::Keep, _) => self.keep(slot),
             (Wish::Leave(why), _) => self.leave(slot, &why),
-            (Wish::Halt(why), _) => self.halt(slot, &why, now),
+            (Wish::Halt(why, urgent), _) => self.halt(slot, &why, urgent, now),
             (Wish::Stop(why), service) => {
                 // What nobody wants at all has nobody to hand its connections to.
                 let drain = service.is_some_and(|s| s.running) && !world.leaving;

@@ -40,6 +40,8 @@ pub(super) struct Held {
     pub(super) condemned: Option<String>,
     /// Whether it waits because a secret or config is missing.
     pub(super) waits_for_files: bool,
+    /// Whether it waits for the votes that it needs to run.
+    pub(super) waits_for_votes: bool,
     /// What the last dead attempt left behind, kept so that its log can be read.
     pub(super) residue: Option<WorkloadId>,
 }
@@ -99,6 +101,7 @@ impl Held {
             ready_since: None,
             condemned: None,
             waits_for_files: false,
+            waits_for_votes: false,
             residue: None,
         }
     }
@@ -127,6 +130,7 @@ impl Held {
             ready_since: None,
             condemned: None,
             waits_for_files: false,
+            waits_for_votes: false,
             residue: None,
         }
     }

@@ -38,6 +38,7 @@ use crate::cluster::Cluster;
 use crate::depend::Gate;
 use crate::io::{Event, RuntimeCommand, Workload};
 use crate::isolation::Isolation;
+use crate::lease::Leases;
 use crate::liveness::Standing;
 use crate::placement::{NodeView, Reason, Verdict, judge};
 use crate::rollout::Rollout;
@@ -99,6 +100,7 @@ pub(crate) struct World<'a> {
     /// This node's report; its claims are not looked at.
     pub(crate) host: &'a NodeReport,
     pub(crate) isolation: &'a Isolation,
+    pub(crate) leases: &'a Leases,
     pub(crate) bidder: &'a Bidder,
     pub(crate) keeper: &'a Keeper,
 }
@@ -363,7 +365,7 @@ impl Reconciler {
             }
             Stage::Starting { asked } if asked + START_PATIENCE_MS <= now.mono => {
                 held.stage = Stage::Starting { asked: now.mono };
-                let start = start_command(held, world);
+                let start = start_command(held, world, now);
                 effects.extend(start.map(Effect::Runtime));
             }
             Stage::Running { .. } => effects.extend(self.run_checks(slot, now)),
@@ -398,7 +400,7 @@ impl Reconciler {
         let Some(held) = self.claims.get_mut(slot) else {
             return Vec::new();
         };
-        let Some(start) = start_command(held, world) else {
+        let Some(start) = start_command(held, world, now) else {
             // The specification of an older revision is not known any more; the review that
             // follows every change of desired state replaces it.
             held.stage = Stage::Parked;
@@ -456,13 +458,17 @@ impl Held {
 }
 
 /// Asks for the start of the present attempt, if its specification is known.
-fn start_command(held: &Held, world: &World<'_>) -> Option<RuntimeCommand> {
+fn start_command(held: &Held, world: &World<'_>, now: Now) -> Option<RuntimeCommand> {
+    let service = world.desired.services.get(&held.claim.slot.service);
+    let strict = service.is_some_and(|s| s.spec.policy.is_strict());
+    let until = world.leases.until(&held.claim.slot);
     Some(RuntimeCommand::Start(Box::new(Workload {
         id: held.id(),
         revision: held.claim.revision.clone(),
         spec: Arc::clone(held.spec.as_ref()?),
         node_name: world.host.name.clone(),
         node: world.cluster.me(),
+        lease_ms: strict.then(|| until.saturating_sub(now.mono)),
     })))
 }
 

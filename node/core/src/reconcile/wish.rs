@@ -19,8 +19,8 @@ pub(super) enum Wish {
     Keep,
     /// Stay until another node has the slot.
     Leave(String),
-    /// Stop it, and start it again when it may run.
-    Halt(String),
+    /// Stop it, and start it again when it may run; whether that has to be quick.
+    Halt(String, bool),
     /// End it: the slot is not wanted, or another node has it.
     Stop(String),
     /// Change to the present specification.
@@ -53,6 +53,10 @@ pub(super) fn wish(
     if let Some(why) = done(claim.slot.slot, service).filter(|_| held.stage != Stage::Ended) {
         return Wish::Stop(why.to_owned());
     }
+    let strict = service.spec.policy.is_strict();
+    if strict && let Some(other) = runs_elsewhere(held, world) {
+        return Wish::Stop(format!("{} runs it", other.short()));
+    }
     if let Some(winner) = beaten_by(held, service, world) {
         return Wish::Stop(format!("{} holds the slot", winner.short()));
     }
@@ -65,13 +69,14 @@ pub(super) fn wish(
     }
     let intent = world.desired.nodes.get(&world.cluster.me());
     if intent.is_some_and(|i| i.availability == Availability::Drained) {
-        return go(held, "the node is drained".to_owned());
+        return go(held, service, "the node is drained".to_owned());
     }
     if !outdated {
         let constrained = !service.spec.placement.constraints.is_empty();
         return if constrained && !matches_constraints(&service.spec, &view()) {
             go(
                 held,
+                service,
                 "the node does not match the placement constraints any more".to_owned(),
             )
         } else {
@@ -82,8 +87,11 @@ pub(super) fn wish(
 }
 
 /// The slot is to be filled elsewhere.
-fn go(held: &Held, why: String) -> Wish {
+fn go(held: &Held, service: &Service, why: String) -> Wish {
+    let strict = service.spec.policy.is_strict() && held.may_run();
     match held.claim.slot.slot {
+        // There must never be two, so the old one goes first.
+        Slot::Replica(_) if strict => Wish::Stop(why),
         Slot::Replica(_) => Wish::Leave(why),
         // Nobody else can have this slot.
         Slot::Node(_) => Wish::Stop(why),
@@ -120,12 +128,14 @@ fn update(
     match judge(spec, &claim.slot.service, &view()) {
         Verdict::Fit { .. } if goes_elsewhere(held, service, world) => go(
             held,
+            service,
             "its successor is started first, on another node".to_owned(),
         ),
         Verdict::Fit { .. } => Wish::Replace,
         Verdict::Refused(reasons) => match reasons.iter().find(|r| forbids_update(r)) {
             Some(reason) => go(
                 held,
+                service,
                 format!("the new specification cannot run here: {reason}"),
             ),
             None if reasons.contains(&Reason::Busy) => Wish::ReplaceSoon,
@@ -137,7 +147,7 @@ fn update(
 /// What has to go looks for another node first, where start-first can win anything.
 fn make_way(held: &Held, evicted: &Evicted, service: &Service, world: &World<'_>) -> Wish {
     let why = format!("preempted by {}", evicted.by);
-    let alone = world.cluster.alive().len() <= 1;
+    let alone = world.cluster.alive().len() <= 1 || service.spec.policy.is_strict();
     if !held.serves() || alone || service.jobs.run.is_some() {
         return Wish::Stop(why);
     }
@@ -166,6 +176,7 @@ fn goes_elsewhere(held: &Held, service: &Service, world: &World<'_>) -> bool {
     moves
         && held.serves()
         && service.update().order == UpdateOrder::StartFirst
+        && !service.spec.policy.is_strict()
         && world.cluster.alive().len() > 1
 }
 
@@ -227,6 +238,24 @@ pub(crate) fn forbids_update(reason: &Reason) -> bool {
         | Reason::Lapsed
         | Reason::HoldsSlot => false,
     }
+}
+
+/// Who runs what must never run twice, so that this node waits for votes in vain.
+fn runs_elsewhere(held: &Held, world: &World<'_>) -> Option<NodeId> {
+    if held.may_run() {
+        return None;
+    }
+    let me = world.cluster.me();
+    let slot = &held.claim.slot;
+    let mut others = world.cluster.claims_of(&slot.service, slot.slot);
+    let runs = others.find(|(node, other)| {
+        *node != me
+            && world.cluster.standing(*node) == Standing::Alive
+            && world.cluster.is_trusted(*node)
+            && !other.leaving
+            && other.phase == Phase::Running
+    });
+    runs.map(|(node, _)| node)
 }
 
 /// Who else holds the slot with a better claim. A replica that may be running goes only when the

@@ -217,6 +217,7 @@ mod tests {
             spec: Arc::new(spec),
             node_name: "n".into(),
             node,
+            lease_ms: None,
         };
         let owner = Owner::new("c", node);
         container(&owner, &workload, publish_on, resolver, Vec::new())

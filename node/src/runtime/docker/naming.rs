@@ -187,6 +187,7 @@ mod tests {
             spec: Arc::new(spec),
             node_name: "n".into(),
             node: NodeId::from_bytes([1; 32]),
+            lease_ms: None,
         }
     }
 

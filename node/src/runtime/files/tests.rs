@@ -107,6 +107,7 @@ fn workload(secrets: Vec<FileMount>, configs: Vec<FileMount>) -> Workload {
         }),
         node_name: "n".to_owned(),
         node: NodeId::from_bytes([1; 32]),
+        lease_ms: None,
     }
 }
 

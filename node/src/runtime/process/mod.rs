@@ -48,6 +48,7 @@ use super::{
     Ending, Found, Live, Names, OpenError, Runtime, RuntimesConfig, StartContext, StartError,
     signal,
 };
+use crate::runtime::Deadline;
 use crate::supervisor::cgroup::{CgroupPlan, Hierarchy};
 use crate::supervisor::{Paths, RunRecord, beside};
 
@@ -158,7 +159,7 @@ impl Runtime for ProcessRuntime {
                 () = context.cancel.cancelled() => return Err(StartError::Cancelled),
             };
             let _permit = permit.map_err(|_closed| StartError::Cancelled)?;
-            self.inner.clone().start(workload).await
+            self.inner.clone().start(workload, context.dead_by).await
         }
         .boxed()
     }
@@ -178,6 +179,10 @@ impl Runtime for ProcessRuntime {
         });
         let paths = self.inner.paths(id);
         watch::stop(paths, signal, grace_ms).boxed()
+    }
+
+    fn extend<'a>(&'a self, id: &'a WorkloadId, dead_by: Deadline) -> BoxFuture<'a, ()> {
+        watch::extend(self.inner.paths(id), dead_by).boxed()
     }
 
     fn notify<'a>(&'a self, id: &'a WorkloadId, signal: &'a str) -> BoxFuture<'a, ()> {

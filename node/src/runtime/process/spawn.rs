@@ -18,6 +18,7 @@ use tokio::net::unix::pipe;
 use super::super::{LOG_FILE_BYTES, environment, signal};
 use super::watch::Watched;
 use super::{Inner, Live, StartError, blocking, directory, is_held};
+use crate::runtime::Deadline;
 use crate::supervisor::proc;
 use crate::supervisor::{
     Handshake, LaunchSpec, Paths, PortWish, RunRecord, StoredId, read_json, write_json,
@@ -46,11 +47,15 @@ struct Spawned {
 
 impl Inner {
     /// Starts an attempt.
-    pub(super) async fn start(self: Arc<Self>, workload: &Workload) -> Result<Live, StartError> {
+    pub(super) async fn start(
+        self: Arc<Self>,
+        workload: &Workload,
+        dead_by: Option<Deadline>,
+    ) -> Result<Live, StartError> {
         let inner = self.clone();
         let asked = workload.clone();
         let networks = networks_of(&workload.id.slot.service, &workload.spec.networks);
-        let prepared = blocking(move || inner.prepare(&asked))
+        let prepared = blocking(move || inner.prepare(&asked, dead_by))
             .await
             .unwrap_or_else(|| Err(StartError::passing("preparing it failed")))?;
         let paths = self.paths(&workload.id);
@@ -92,7 +97,11 @@ impl Inner {
     }
 
     /// Everything up to the running supervisor; blocking.
-    fn prepare(&self, workload: &Workload) -> Result<Prepared, StartError> {
+    fn prepare(
+        &self,
+        workload: &Workload,
+        dead_by: Option<Deadline>,
+    ) -> Result<Prepared, StartError> {
         let id = &workload.id;
         let paths = self.paths(id);
         if paths.directory().exists() {
@@ -107,7 +116,10 @@ impl Inner {
             directory::delete(paths.directory());
         }
         self.prune(&id.slot);
-        let spec = self.launch_spec(workload)?;
+        let spec = LaunchSpec {
+            dead_by,
+            ..self.launch_spec(workload)?
+        };
         private_directory(paths.directory()).map_err(|e| disk(paths.directory(), &e))?;
         write_json(&paths.spec(), &spec).map_err(|e| disk(&paths.spec(), &e))?;
         self.sources.announce(paths.directory(), &spec.networks);
@@ -191,6 +203,7 @@ impl Inner {
             resolv_conf: self.names.as_ref().and_then(|n| n.resolv_conf(namespace)),
             networks: networks_of(&workload.id.slot.service, &spec.networks),
             cgroup: cgroups.map(|hierarchy| hierarchy.plan(&leaf, spec.limit)),
+            dead_by: None,
             log_file_bytes: LOG_FILE_BYTES,
         })
     }

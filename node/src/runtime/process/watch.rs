@@ -13,6 +13,7 @@ use tracing::warn;
 
 use super::super::{Ending, signal};
 use super::{blocking, directory, is_held, sys};
+use crate::runtime::Deadline;
 use crate::supervisor::{
     ExitRecord, LaunchSpec, Paths, ProcessStamp, RunRecord, boot_id, proc, read_json, write_json,
 };
@@ -164,12 +165,12 @@ pub(super) fn notify(paths: &Paths, name: &str) {
     }
 }
 
-/// Asks the supervisor to stop its workload; does it in its place should that one be stuck.
-pub(super) async fn stop(paths: Paths, signal: Option<Signal>, grace_ms: u64) {
-    let order = format!(
-        "stop {} {grace_ms}\n",
-        signal.unwrap_or(Signal::TERM).as_raw()
-    );
+/// Tells the supervisor until when its workload may live.
+pub(super) async fn extend(paths: Paths, dead_by: Deadline) {
+    order(&paths, format!("lease {}\n", dead_by.0)).await;
+}
+
+async fn order(paths: &Paths, order: String) {
     let control = paths.control();
     let sent = blocking(move || {
         std::fs::File::options()
@@ -183,6 +184,12 @@ pub(super) async fn stop(paths: Paths, signal: Option<Signal>, grace_ms: u64) {
         // No reader: the supervisor has ended, which its watcher is about to see.
         tracing::debug!(%error, "the supervisor takes no orders");
     }
+}
+
+/// Asks the supervisor to stop its workload; does it in its place should that one be stuck.
+pub(super) async fn stop(paths: Paths, signal: Option<Signal>, grace_ms: u64) {
+    let signal = signal.unwrap_or(Signal::TERM).as_raw();
+    order(&paths, format!("stop {signal} {grace_ms}\n")).await;
     tokio::time::sleep(Duration::from_millis(grace_ms).saturating_add(SUPERVISOR_PATIENCE)).await;
     blocking(move || force(&paths)).await;
 }

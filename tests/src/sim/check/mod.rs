@@ -24,6 +24,7 @@ mod ranks;
 mod rest;
 mod rollouts;
 mod starts;
+mod strict;
 mod times;
 
 pub(super) use jobs::{ended, start_is_no_repetition};
@@ -275,6 +276,10 @@ fn reason(
         return Reason::Spec;
     };
     if !wanted || own.revision != service.revision {
+        return Reason::Spec;
+    }
+    if service.spec.policy.is_strict() {
+        // Whether it had the votes is nothing that others see.
         return Reason::Spec;
     }
     let now = engine.register(h.id).unwrap_or(before);

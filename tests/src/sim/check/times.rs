@@ -52,6 +52,7 @@ pub(in crate::sim) fn forget_lost(world: &mut World) {
 
 /// Looks who has noticed what.
 pub(in crate::sim) fn observe(world: &mut World) {
+    super::strict::singletons(world);
     if world.ops.variety == Variety::Mixed {
         super::isolation::isolation(world);
     }

@@ -18,6 +18,12 @@ pub(super) fn plan_trouble(world: &mut World, scenario: Scenario, ends: u64) {
         Scenario::Health => plan_illness(world),
         Scenario::Rollout | Scenario::Jobs | Scenario::Ranks if world.watch.gentle => {}
         Scenario::Ranks => plan_crashes(world, 3),
+        Scenario::Strict => {
+            plan_crashes(world, 3);
+            plan_splits(world);
+            plan_jumps(world);
+            plan_stalls(world, ends);
+        }
         Scenario::Rollout | Scenario::Depend | Scenario::Jobs => {
             plan_crashes(world, 3);
             plan_splits(world);

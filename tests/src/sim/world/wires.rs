@@ -34,6 +34,7 @@ fn kind(message: &PeerMessage) -> &'static str {
         PeerMessage::Swim(_) => "swim",
         PeerMessage::Bidding(_) => "bidding",
         PeerMessage::Secrets(_) => "secrets",
+        PeerMessage::Lease(_) => "lease",
         PeerMessage::Replication(message) => match message {
             Message::Changes { .. } => "changes",
             Message::Summary { .. } => "summary",
@@ -56,7 +57,7 @@ fn weight(message: &PeerMessage) -> usize {
     FRAME
         + match message {
             PeerMessage::Swim(bytes) => bytes.len(),
-            PeerMessage::Bidding(_) | PeerMessage::Secrets(_) => FRAME,
+            PeerMessage::Bidding(_) | PeerMessage::Secrets(_) | PeerMessage::Lease(_) => FRAME,
             PeerMessage::Replication(message) => match message {
                 Message::Changes { changes, .. } => changes.iter().map(|c| c.len() + 4).sum(),
                 Message::Summary { .. } => 2 * FRAME,

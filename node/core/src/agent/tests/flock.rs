@@ -18,6 +18,7 @@ use dunlin_state::model::{
 use crate::agent::{Agent, Output, Start};
 use crate::bidding::Message;
 use crate::io::{NodeConfig, RuntimeEvent, WorkloadId};
+use crate::lease;
 use crate::secrets;
 
 /// Milliseconds that anything takes between two nodes.
@@ -34,6 +35,7 @@ enum Delivery {
     Probed(NodeId, bool),
     Desired(Arc<Desired>),
     Secrets(NodeId, secrets::Message),
+    Vote(NodeId, lease::Message),
     Answer(secrets::Answer),
 }
 
@@ -71,6 +73,8 @@ pub(crate) struct Flock {
     pub(crate) vaults: BTreeMap<NodeId, BTreeMap<ItemKey, ContentId>>,
     /// Whom keys were sealed to.
     pub(crate) given: BTreeSet<NodeId>,
+    /// Until when runtimes let attempts run that have a lease.
+    pub(crate) leased: BTreeMap<(NodeId, WorkloadId), u64>,
     /// Attempts whose files were to be brought up to date.
     pub(crate) refreshed: Vec<(NodeId, WorkloadId)>,
     /// Starts without the secrets that the specification names.
@@ -130,6 +134,7 @@ impl Flock {
             started: Vec::new(),
             vaults: BTreeMap::new(),
             given: BTreeSet::new(),
+            leased: BTreeMap::new(),
             refreshed: Vec::new(),
             blind_starts: Vec::new(),
             wrong_stops: Vec::new(),
@@ -316,6 +321,7 @@ impl Flock {
 
     /// Handles the next thing before `end`.
     fn step(&mut self, end: u64) -> bool {
+        self.end_leases();
         let delivery = self.queue.first_key_value().map(|((at, _), _)| *at);
         let timer = self
             .nodes
@@ -339,6 +345,23 @@ impl Flock {
                 true
             }
             _ => false,
+        }
+    }
+
+    /// Runtimes kill what has outlived its lease, whether or not a daemon lives.
+    fn end_leases(&mut self) {
+        let now = self.now;
+        let mut over = Vec::new();
+        self.leased.retain(|key, until| {
+            if *until <= now {
+                over.push(key.clone());
+            }
+            *until > now
+        });
+        for (id, workload) in over {
+            if self.nodes[&id].running.contains(&workload) {
+                self.exit(id, workload, 137);
+            }
         }
     }
 
@@ -366,6 +389,7 @@ impl Flock {
             Delivery::Probed(node, reachable) => agent.probed(node, reachable, &|_| None, now),
             Delivery::Desired(desired) => agent.desired_changed(desired, now),
             Delivery::Secrets(from, message) => agent.secret_message(from, message, now),
+            Delivery::Vote(from, message) => agent.lease_message(from, message, now),
             Delivery::Answer(answer) => agent.secret_answer(answer, now),
         };
         self.perform(to, out);
@@ -401,6 +425,11 @@ impl Flock {
                 Output::Ask { to, message } => {
                     if self.reachable(id).contains(&to) {
                         self.push(LATENCY, to, Delivery::Secrets(id, message));
+                    }
+                }
+                Output::Vote { to, message } => {
+                    if self.reachable(id).contains(&to) {
+                        self.push(LATENCY, to, Delivery::Vote(id, message));
                     }
                 }
                 Output::Secret(order) => self.keep_keys(id, order),

@@ -6,5 +6,6 @@ mod placing;
 mod planning;
 mod preempting;
 mod secrets;
+mod strict;
 mod updating;
 mod wishes;

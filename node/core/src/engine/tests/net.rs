@@ -365,7 +365,9 @@ impl Net {
                 host.running.remove(&workload);
                 RuntimeEvent::Lost(workload)
             }
-            RuntimeCommand::Remove { .. } | RuntimeCommand::Refresh { .. } => return,
+            RuntimeCommand::Remove { .. }
+            | RuntimeCommand::Refresh { .. }
+            | RuntimeCommand::Extend { .. } => return,
             RuntimeCommand::Probe(order) => RuntimeEvent::Probed {
                 id: order.id,
                 result: Ok(()),

@@ -277,7 +277,10 @@ impl Mallory {
                     PeerMessage::Replication(message) => {
                         self.tell_replication(replication::Input::Message { from, message });
                     }
-                    PeerMessage::Swim(_) | PeerMessage::Bidding(_) | PeerMessage::Secrets(_) => {}
+                    PeerMessage::Swim(_)
+                    | PeerMessage::Bidding(_)
+                    | PeerMessage::Secrets(_)
+                    | PeerMessage::Lease(_) => {}
                 }
             }
             ControlEvent::Unreachable { .. }

@@ -39,6 +39,11 @@ impl Flock {
                 } else {
                     let node = self.nodes.get_mut(&id).unwrap();
                     node.running.insert(workload.id.clone());
+                    if let Some(ms) = workload.lease_ms {
+                        let until = self.now + ms;
+                        self.leased.insert((id, workload.id.clone()), until);
+                    }
+                    let node = self.nodes.get_mut(&id).unwrap();
                     self.started.push(workload.id.clone());
                     node.revisions
                         .insert(workload.id.clone(), workload.revision);
@@ -54,6 +59,14 @@ impl Flock {
                     oom: false,
                     last_words: Vec::new(),
                 }
+            }
+            RuntimeCommand::Extend {
+                id: workload,
+                lease_ms,
+            } => {
+                let until = self.now + lease_ms;
+                self.leased.insert((id, workload), until);
+                return;
             }
             RuntimeCommand::Remove { .. } => return,
             RuntimeCommand::Probe(order) => RuntimeEvent::Probed {
