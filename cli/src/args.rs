@@ -3,9 +3,10 @@
 use clap::{Args, Parser, Subcommand};
 
 use crate::commands::{
-    audit, completions, context, cordon, deploy, diff, dns, doctor, drain, events, explain,
+    audit, completions, context, cordon, deploy, diff, dns, doctor, drain, events, exec, explain,
     history, inspect, install, item, job, label, leave, logs, ls, man, metrics, namespace, nodes,
-    plan, ps, remove, rm, rollout, root, routes, run, scale, start, stop, ticket, up, version,
+    plan, ps, remove, rm, rollout, root, routes, run, scale, start, stats, stop, ticket, up,
+    version,
 };
 use crate::demo::DemoArgs;
 use crate::whoami::WhoamiArgs;
@@ -21,6 +22,7 @@ Exit codes:
   6    understood and refused: a conflict, an ambiguous name, an invalid specification
   7    not allowed: by role, namespace or certificate
   130  Ctrl-C ended the waiting; what was asked for goes on
+`dunlin exec` ends with the exit code of its command.
 
 A service is named NAME or NAMESPACE/NAME; a node by its name, its id, or a unique beginning of
 its id.";
@@ -139,6 +141,10 @@ pub enum Command {
     Job(job::JobArgs),
     /// Show what replicas write
     Logs(logs::LogsArgs),
+    /// Show what replicas use
+    Stats(stats::StatsArgs),
+    /// Run a command beside a replica, wherever that runs
+    Exec(exec::ExecArgs),
     /// Say why a service is as it is, and what each node says to it
     Explain(explain::ExplainArgs),
     /// Show who changed what about a service, also edits that lost

@@ -14,6 +14,7 @@ pub mod contexts;
 pub mod demo;
 mod entry;
 pub mod failure;
+mod keyboard;
 pub mod output;
 mod progress;
 #[cfg(test)]

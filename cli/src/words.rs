@@ -69,6 +69,14 @@ pub(crate) fn since(text: &str) -> Result<Since, String> {
     }
 }
 
+/// Reads `SERVICE` or `SERVICE.SLOT`. Names are DNS labels, so that the first dot ends the name.
+pub(crate) fn service_and_slot(text: &str) -> (&str, Option<&str>) {
+    match text.split_once('.') {
+        Some((name, slot)) => (name, Some(slot)),
+        None => (text, None),
+    }
+}
+
 /// Reads `KEY=VALUE`.
 pub(crate) fn pair(text: &str) -> Result<(String, String), String> {
     match text.split_once('=') {

@@ -15,6 +15,7 @@ pub mod runtime;
 mod seal;
 mod secrets;
 mod store;
+mod streams;
 pub mod supervisor;
 mod vips;
 

@@ -2,6 +2,8 @@
 //! `DUNLIN_REQUIRE_DOCKER=1` says that there must be one.
 #![allow(clippy::unwrap_used, reason = "a failed step fails the test")]
 
+#[path = "support/container_exec.rs"]
+mod exec;
 #[path = "support/container_secrets.rs"]
 mod secrets;
 #[path = "support/runtime.rs"]

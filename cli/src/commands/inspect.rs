@@ -120,7 +120,7 @@ fn facts(detail: &ServiceDetail) -> Vec<(&'static str, String)> {
             "Replicas",
             format!("{} ready of {}{running}", detail.ready, detail.wanted),
         ),
-        ("Mode", show::mode(spec.mode).to_owned()),
+        ("Mode", show::mode(spec.mode, spec.job.is_some()).to_owned()),
         ("Runtime", show::runtime(spec.runtime).to_owned()),
         ("Image", spec.image.clone()),
         ("Entrypoint", spec.entrypoint.join(" ")),

@@ -41,11 +41,8 @@ pub enum Tail {
 /// Prints lines as they come. Nodes that cannot be asked are named on standard error, and make the
 /// exit code 3, since lines are missing.
 pub async fn run(args: &LogsArgs, context: &mut Context) -> Result<Exit, Failure> {
-    // Names are DNS labels, so that the first dot ends the name.
-    let (name, slot) = match args.service.split_once('.') {
-        Some((name, slot)) => (name, Some(slot.to_owned())),
-        None => (args.service.as_str(), None),
-    };
+    let (name, slot) = words::service_and_slot(&args.service);
+    let slot = slot.map(str::to_owned);
     let key = context.service(name)?;
     let prefixed = slot.is_none();
     let query = LogQuery {

@@ -44,7 +44,7 @@ pub async fn run(args: &LsArgs, context: &mut Context) -> Result<Exit, Failure> 
         };
         table.row([
             Cell::from(context.display(&service.service)),
-            Cell::from(show::mode(service.mode)),
+            Cell::from(show::mode(service.mode, service.job)),
             replicas,
             Cell::from(show::workload(&service.image, &service.command)),
             Cell::from(show::ports(&service.ports)),

@@ -10,6 +10,7 @@ pub mod dns;
 pub mod doctor;
 pub mod drain;
 pub mod events;
+pub mod exec;
 pub mod explain;
 pub mod history;
 pub mod inspect;
@@ -35,6 +36,7 @@ pub mod run;
 pub mod scale;
 mod show;
 pub mod start;
+pub mod stats;
 pub mod stop;
 #[cfg(test)]
 mod tests;
@@ -67,6 +69,8 @@ pub async fn dispatch(command: Command, context: &mut Context) -> Result<Exit, F
         Command::Rm(args) => rm::run(&args, context).await,
         Command::Job(args) => job::run(&args, context).await,
         Command::Logs(args) => logs::run(&args, context).await,
+        Command::Stats(args) => stats::run(&args, context).await,
+        Command::Exec(args) => exec::run(&args, context).await,
         Command::Explain(args) => explain::run(&args, context).await,
         Command::History(args) => history::run(&args, context).await,
         Command::Diff(args) => diff::run(&args, context).await,

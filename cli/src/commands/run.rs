@@ -247,7 +247,6 @@ fn document(args: &RunArgs, name: &str) -> Value {
     set("environment", literals(&args.env));
     set("ports", literals(&args.publish));
     set("volumes", literals(&args.volume));
-    let networks: serde_json::Map<String, Value> = args.network.iter().map(|text| network(text)).collect();
     let networks: serde_json::Map<String, Value> =
         args.network.iter().map(|text| network(text)).collect();
     let joined: Vec<&String> = networks.keys().collect();

@@ -106,10 +106,12 @@ pub(super) fn availability(availability: Availability) -> Cell {
 }
 
 /// How many replicas a service has, as a rule.
-pub(super) fn mode(mode: Mode) -> &'static str {
-    match mode {
-        Mode::Replicated => "replicated",
-        Mode::Global => "global",
+pub(super) fn mode(mode: Mode, job: bool) -> &'static str {
+    match (mode, job) {
+        (Mode::Replicated, false) => "replicated",
+        (Mode::Global, false) => "global",
+        (Mode::Replicated, true) => "replicated-job",
+        (Mode::Global, true) => "global-job",
     }
 }
 

@@ -34,7 +34,7 @@ use tokio_util::sync::CancellationToken;
 
 pub use self::control::{
     Control, ControlEvent, MAX_MESSAGE, MAX_REQUEST, MAX_RESPONSE, MAX_RPC_TIME, PROBE_TIME,
-    RpcError, StartError, reread_frames,
+    PeerStream, RpcError, StartError, reread_frames,
 };
 pub use self::counters::{CounterValues, Counters};
 pub use self::datagram::{Datagram, DatagramSender};

@@ -157,31 +157,43 @@ impl fmt::Display for ErrorCode {
 
 /// The exit codes of the command line. Scripts rely on them, so that they never change meaning.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-#[repr(u8)]
 pub enum Exit {
     /// It worked.
-    Ok = 0,
+    Ok,
     /// Something went wrong that has no code of its own.
-    Failed = 1,
+    Failed,
     /// The words on the command line, or the file they name, make no sense.
-    Usage = 2,
+    Usage,
     /// The daemon, or a node that had to be asked, does not answer.
-    Unreachable = 3,
+    Unreachable,
     /// What was asked for is under way and was not reached in time.
-    TimedOut = 4,
+    TimedOut,
     /// No such service, node, slot, secret or config.
-    NotFound = 5,
+    NotFound,
     /// Understood and refused: a conflict, an ambiguous name, an invalid specification.
-    Refused = 6,
+    Refused,
     /// The caller may not do this, or one side does not trust the other's certificate.
-    Forbidden = 7,
+    Forbidden,
     /// Ctrl-C ended the waiting; what was asked for goes on. As shells count: 128 + SIGINT.
-    Interrupted = 130,
+    Interrupted,
+    /// The exit code of the command that `dunlin exec` ran; 128 + n for signal n.
+    Command(u8),
 }
 
 impl Exit {
     /// The number that the process ends with.
     pub const fn code(self) -> u8 {
-        self as u8
+        match self {
+            Self::Ok => 0,
+            Self::Failed => 1,
+            Self::Usage => 2,
+            Self::Unreachable => 3,
+            Self::TimedOut => 4,
+            Self::NotFound => 5,
+            Self::Refused => 6,
+            Self::Forbidden => 7,
+            Self::Interrupted => 130,
+            Self::Command(code) => code,
+        }
     }
 }

@@ -16,6 +16,7 @@
 pub mod client;
 mod cluster;
 mod error;
+mod exec;
 #[cfg(feature = "fake")]
 pub mod fake;
 mod insight;
@@ -27,6 +28,7 @@ mod openapi;
 mod plan;
 pub mod routes;
 mod service;
+mod stats;
 mod stream;
 #[cfg(test)]
 mod tests;
@@ -40,6 +42,10 @@ pub use cluster::{
     TicketRequest, VersionInfo,
 };
 pub use error::{ErrorBody, ErrorCode, Exit};
+pub use exec::{
+    BadFrame, EXEC_TYPE, ExecFrame, ExecStart, ExecStarted, FrameReader, MAX_FRAME, PING_EVERY,
+    SILENCE, TerminalSize,
+};
 pub use insight::{
     Check, CheckStatus, Convergence, ConvergenceQuery, DoctorReport, Explanation, History,
     HistoryEntry, NodeVerdict, RefusalReason, ServiceProgress, SlotState, Verdict,
@@ -56,6 +62,7 @@ pub use service::{
     RolloutStep, ScaleRequest, ServiceDetail, ServiceList, ServiceQuery, ServiceSummary,
     WaitingService,
 };
+pub use stats::{StatsQuery, StatsRecord};
 pub use stream::{EventQuery, EventRecord, LogQuery, LogRecord, LogStream};
 pub use traffic::{
     PortRoute, ReplicaRoute, RouteEnd, RouteList, RouteListener, RouteQuery, RouteUsage,

@@ -54,6 +54,7 @@ pub fn openapi_json() -> String {
         cancel_run,
         jobs,
         logs,
+        exec,
         namespaces,
         quota,
         secrets,
@@ -72,6 +73,7 @@ pub fn openapi_json() -> String {
         leave,
         doctor,
         events,
+        stats,
     )
 )]
 struct Contract;
@@ -294,6 +296,19 @@ operation! {
 }
 
 operation! {
+    /// Runs a command beside a replica. Both bodies are streams of frames at the same time: a byte
+    /// for the kind, four for the length (big-endian), the content. To the command: 1 what to run
+    /// (ExecStart), first; 2 input; 3 the end of input; 4 a new size of the terminal (TerminalSize);
+    /// 5 a ping, every 3 s. From it: 6 where it runs (ExecStarted), first; 7 standard output;
+    /// 8 standard error; 5 a ping; 9 the exit code (four bytes), last; or 10 why there is none
+    /// (ErrorBody). Closing the connection ends the command.
+    exec: post SERVICE_EXEC in "services",
+    params(("namespace" = String, Path, description = "Namespace of the service"), ("name" = String, Path, description = "Name of the service")),
+    takes ExecStart
+    => ExecStarted "application/vnd.dunlin.exec"
+}
+
+operation! {
     /// Secrets, without what they hold.
     secrets: get SECRETS in "secrets",
     params(ItemQuery)
@@ -402,4 +417,11 @@ operation! {
     events: get EVENTS in "nodes",
     params(EventQuery)
     => EventRecord "application/x-ndjson"
+}
+
+operation! {
+    /// What replicas use, on all nodes: one record per line.
+    stats: get STATS in "services",
+    params(StatsQuery)
+    => StatsRecord "application/x-ndjson"
 }

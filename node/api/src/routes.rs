@@ -53,6 +53,8 @@ pub const SERVICE_RUN: &str = "/v1/services/{namespace}/{name}/runs/{run}";
 pub const JOBS: &str = "/v1/jobs";
 /// `GET` [`crate::LogQuery`] → a stream of [`crate::LogRecord`].
 pub const SERVICE_LOGS: &str = "/v1/services/{namespace}/{name}/logs";
+/// `POST` frames of [`crate::ExecFrame`] → frames, both at the same time.
+pub const SERVICE_EXEC: &str = "/v1/services/{namespace}/{name}/exec";
 /// `GET` → [`crate::NamespaceList`].
 pub const NAMESPACES: &str = "/v1/namespaces";
 /// `PUT` [`dunlin_state::model::Quota`] → [`crate::ChangeResponse`].
@@ -79,11 +81,13 @@ pub const TICKET: &str = "/v1/ticket";
 pub const LEAVE: &str = "/v1/leave";
 /// `GET` → [`crate::DoctorReport`].
 pub const DOCTOR: &str = "/v1/doctor";
+/// `GET` [`crate::StatsQuery`] → a stream of [`crate::StatsRecord`].
+pub const STATS: &str = "/v1/stats";
 /// `GET` [`crate::EventQuery`] → a stream of [`crate::EventRecord`].
 pub const EVENTS: &str = "/v1/events";
 
 /// Every operation, as method and template: the generated description and the tests go by it.
-pub const ALL: [(&str, &str); 44] = [
+pub const ALL: [(&str, &str); 46] = [
     ("POST", REDEEM),
     ("GET", VERSION),
     ("GET", OPENAPI),
@@ -110,6 +114,7 @@ pub const ALL: [(&str, &str); 44] = [
     ("DELETE", SERVICE_RUN),
     ("GET", JOBS),
     ("GET", SERVICE_LOGS),
+    ("POST", SERVICE_EXEC),
     ("GET", NAMESPACES),
     ("PUT", QUOTA),
     ("GET", SECRETS),
@@ -128,6 +133,7 @@ pub const ALL: [(&str, &str); 44] = [
     ("POST", LEAVE),
     ("GET", DOCTOR),
     ("GET", EVENTS),
+    ("GET", STATS),
 ];
 
 /// A service's template with its names filled in. Both are DNS labels and need no escaping.

@@ -161,6 +161,9 @@ pub struct ServiceSummary {
     pub service: ServiceKey,
     /// Replicated or one on every node.
     pub mode: Mode,
+    /// Whether it is a job: its runs end, and have the replicas.
+    #[serde(default)]
+    pub job: bool,
     /// Whether it runs at all.
     pub running: bool,
     /// How many replicas should exist now; for a daemon service, how many nodes match.

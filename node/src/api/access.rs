@@ -216,6 +216,7 @@ fn need(method: &Method, template: &str) -> Need {
             | routes::CONVERGENCE
             | routes::ROUTES
             | routes::METRICS
+            | routes::STATS
             | routes::EVENTS,
             true,
         ) => Need::Read,

@@ -24,7 +24,7 @@ pub(crate) trait Authority: Send + Sync {
 }
 
 /// Who it is that presents this, and what they may do.
-pub(super) fn judge(
+pub(crate) fn judge(
     authority: &dyn Authority,
     presented: Option<&Presented>,
     now: Seconds,

@@ -21,6 +21,7 @@ use futures::stream;
 use serde::{Deserialize, Serialize};
 use tokio::time::sleep;
 
+use super::asked::PeerQuestion;
 use super::events::line;
 use super::failure::{Failure, Query};
 use super::{Context, services};
@@ -45,7 +46,7 @@ pub(crate) struct LogSource {
 
 /// What one node asks another.
 #[derive(Debug, Serialize, Deserialize)]
-struct PeerQuery {
+pub(super) struct PeerQuery {
     slot: SlotId,
     attempt: Option<(u64, u32)>,
     cursor: Option<u64>,
@@ -54,7 +55,7 @@ struct PeerQuery {
 
 /// What the other answers.
 #[derive(Debug, Serialize, Deserialize)]
-struct Piece {
+pub(super) struct Piece {
     attempt: (u64, u32),
     lines: Vec<Line>,
     next: u64,
@@ -68,18 +69,10 @@ struct Line {
     text: String,
 }
 
-/// Answers another node's question about a log of this node.
-pub(crate) async fn answer_log_request(runtimes: &RuntimesHandle, request: &[u8]) -> Bytes {
-    let answer = match serde_json::from_slice::<PeerQuery>(request) {
-        Ok(query) => read_here(runtimes, query).await,
-        Err(error) => Err(format!(
-            "this node does not understand the request: {error}"
-        )),
-    };
-    line(&answer)
-}
-
-async fn read_here(runtimes: &RuntimesHandle, query: PeerQuery) -> Result<Piece, String> {
+pub(super) async fn read_here(
+    runtimes: &RuntimesHandle,
+    query: PeerQuery,
+) -> Result<Piece, String> {
     let PeerQuery {
         slot,
         attempt,
@@ -131,9 +124,10 @@ impl LogSource {
         let Some(address) = holder.address else {
             return Err(Unread::Unreachable("its address is not known".to_owned()));
         };
+        let question = line(&PeerQuestion::Log(query));
         let answer = self
             .control
-            .rpc(holder.node, address, line(&query), PEER_DEADLINE)
+            .rpc(holder.node, address, question, PEER_DEADLINE)
             .await
             .map_err(|e| Unread::Unreachable(e.to_string()))?;
         serde_json::from_slice::<Result<Piece, String>>(&answer)

@@ -6,8 +6,10 @@
 //! ([`access`]).
 
 mod access;
+mod asked;
 mod authority;
 mod events;
+mod exec;
 mod failure;
 mod gate;
 mod items;
@@ -24,15 +26,18 @@ mod remote;
 mod rollouts;
 mod server;
 mod services;
+mod stats;
 mod traffic;
 mod trust;
 mod views;
 
 pub(crate) use access::Caller;
-pub(crate) use authority::Authority;
+pub(crate) use asked::answer_peer;
+pub(crate) use authority::{Authority, judge};
 pub(crate) use events::EventLog;
+pub(crate) use failure::Failure;
 pub(crate) use gate::GateAuthority;
-pub(crate) use logs::{LogSource, answer_log_request};
+pub(crate) use logs::LogSource;
 pub(crate) use node::{NodeInfo, alone};
 pub(crate) use remote::TlsError;
 pub(crate) use server::{ApiServer, BindError};
@@ -47,6 +52,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::daemon::handle::EngineHandle;
 use crate::secrets::SecretVault;
+use crate::streams::Streams;
 
 /// What every handler can reach.
 #[derive(Clone)]
@@ -54,6 +60,7 @@ pub(crate) struct Context {
     pub(crate) engine: EngineHandle,
     pub(crate) info: Arc<NodeInfo>,
     pub(crate) logs: LogSource,
+    pub(crate) streams: Streams,
     pub(crate) events: EventLog,
     pub(crate) traffic: Traffic,
     /// Cancelled when the node has left its cluster and shall end.
@@ -102,6 +109,7 @@ fn router(context: Context, people: People) -> Router {
         .route(routes::SERVICE_RUN, delete(jobs::cancel))
         .route(routes::JOBS, get(jobs::list))
         .route(routes::SERVICE_LOGS, get(logs::stream))
+        .route(routes::SERVICE_EXEC, post(exec::exec))
         .route(routes::SECRETS, get(items::secrets::list))
         .route(
             routes::SECRET,
@@ -126,6 +134,7 @@ fn router(context: Context, people: People) -> Router {
         .route(routes::LEAVE, post(node::leave))
         .route(routes::DOCTOR, get(node::doctor))
         .route(routes::EVENTS, get(events::stream))
+        .route(routes::STATS, get(stats::stream))
         .fallback(failure::no_such_route)
         .method_not_allowed_fallback(failure::no_such_method)
         .layer(axum::extract::DefaultBodyLimit::max(MAX_BODY))

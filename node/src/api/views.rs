@@ -154,6 +154,7 @@ pub(super) fn services(engine: &Engine, namespace: Option<&str>) -> Vec<ServiceS
             Some(ServiceSummary {
                 service: key.clone(),
                 mode: service.spec.mode,
+                job: service.spec.job.is_some(),
                 running: service.running,
                 wanted: progress.wanted,
                 ready: progress.ready,

@@ -32,6 +32,7 @@ use crate::api::EventLog;
 use crate::runtime::Offer;
 use crate::secrets::SecretVault;
 use crate::store::{Store, Written};
+use crate::streams::Visitor;
 
 /// How often a disk that has refused a write is tried again.
 const DISK_RETRY: Duration = Duration::from_secs(5);
@@ -82,6 +83,7 @@ pub(crate) struct Outbox {
     pub(crate) runtime: mpsc::Sender<RuntimeCommand>,
     pub(crate) store: Store,
     pub(crate) peer_requests: mpsc::Sender<PeerRequest>,
+    pub(crate) streams: mpsc::Sender<Visitor>,
     pub(crate) routes: watch::Sender<Arc<RouteTable>>,
     pub(crate) events: EventLog,
     pub(crate) vault: Arc<SecretVault>,
@@ -324,6 +326,17 @@ impl Driver {
                     .is_err()
                 {
                     tracing::debug!(%from, "too many requests from peers");
+                }
+                Ok(())
+            }
+            ControlEvent::Stream { from, stream } => {
+                let visitor = Visitor {
+                    from: Some(from),
+                    stream: Box::new(stream),
+                };
+                // Dropping it tells the opener.
+                if self.outbox.streams.try_send(visitor).is_err() {
+                    tracing::debug!(%from, "too many streams from peers");
                 }
                 Ok(())
             }

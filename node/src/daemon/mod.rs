@@ -225,7 +225,7 @@ impl Node {
             runtimes,
             commands,
             events,
-            peers,
+            desks: (peers, streams),
             joining,
             keeper,
             key_keeper,
@@ -262,7 +262,7 @@ impl Node {
         });
         let stop = stop_rest.clone();
         tasks.spawn(async move {
-            peers.run(stop).await;
+            tokio::join!(peers.run(stop.clone()), streams.run(stop));
             Ok("the answers to peers")
         });
         let stop = stop_rest.clone();

@@ -1,4 +1,4 @@
-//! Answers what other nodes ask outside of the engine: pieces of logs.
+//! Answers what other nodes ask outside of the engine: pieces of logs, what replicas use.
 
 use dunlin_state::model::NodeId;
 use tokio::sync::mpsc;
@@ -6,7 +6,8 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use super::driver::PeerRequest;
-use crate::api::answer_log_request;
+use super::handle::EngineHandle;
+use crate::api::answer_peer;
 use crate::runtime::RuntimesHandle;
 
 /// Questions answered at a time. Each reads a file or asks the container engine.
@@ -18,6 +19,7 @@ pub(super) const QUEUE: usize = 64;
 pub(crate) struct PeerDesk {
     pub(super) requests: mpsc::Receiver<PeerRequest>,
     pub(super) runtimes: RuntimesHandle,
+    pub(super) engine: EngineHandle,
     pub(super) node: NodeId,
 }
 
@@ -31,10 +33,10 @@ impl PeerDesk {
                 Some(_done) = answers.join_next() => {}
                 request = self.requests.recv(), if answers.len() < AT_ONCE => {
                     let Some(PeerRequest { bytes, reply }) = request else { break };
-                    let runtimes = self.runtimes.clone();
+                    let (runtimes, engine) = (self.runtimes.clone(), self.engine.clone());
                     answers.spawn(async move {
                         // The asker may have given up; then nobody misses the answer.
-                        let _gone = reply.send(answer_log_request(&runtimes, &bytes).await);
+                        let _gone = reply.send(answer_peer(&runtimes, &engine, &bytes).await);
                     });
                 }
             }

@@ -37,6 +37,7 @@ use crate::identity::Identity;
 use crate::runtime::{Runtimes, RuntimesConfig, RuntimesHandle};
 use crate::secrets::{KeyKeeper, SecretVault};
 use crate::store::{Store, Written};
+use crate::streams::{self, Desk, StreamDesk, Streams, Visitor};
 use crate::supervisor;
 use crate::vips::{Owner, Vips};
 
@@ -58,7 +59,7 @@ pub(super) struct Parts {
     pub(super) runtimes: Runtimes,
     pub(super) commands: mpsc::Receiver<RuntimeCommand>,
     pub(super) events: mpsc::Sender<RuntimeEvent>,
-    pub(super) peers: PeerDesk,
+    pub(super) desks: (PeerDesk, StreamDesk),
     pub(super) joining: Joining,
     pub(super) keeper: Keeper,
     pub(super) key_keeper: KeyKeeper,
@@ -133,6 +134,7 @@ pub(super) async fn build(mut config: UpConfig, started: Instant) -> Result<Part
         net,
         vips,
         secrets: (vault, key_keeper),
+        authority,
         succession,
     };
     assemble(built, info, invitation.as_ref())
@@ -151,6 +153,7 @@ struct Built {
     net: Net,
     vips: Vips,
     secrets: (Arc<SecretVault>, KeyKeeper),
+    authority: Arc<GateAuthority>,
     succession: Succession,
 }
 
@@ -163,7 +166,7 @@ struct Succession {
 fn context(
     engine: EngineHandle,
     info: NodeInfo,
-    logs: LogSource,
+    (logs, streams): (LogSource, Streams),
     (events, traffic): (EventLog, Traffic),
     (removed, left): (CancellationToken, CancellationToken),
     vault: Arc<SecretVault>,
@@ -172,6 +175,7 @@ fn context(
         engine,
         info: Arc::new(info),
         logs,
+        streams,
         events,
         traffic,
         left,
@@ -180,88 +184,116 @@ fn context(
     }
 }
 
-fn logs(node: NodeId, runtimes: &RuntimesHandle, control: Control) -> LogSource {
-    LogSource {
-        node,
-        runtimes: runtimes.clone(),
-        control,
-    }
+/// What serves other nodes, and what asks them, for people.
+struct Desks {
+    requests: mpsc::Sender<PeerRequest>,
+    visitors: mpsc::Sender<Visitor>,
+    tasks: (PeerDesk, StreamDesk),
+    reach: (LogSource, Streams),
 }
 
-fn peer_desk(
-    requests: mpsc::Receiver<PeerRequest>,
-    runtimes: RuntimesHandle,
-    node: NodeId,
-) -> PeerDesk {
-    PeerDesk {
-        requests,
-        runtimes,
-        node,
+impl Desks {
+    fn new(
+        (node, name, runtimes, engine): (NodeId, String, RuntimesHandle, EngineHandle),
+        authority: Arc<GateAuthority>,
+        events: &EventLog,
+        control: &Control,
+    ) -> Self {
+        let desk = Desk {
+            node,
+            name,
+            runtimes,
+            engine,
+            authority,
+            events: events.clone(),
+        };
+        let (requests, asked) = mpsc::channel(peers::QUEUE);
+        let (visitors, visits) = mpsc::channel(streams::QUEUE);
+        let peers = PeerDesk {
+            requests: asked,
+            runtimes: desk.runtimes.clone(),
+            engine: desk.engine.clone(),
+            node: desk.node,
+        };
+        let logs = LogSource {
+            node: desk.node,
+            runtimes: desk.runtimes.clone(),
+            control: control.clone(),
+        };
+        let streams = Streams {
+            node: desk.node,
+            control: control.clone(),
+            desk: visitors.clone(),
+        };
+        let served = StreamDesk {
+            visitors: visits,
+            desk,
+        };
+        Self {
+            requests,
+            visitors,
+            tasks: (peers, served),
+            reach: (logs, streams),
+        }
     }
 }
 
 /// Connects the parts by bounded queues.
 fn assemble(built: Built, info: NodeInfo, invitation: Option<&Ticket>) -> Result<Parts, UpError> {
-    let Built {
-        me,
-        clock,
-        api,
-        naming,
-        runtimes: (runtimes, runtimes_handle),
-        store,
-        engine: (engine, first),
-        written,
-        net,
-        vips,
-        secrets: (vault, key_keeper),
-        mut succession,
-    } = built;
+    let (me, net, mut succession) = (built.me, built.net, built.succession);
+    let (runtimes, runtimes_handle) = built.runtimes;
+    let (engine, first) = built.engine;
+    let (vault, key_keeper) = built.secrets;
     let (node, dir) = (me.member.node, info.data_dir.clone());
     let ends = (CancellationToken::new(), succession.handover.left());
     let (trustee, belonging) = Trustee::new(me.belonging, net.trust.clone(), ends.0.clone());
     let (handle, requests) = handle_that_joins(invitation, me.member.address);
     let (commands_tx, commands) = mpsc::channel(COMMANDS);
     let (events_tx, events) = mpsc::channel(NEWS);
-    let (peer_tx, peer_requests) = mpsc::channel(peers::QUEUE);
     let (routes_tx, routes) = watch::channel(Arc::new(RouteTable::default()));
     let event_log = EventLog::new();
     let own = (node, me.seed, me.publish_ip);
-    let seen = (&event_log, &runtimes_handle, naming.as_ref());
+    let seen = (&event_log, &runtimes_handle, built.naming.as_ref());
     let (publisher, hop, traffic) = proxies(own, me.data_plane, &routes, seen, &mut succession)?;
+    let own_side = (node, me.name, runtimes_handle.clone(), handle.clone());
+    let desks = Desks::new(own_side, built.authority, &event_log, &net.control);
     let inbox = Inbox {
         requests,
         datagrams: net.received,
         control: net.events,
         gate: net.gate,
         runtime: events,
-        written,
+        written: built.written,
         offer: runtimes_handle.watch(),
     };
     let outbox = Outbox {
         datagrams: net.datagrams,
         control: net.control.clone(),
         runtime: commands_tx,
-        store,
-        peer_requests: peer_tx,
+        store: built.store,
+        peer_requests: desks.requests,
+        streams: desks.visitors,
         routes: routes_tx,
         events: event_log.clone(),
         vault: Arc::clone(&vault),
     };
     let (own, asked) = (me.member.address, info.asked.clone());
     let joining = Joining::new((&handle, &event_log), &net.control, net.trust, own, asked);
-    let logs = logs(node, &runtimes_handle, net.control);
-    let context = context(handle, info, logs, (event_log, traffic), ends, vault);
+    let served = (event_log, traffic);
+    let context = context(handle, info, desks.reach, served, ends, vault);
     Ok(Parts {
         handover: succession.handover,
         context,
-        api,
-        driver: Driver::new(engine, clock, inbox, outbox, trustee),
+        api: built.api,
+        driver: Driver::new(engine, built.clock, inbox, outbox, trustee),
         first,
         runtimes,
         commands,
         events: events_tx,
-        dns: naming.map(|n| n.serving(routes.clone(), runtimes_handle.clone())),
-        peers: peer_desk(peer_requests, runtimes_handle, node),
+        dns: built
+            .naming
+            .map(|n| n.serving(routes.clone(), runtimes_handle.clone())),
+        desks: desks.tasks,
         joining,
         keeper: Keeper { belonging, dir },
         key_keeper,
@@ -269,7 +301,7 @@ fn assemble(built: Built, info: NodeInfo, invitation: Option<&Ticket>) -> Result
         routes,
         publisher,
         hop,
-        vips,
+        vips: built.vips,
         identity: me.identity,
     })
 }

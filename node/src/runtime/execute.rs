@@ -107,7 +107,8 @@ pub(super) async fn run(
     })
 }
 
-fn code(status: std::process::ExitStatus) -> i64 {
+/// The exit code; 128 + n for signal n.
+pub(super) fn code(status: std::process::ExitStatus) -> i64 {
     use std::os::unix::process::ExitStatusExt as _;
     match (status.code(), status.signal()) {
         (Some(code), _) => code.into(),

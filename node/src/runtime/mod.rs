@@ -36,6 +36,7 @@ mod deadline;
 mod dispatch;
 mod docker;
 mod environment;
+mod exec;
 mod execute;
 mod files;
 mod logs;
@@ -44,9 +45,13 @@ mod probe;
 mod process;
 mod select;
 mod signal;
+mod usage;
 
 pub(crate) use deadline::Deadline;
+pub use exec::{ExecInput, ExecOrder, ExecOutput, Wires};
 pub use logs::{LogChunk, LogError, LogLine, LogQuery, LogStream};
+
+pub use usage::Usage;
 
 use docker::DockerRuntime;
 use execute::Executed;
@@ -309,6 +314,19 @@ trait Runtime: Send + Sync {
         limit: Duration,
     ) -> BoxFuture<'a, Option<Result<Executed, String>>>;
 
+    /// Runs a command beside an attempt that lives, with somebody at its wires, and returns its exit
+    /// code; or says why it could not be run. When the wires are cut, it is ended with all that it
+    /// has started. `None` when no such attempt runs here.
+    fn exec<'a>(
+        &'a self,
+        id: &'a WorkloadId,
+        order: &'a ExecOrder,
+        wires: &'a mut Wires,
+    ) -> BoxFuture<'a, Option<Result<i32, String>>>;
+
+    /// What an attempt that lives has used. `None` when no such attempt runs here.
+    fn usage<'a>(&'a self, id: &'a WorkloadId) -> BoxFuture<'a, Option<Result<Usage, String>>>;
+
     /// Reads the log of an attempt, living or dead. `None` when it knows no such attempt.
     fn logs<'a>(&'a self, query: &'a LogQuery)
     -> BoxFuture<'a, Result<Option<LogChunk>, LogError>>;
@@ -402,6 +420,34 @@ impl RuntimesHandle {
             }
         }
         Err(LogError::Unknown(query.slot.clone()))
+    }
+}
+
+impl RuntimesHandle {
+    /// Runs a command beside a replica, with somebody at its wires, and returns its exit code; or
+    /// says why it could not be run.
+    pub async fn exec(
+        &self,
+        id: &WorkloadId,
+        order: &ExecOrder,
+        mut wires: Wires,
+    ) -> Result<i32, String> {
+        for runtime in self.shared.all() {
+            if let Some(ended) = runtime.exec(id, order, &mut wires).await {
+                return ended;
+            }
+        }
+        Err(format!("{} does not run any more", id.slot))
+    }
+
+    /// What a replica has used; or says why that is not known.
+    pub async fn usage(&self, id: &WorkloadId) -> Result<Usage, String> {
+        for runtime in self.shared.all() {
+            if let Some(used) = runtime.usage(id).await {
+                return used;
+            }
+        }
+        Err(format!("{} does not run any more", id.slot))
     }
 }
 

@@ -32,7 +32,7 @@ mod record;
 mod sys;
 mod watch;
 
-pub(crate) use beside::beside;
+pub(crate) use beside::{Beside, Difference, beside};
 pub(crate) use launch::user_ids;
 pub(crate) use logfile::{Stream, files as log_files, parse_record};
 pub(crate) use record::{

@@ -15,6 +15,8 @@ pub(crate) struct Stat {
     pub(crate) session: i32,
     /// CPU time of it in clock ticks, user and system.
     pub(crate) cpu_ticks: u64,
+    /// The same of its children that have ended and were waited for, with theirs.
+    pub(crate) children_ticks: u64,
     /// Start in clock ticks since the boot.
     pub(crate) start: u64,
     /// Resident pages.
@@ -37,6 +39,7 @@ fn parse_stat(text: &str) -> Option<Stat> {
         parent: fields.get(4 - 3)?.parse().ok()?,
         session: fields.get(6 - 3)?.parse().ok()?,
         cpu_ticks: number(14)?.saturating_add(number(15)?),
+        children_ticks: number(16)?.saturating_add(number(17)?),
         start: number(22)?,
         resident_pages: number(24)?,
     })
@@ -98,6 +101,7 @@ mod tests {
             parent: 1,
             session: 9,
             cpu_ticks: 110,
+            children_ticks: 15,
             start: 12345,
             resident_pages: 77,
         };

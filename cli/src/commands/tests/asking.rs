@@ -38,6 +38,7 @@ fn summary(name: &str) -> ServiceSummary {
     ServiceSummary {
         service: name.parse().unwrap(),
         mode: Default::default(),
+        job: false,
         running: true,
         wanted: 3,
         ready: 2,
@@ -55,6 +56,7 @@ async fn ls() {
     clock.image.clear();
     clock.command = vec!["date".into(), "-u".into()];
     clock.running = false;
+    clock.job = true;
     let list = ServiceList {
         services: vec![summary("web"), clock],
     };
@@ -62,9 +64,9 @@ async fn ls() {
     assert_eq!(
         ran.out,
         "\
-NAME        MODE        REPLICAS  RUNS        PORTS  REVISION
-web         replicated  2/3       nginx:1.27  -      0123456789ab
-shop/clock  replicated  stopped   date -u     -      0123456789ab
+NAME        MODE            REPLICAS  RUNS        PORTS  REVISION
+web         replicated      2/3       nginx:1.27  -      0123456789ab
+shop/clock  replicated-job  stopped   date -u     -      0123456789ab
 "
     );
     let ran = answered(&list, &["ls", "-q", "-n", "shop"]).await;

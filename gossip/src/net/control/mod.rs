@@ -2,7 +2,7 @@
 //!
 //! QUIC is dialed first and TCP (noise, yamux) a moment later, both on the port after the
 //! membership port. Each connection passes the [`gate`] before anything sees it. On it travel
-//! one-way [`messages`] and [`rpc`] requests and probes.
+//! one-way [`messages`], [`rpc`] requests and probes, and [`streams`] both ways.
 //!
 //! One [`task`] owns the swarm. Everybody else holds a [`Control`] and reads [`ControlEvent`]s.
 //! Connections are opened on demand; those that [`Control::connect`] has asked for are kept, the
@@ -16,6 +16,7 @@ mod messages;
 mod peers;
 mod rpc;
 mod seldom;
+mod streams;
 mod task;
 #[cfg(test)]
 pub(super) mod testing;
@@ -37,6 +38,7 @@ use super::counters::Counters;
 pub use self::frames::reread as reread_frames;
 pub use self::messages::MAX_MESSAGE;
 pub use self::rpc::{MAX_REQUEST, MAX_RESPONSE, MAX_RPC_TIME, PROBE_TIME};
+pub use self::streams::PeerStream;
 pub(super) use self::task::ControlTask;
 pub(super) use self::transport::Listen;
 
@@ -86,6 +88,13 @@ pub enum ControlEvent {
         bytes: Bytes,
         /// Takes at most [`MAX_RESPONSE`] bytes, within [`MAX_RPC_TIME`].
         reply: oneshot::Sender<Bytes>,
+    },
+    /// A member has opened a stream. Dropping it tells that member.
+    Stream {
+        /// The authenticated opener.
+        from: NodeId,
+        /// This end.
+        stream: PeerStream,
     },
     /// mDNS has seen a libp2p node on the local network. Anybody can claim to be one: only a
     /// connection proves that it is a member.
@@ -163,6 +172,11 @@ enum Command {
         address: SocketAddr,
         bytes: Bytes,
         reply: oneshot::Sender<Result<Bytes, RpcError>>,
+    },
+    Open {
+        node: NodeId,
+        address: SocketAddr,
+        reply: streams::Reply,
     },
 }
 
@@ -244,6 +258,27 @@ impl Control {
             node,
             address,
             bytes,
+            reply,
+        });
+        match timeout(deadline.min(MAX_RPC_TIME), answer).await {
+            Ok(Ok(answer)) => answer,
+            Ok(Err(_dropped)) => Err(RpcError::Unavailable),
+            Err(_elapsed) => Err(RpcError::TimedOut),
+        }
+    }
+
+    /// Opens a stream to `node`, connecting first if need be; waits at most `deadline` (and
+    /// [`MAX_RPC_TIME`]).
+    pub async fn open_stream(
+        &self,
+        node: NodeId,
+        address: SocketAddr,
+        deadline: Duration,
+    ) -> Result<PeerStream, RpcError> {
+        let (reply, answer) = oneshot::channel();
+        self.command(Command::Open {
+            node,
+            address,
             reply,
         });
         match timeout(deadline.min(MAX_RPC_TIME), answer).await {

@@ -143,9 +143,8 @@ impl ControlTask {
                 let _ = self.swarm.disconnect_peer_id(identity::peer_id(&node));
             }
             Command::Disconnect(node) => {
-                for id in self.peers.unwant(node) {
-                    self.swarm.close_connection(id);
-                }
+                let ids = self.peers.unwant(node);
+                self.close_unless_busy(ids);
             }
             Command::Probe {
                 node,
@@ -168,6 +167,11 @@ impl ControlTask {
                 let rpc = Request::Rpc { bytes, reply };
                 self.submit(node, address, Waiting::Request(rpc));
             }
+            Command::Open {
+                node,
+                address,
+                reply,
+            } => self.submit(node, address, Waiting::Request(Request::Stream(reply))),
         }
     }
 
@@ -351,6 +355,10 @@ impl ControlTask {
             }
             BehaviourEvent::Rpc(event) => self.on_rpc_event(event),
             BehaviourEvent::Probe(event) => self.on_probe_event(event),
+            BehaviourEvent::Streams((from, stream)) => {
+                self.peers.used(&from, Instant::now());
+                self.outbox.push_back(ControlEvent::Stream { from, stream });
+            }
             BehaviourEvent::Mdns(libp2p::mdns::Event::Discovered(found)) => {
                 self.on_discovered(&found);
             }
@@ -376,7 +384,14 @@ impl ControlTask {
     }
 
     fn on_sweep(&mut self, now: Instant) {
-        for id in self.peers.sweep(now) {
+        let ids = self.peers.sweep(now);
+        self.close_unless_busy(ids);
+    }
+
+    /// Those that carry streams stay until a later sweep.
+    fn close_unless_busy(&mut self, ids: Vec<ConnectionId>) {
+        let busy = self.swarm.behaviour().streams.busy();
+        for id in ids.into_iter().filter(|id| !busy.contains(id)) {
             self.swarm.close_connection(id);
         }
     }

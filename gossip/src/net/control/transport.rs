@@ -21,7 +21,7 @@ use tokio_util::task::TaskTracker;
 use super::gate::Gate;
 use super::rpc::{self, RpcBehaviour};
 use super::{StartError, identity};
-use super::{admission, messages};
+use super::{admission, messages, streams};
 use crate::net::counters::Counters;
 
 /// Time for a connection to be ready: handshake and gate.
@@ -40,7 +40,8 @@ const QUIC_STREAM_WINDOW: u32 = 1_000_000;
 /// node hold.
 const QUIC_CONNECTION_WINDOW: u32 = 2_000_000;
 
-/// Streams that a peer may have open: 64 requests, 16 probes, the streams of messages, and slack.
+/// Streams that a peer may have open: 64 requests, 16 probes, 32 streams, those of messages, and
+/// slack.
 const MAX_STREAMS: usize = 128;
 
 /// Connections being accepted, of strangers too: bounds what a flood of them costs.
@@ -65,6 +66,7 @@ pub(super) struct Behaviour {
     pub(super) messages: messages::Behaviour,
     pub(super) rpc: RpcBehaviour,
     pub(super) probe: RpcBehaviour,
+    pub(super) streams: streams::Behaviour,
     mdns: Toggle<mdns::tokio::Behaviour>,
 }
 
@@ -76,6 +78,7 @@ impl Behaviour {
             messages: messages::Behaviour::new(local, counters),
             rpc: rpc::rpc_behaviour(),
             probe: rpc::probe_behaviour(),
+            streams: streams::Behaviour::new(local),
             mdns: discovery(with_mdns, identity::peer_id(&local)),
         }
     }

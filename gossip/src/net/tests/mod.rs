@@ -4,6 +4,7 @@ mod datagrams;
 mod faults;
 mod joining;
 mod strangers;
+mod streams;
 
 use std::net::{SocketAddr, TcpListener};
 use std::time::Duration;

@@ -1,6 +1,7 @@
 //! One request on one connection: over a Unix socket as it is, over TCP inside TLS.
 
 use bytes::Bytes;
+use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
 use hyper::body::Incoming;
 use hyper::client::conn::http1;
@@ -18,6 +19,9 @@ use crate::{ErrorBody, ErrorCode};
 /// Largest answer that is read, in bytes: 100,000 replicas in a list come to about 60 MB. It
 /// protects this process from a server that is no daemon of ours.
 const MAX_ANSWER: usize = 128 << 20;
+
+/// The body of a request.
+pub(super) type Content = UnsyncBoxBody<Bytes, std::convert::Infallible>;
 
 /// The task that moves a connection's bytes; ends with its owner.
 #[derive(Debug)]
@@ -43,7 +47,7 @@ pub(super) async fn call(
 /// A connection before its one request.
 pub(super) struct Link {
     host: Host,
-    sender: http1::SendRequest<Full<Bytes>>,
+    sender: http1::SendRequest<Content>,
     driver: Driver,
     /// What the other side has proven to be; nothing on a Unix socket.
     pub(super) server: Option<Presented>,
@@ -137,12 +141,42 @@ pub(super) async fn open<T>(client: &Client, path: &str) -> Result<Lines<T>, Cli
     Err(refusal(host, status, &bytes))
 }
 
+/// Sends a POST request whose body goes on while the answer comes. The answer is a success.
+pub(super) async fn converse(
+    client: &Client,
+    path: &str,
+    kind: &str,
+    body: Content,
+) -> Result<(Response<Incoming>, Driver), ClientError> {
+    let link = Link::open(client).await?;
+    let (response, driver) = link.send_content("POST", path, Some(kind), body).await?;
+    let status = response.status();
+    if status.is_success() {
+        return Ok((response, driver));
+    }
+    let bytes = collect(&client.host, response.into_body()).await?;
+    Err(refusal(&client.host, status, &bytes))
+}
+
 impl Link {
     async fn send(
-        mut self,
+        self,
         method: &str,
         path: &str,
         body: Option<Vec<u8>>,
+    ) -> Result<(Response<Incoming>, Driver), ClientError> {
+        let kind = body.is_some().then_some("application/json");
+        let body = Full::new(Bytes::from(body.unwrap_or_default()));
+        self.send_content(method, path, kind, body.boxed_unsync())
+            .await
+    }
+
+    async fn send_content(
+        mut self,
+        method: &str,
+        path: &str,
+        kind: Option<&str>,
+        body: Content,
     ) -> Result<(Response<Incoming>, Driver), ClientError> {
         let host = &self.host;
         let mut request = Request::builder()
@@ -150,15 +184,13 @@ impl Link {
             .uri(path)
             .header("host", "dunlin")
             .header("user-agent", concat!("dunlin/", env!("CARGO_PKG_VERSION")));
-        if body.is_some() {
-            request = request.header("content-type", "application/json");
+        if let Some(kind) = kind {
+            request = request.header("content-type", kind);
         }
-        let request = request
-            .body(Full::new(Bytes::from(body.unwrap_or_default())))
-            .map_err(|error| ClientError::Garbled {
-                host: host.clone(),
-                detail: format!("the path {path} cannot be asked for: {error}"),
-            })?;
+        let request = request.body(body).map_err(|error| ClientError::Garbled {
+            host: host.clone(),
+            detail: format!("the path {path} cannot be asked for: {error}"),
+        })?;
         let response = self.sender.send_request(request).await;
         let response = response.map_err(|error| ClientError::broken(host, error))?;
         Ok((response, self.driver))

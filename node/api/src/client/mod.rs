@@ -8,6 +8,7 @@
 mod connection;
 mod credentials;
 mod error;
+mod exec;
 mod host;
 mod lines;
 mod redeem;
@@ -22,6 +23,7 @@ use serde::de::DeserializeOwned;
 
 pub use credentials::Credentials;
 pub use error::ClientError;
+pub use exec::{ExecInput, ExecOutput};
 pub use host::Host;
 pub use lines::Lines;
 pub use redeem::Redeemed;
@@ -290,6 +292,25 @@ impl Client {
     ) -> Result<Lines<LogRecord>, ClientError> {
         let path = routes::service(routes::SERVICE_LOGS, service);
         self.stream(&with_query(&path, query)).await
+    }
+
+    /// Runs a command beside a replica. The first frame of the output is [`ExecFrame::Started`];
+    /// the command ends when the output is dropped.
+    pub async fn exec(
+        &self,
+        service: &ServiceKey,
+        start: ExecStart,
+    ) -> Result<(ExecInput, ExecOutput), ClientError> {
+        let path = routes::service(routes::SERVICE_EXEC, service);
+        let first = ExecFrame::Start(Box::new(start));
+        tokio::time::timeout(self.timeout, exec::open(self, &path, &first))
+            .await
+            .map_err(|_elapsed| self.too_late())?
+    }
+
+    /// What replicas use.
+    pub async fn stats(&self, query: &StatsQuery) -> Result<Lines<StatsRecord>, ClientError> {
+        self.stream(&with_query(routes::STATS, query)).await
     }
 
     /// What the node saw happen.

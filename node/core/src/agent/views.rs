@@ -3,11 +3,12 @@
 use std::sync::Arc;
 
 use dunlin_state::desired::{Command, Desired, Rejection};
-use dunlin_state::model::{NodeId, NodeRegister, ServiceKey, VipRange};
+use dunlin_state::model::{NodeId, NodeRegister, ServiceKey, SlotId, VipRange};
 use dunlin_state::route::RouteTable;
 
 use super::Agent;
 use crate::explain::{Explanation, Sources, explain};
+use crate::io::WorkloadId;
 use crate::liveness::Standing;
 use crate::plan::{Plan, plan};
 
@@ -55,6 +56,11 @@ impl Agent {
             own_refusal: &|revision| self.reconciler.refusal(service, revision, now),
         };
         explain(service, &sources)
+    }
+
+    /// The attempt of this slot that runs on this node.
+    pub fn running(&self, slot: &SlotId) -> Option<WorkloadId> {
+        self.reconciler.running(slot)
     }
 
     /// What commands would do; an error is what they would be refused with.

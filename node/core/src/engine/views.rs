@@ -9,14 +9,14 @@ use dunlin_gossip::replication::Metrics;
 use dunlin_state::desired::{
     AuditRecord, Command, Conflict, Desired, DocumentId, HistoryEntry, InvalidRegister, Rejection,
 };
-use dunlin_state::model::{ItemKey, NodeId, NodeRegister, NodeReport, ServiceKey};
+use dunlin_state::model::{ItemKey, NodeId, NodeRegister, NodeReport, ServiceKey, SlotId};
 use dunlin_state::route::RouteTable;
 use dunlin_trust::Credential;
 
 use super::Engine;
 use crate::depend::Wait;
 use crate::explain::Explanation;
-use crate::io::NodeConfig;
+use crate::io::{NodeConfig, WorkloadId};
 use crate::liveness::Standing;
 use crate::plan::Plan;
 
@@ -80,6 +80,11 @@ impl Engine {
     /// Why a service is as it is; `None` when there is no such service.
     pub fn explain(&self, service: &ServiceKey) -> Option<Explanation> {
         self.agent.explain(service, self.now.mono)
+    }
+
+    /// The attempt of this slot that runs on this node.
+    pub fn running(&self, slot: &SlotId) -> Option<WorkloadId> {
+        self.agent.running(slot)
     }
 
     /// What commands would do, without doing it.

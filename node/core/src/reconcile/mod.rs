@@ -183,6 +183,12 @@ impl Reconciler {
         self.holds_any(service) || self.follows(service)
     }
 
+    /// The attempt of this slot that runs here.
+    pub(crate) fn running(&self, slot: &SlotId) -> Option<crate::io::WorkloadId> {
+        let held = self.claims.get(slot)?;
+        held.is_up().then(|| held.id())
+    }
+
     pub(crate) fn holds_any(&self, service: &ServiceKey) -> bool {
         self.slots_of(service).next().is_some()
     }

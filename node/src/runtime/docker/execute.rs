@@ -12,9 +12,10 @@ use super::super::execute::{Beginning, Executed};
 use super::super::probe::no_answer;
 use super::start::status;
 use super::{Engine, Inner};
+use crate::supervisor::proc;
 
 /// How long the engine may take to say how a command ended.
-const INSPECT_LIMIT: Duration = Duration::from_secs(5);
+pub(super) const INSPECT_LIMIT: Duration = Duration::from_secs(5);
 
 impl Inner {
     /// Runs a command in the container of an attempt.
@@ -68,23 +69,27 @@ async fn follow(engine: &Engine, command: &str, into: &mut Beginning) -> Result<
 }
 
 async fn ended(engine: &Engine, command: &str, output: Beginning) -> Result<Executed, String> {
+    Ok(Executed {
+        code: exit_code(engine, command).await?,
+        output: output.into_bytes(),
+    })
+}
+
+/// How a command that prints no more has ended.
+pub(super) async fn exit_code(engine: &Engine, command: &str) -> Result<i64, String> {
     let inspected = engine.client.inspect_exec(command);
     let found = tokio::time::timeout(INSPECT_LIMIT, inspected)
         .await
         .map_err(|_elapsed| "the container engine does not answer".to_owned())?
         .map_err(|error| error.to_string())?;
-    match found.exit_code {
-        Some(code) => Ok(Executed {
-            code,
-            output: output.into_bytes(),
-        }),
-        None => Err("the container engine does not say how it ended".to_owned()),
-    }
+    let silent = || "the container engine does not say how it ended".to_owned();
+    found.exit_code.ok_or_else(silent)
 }
 
 /// The API cannot end a command, but the engine tells its process, which on this host a daemon with
-/// root can kill. Elsewhere it goes on until the container ends, and is said to.
-async fn kill(engine: &Engine, command: &str) {
+/// root can kill, with all that is in its session. Elsewhere it goes on until the container ends,
+/// and is said to.
+pub(super) async fn kill(engine: &Engine, command: &str) {
     let process = async {
         let found = engine.client.inspect_exec(command).await.ok()?;
         let number = found.pid.filter(|_| found.running == Some(true))?;
@@ -92,13 +97,22 @@ async fn kill(engine: &Engine, command: &str) {
         let handle = rustix::process::pidfd_open(pid, PidfdFlags::empty()).ok()?;
         // Still running after the handle was taken: the number means this process.
         let again = engine.client.inspect_exec(command).await.ok()?;
-        (again.running == Some(true)).then_some(handle)
+        let session = proc::stamp(pid.as_raw_nonzero().get());
+        (again.running == Some(true)).then_some((handle, session))
     };
     let killed = match tokio::time::timeout(INSPECT_LIMIT, process).await {
-        Ok(Some(handle)) => rustix::process::pidfd_send_signal(handle, Signal::KILL).is_ok(),
+        Ok(Some((handle, session))) => {
+            // The engine makes every command the leader of a session.
+            let members = session.map(proc::session_members).unwrap_or_default();
+            for pid in members.into_iter().filter_map(Pid::from_raw) {
+                // It may have ended meanwhile.
+                let _ = rustix::process::kill_process(pid, Signal::KILL);
+            }
+            rustix::process::pidfd_send_signal(handle, Signal::KILL).is_ok()
+        }
         Ok(None) | Err(_) => false,
     };
     if !killed {
-        tracing::warn!(command, "a health check that hangs could not be killed");
+        tracing::warn!(command, "a command in a container could not be killed");
     }
 }

@@ -28,15 +28,18 @@ use dunlin_state::model;
 use futures::future::{BoxFuture, FutureExt as _};
 use tokio::sync::{Semaphore, watch};
 
+use super::exec::{ExecOrder, Wires};
 use super::execute::Executed;
 use super::files::Files;
 use super::logs::{LogChunk, LogError, LogQuery};
 use super::select::Choice;
+use super::usage::Usage;
 use super::{Found, Live, Resolver, Runtime, RuntimesConfig, StartContext, StartError};
 
 mod adopt;
 mod connect;
 mod create;
+mod exec;
 mod execute;
 mod follow;
 mod health;
@@ -46,6 +49,7 @@ mod read_log;
 mod sources;
 mod start;
 mod stop;
+mod usage;
 mod waiters;
 mod walls;
 
@@ -249,6 +253,19 @@ impl Runtime for DockerRuntime {
         limit: Duration,
     ) -> BoxFuture<'a, Option<Result<Executed, String>>> {
         self.inner.execute(id, command, limit).boxed()
+    }
+
+    fn exec<'a>(
+        &'a self,
+        id: &'a WorkloadId,
+        order: &'a ExecOrder,
+        wires: &'a mut Wires,
+    ) -> BoxFuture<'a, Option<Result<i32, String>>> {
+        self.inner.exec(id, order, wires).boxed()
+    }
+
+    fn usage<'a>(&'a self, id: &'a WorkloadId) -> BoxFuture<'a, Option<Result<Usage, String>>> {
+        self.inner.usage(id).boxed()
     }
 
     fn logs<'a>(

@@ -40,24 +40,28 @@ use tracing::warn;
 
 use self::sources::Sources;
 use self::watch::Watched;
+use super::exec::{ExecOrder, Wires};
 use super::execute::{self, Executed};
 use super::files::Files;
 use super::logs::{LogChunk, LogError, LogQuery};
 use super::select::Choice;
+use super::usage::Usage;
 use super::{
     Ending, Found, Live, Names, OpenError, Runtime, RuntimesConfig, StartContext, StartError,
     signal,
 };
 use crate::runtime::Deadline;
 use crate::supervisor::cgroup::{CgroupPlan, Hierarchy};
-use crate::supervisor::{Paths, RunRecord, beside};
+use crate::supervisor::{Beside, Difference, Paths, RunRecord, beside};
 
 mod adopt;
 mod directory;
+mod exec;
 mod read_log;
 mod sources;
 mod spawn;
 mod sys;
+mod usage;
 mod watch;
 
 /// Supervisors that are started at the same time: more would only wait for the CPUs.
@@ -210,6 +214,19 @@ impl Runtime for ProcessRuntime {
         self.inner.execute(id, command, limit).boxed()
     }
 
+    fn exec<'a>(
+        &'a self,
+        id: &'a WorkloadId,
+        order: &'a ExecOrder,
+        wires: &'a mut Wires,
+    ) -> BoxFuture<'a, Option<Result<i32, String>>> {
+        self.inner.exec(id, order, wires).boxed()
+    }
+
+    fn usage<'a>(&'a self, id: &'a WorkloadId) -> BoxFuture<'a, Option<Result<Usage, String>>> {
+        self.inner.usage(id).boxed()
+    }
+
     fn logs<'a>(
         &'a self,
         query: &'a LogQuery,
@@ -239,9 +256,11 @@ impl Inner {
         let (paths, words) = (self.paths(id), words.to_vec());
         let prepared = blocking(move || {
             let runs = paths.directory().exists() && matches!(is_held(&paths), Ok(true));
-            runs.then(|| beside(&paths, &words))
+            runs.then(|| beside(&paths, &words, Difference::default()))
         });
-        let (command, cgroup) = match prepared.await?? {
+        let Beside {
+            command, cgroup, ..
+        } = match prepared.await?? {
             Ok(prepared) => prepared,
             Err(reason) => return Some(Err(reason)),
         };

@@ -16,7 +16,7 @@ use tokio::time::{Instant, timeout};
 
 use super::super::peers::Waiting;
 use super::super::rpc::{MAX_RESPONSE, MAX_RPC_TIME};
-use super::super::{ControlEvent, RpcError, identity};
+use super::super::{ControlEvent, RpcError, identity, streams};
 use super::ControlTask;
 
 /// Requests of other nodes that wait for this node's answer.
@@ -39,13 +39,14 @@ pub(in crate::net::control) enum Request {
         /// the old one, and lives.
         retry: bool,
     },
+    Stream(streams::Reply),
 }
 
 impl Request {
     pub(in crate::net::control) fn len(&self) -> usize {
         match self {
             Self::Rpc { bytes, .. } => bytes.len(),
-            Self::Probe { .. } => 0,
+            Self::Probe { .. } | Self::Stream(_) => 0,
         }
     }
 
@@ -54,6 +55,7 @@ impl Request {
         match self {
             Self::Rpc { reply, .. } => drop(reply.send(Err(error))),
             Self::Probe { reply, .. } => drop(reply.send(false)),
+            Self::Stream(reply) => drop(reply.send(Err(error))),
         }
     }
 }
@@ -88,6 +90,7 @@ impl ControlTask {
                 let id = behaviour.probe.send_request(&peer, Bytes::new());
                 self.requests.probes.insert(id, probe);
             }
+            Request::Stream(reply) => behaviour.streams.open(&node, reply),
         }
     }
 

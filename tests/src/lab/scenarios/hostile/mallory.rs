@@ -285,6 +285,7 @@ impl Mallory {
             }
             ControlEvent::Unreachable { .. }
             | ControlEvent::RpcRequest { .. }
+            | ControlEvent::Stream { .. }
             | ControlEvent::Discovered { .. } => {}
         }
     }
