@@ -21,6 +21,10 @@ services:
         preferences: [{spread: node.id}]
     x-dunlin:
       runtime: process
+  chatty:
+    command: [sh, -c, 'trap exit TERM; while :; do echo more; sleep 0.02; done']
+    x-dunlin:
+      runtime: process
 ";
 
 /// Node, CPU and memory of each replica.
@@ -67,6 +71,8 @@ fn what_replicas_use_and_write_is_told_by_any_node() {
         });
         let tail = daemon.ask(&["logs", "--tail", "1", "web.0"]).expect(0, &[]);
         assert_eq!(tail.text, "turn\n");
+        // There is always more of it, and yet an end of what there was.
+        daemon.ask(&["logs", "chatty"]).expect(0, &["more"]);
     }
     one.ask(&["stats", "--no-stream"])
         .expect(0, &["NAME", "web.0", "web.1", "n1", "n2", "%"]);

@@ -25,6 +25,7 @@ use super::asked::PeerQuestion;
 use super::events::line;
 use super::failure::{Failure, Query};
 use super::{Context, services};
+use crate::daemon::clock::wall_millis;
 use crate::runtime::{LogChunk, LogLine, LogQuery, LogStream as From, RuntimesHandle};
 
 /// How long another node may take for one piece.
@@ -60,6 +61,8 @@ pub(super) struct Piece {
     lines: Vec<Line>,
     next: u64,
     eof: bool,
+    /// When it was read, in milliseconds since the Unix epoch by the clock that stamps its lines.
+    read_at: u64,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -100,6 +103,7 @@ impl std::convert::From<LogChunk> for Piece {
             lines: chunk.lines.into_iter().map(Line::from).collect(),
             next: chunk.next,
             eof: chunk.eof,
+            read_at: wall_millis(),
         }
     }
 }
@@ -157,6 +161,9 @@ struct Position {
     attempt: Option<(u64, u32)>,
     cursor: Option<u64>,
     ended: bool,
+    /// When its first piece was read. Who does not follow wants nothing that was written later, of
+    /// which there may be no end.
+    begun: Option<u64>,
 }
 
 pub(super) async fn stream(
@@ -299,15 +306,20 @@ impl Reader {
             return false;
         }
         let advanced = position.cursor != Some(piece.next);
+        let begun = *position.begun.get_or_insert(piece.read_at);
+        let until = if self.asked.follow { u64::MAX } else { begun };
+        let late = piece.lines.last().is_some_and(|line| line.at > until);
         *position = Position {
             attempt: Some(piece.attempt),
             cursor: Some(piece.next),
             // The end counts once everything before it has been read.
-            ended: piece.eof && (piece.lines.is_empty() || !advanced),
+            ended: late || piece.eof && (piece.lines.is_empty() || !advanced),
+            begun: Some(begun),
         };
-        let more = advanced && !piece.lines.is_empty();
-        let since = self.asked.since.unwrap_or(0);
-        records.extend(piece.lines.into_iter().filter(|l| l.at >= since).map(|l| {
+        let more = advanced && !piece.lines.is_empty() && !late;
+        let wanted = self.asked.since.unwrap_or(0)..=until;
+        let lines = piece.lines.into_iter().filter(|l| wanted.contains(&l.at));
+        records.extend(lines.map(|l| {
             LogRecord::Line {
                 slot: holder.slot,
                 node: holder.node,
