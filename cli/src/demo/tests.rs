@@ -71,7 +71,8 @@ fn each_daemon_has_a_place_of_its_own() {
     let words: Vec<&str> = words.iter().filter_map(|w| w.to_str()).collect();
     let expected = format!(
         "up --data-dir {root}/n2 --name n2 --advertise 127.0.1.2 --port 4000 --dns \
-         127.0.1.2:4003 --api unix://{root}/n2/api.sock --runtime process --profile local --join {root}/ticket"
+         127.0.1.2:4003 --api unix://{root}/n2/api.sock --runtime process --hand-over 0s --profile local \
+         --join {root}/ticket"
     );
     assert_eq!(words.join(" "), expected);
     let first = layout.arguments(Member(1), Ports(4000), RuntimeKind::Auto, false);
