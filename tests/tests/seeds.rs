@@ -148,3 +148,10 @@ fn what_was_given_up_may_be_filled_elsewhere() {
     assert_holds(Scenario::Calm, 156);
     assert_holds(Scenario::Runtime, 125);
 }
+
+/// The answer to a health check came while the replica drained for an update that was then called
+/// off: it was not heard, and nothing was asked again for half a minute.
+#[test]
+fn health_is_watched_again_after_an_update_that_was_called_off() {
+    assert_holds(Scenario::Health, 332);
+}

@@ -319,19 +319,17 @@ impl Reader {
         let more = advanced && !piece.lines.is_empty() && !late;
         let wanted = self.asked.since.unwrap_or(0)..=until;
         let lines = piece.lines.into_iter().filter(|l| wanted.contains(&l.at));
-        records.extend(lines.map(|l| {
-            LogRecord::Line {
-                slot: holder.slot,
-                node: holder.node,
-                node_name: holder.name.clone(),
-                stream: if l.error {
-                    LogStream::Stderr
-                } else {
-                    LogStream::Stdout
-                },
-                at: l.at,
-                text: l.text,
-            }
+        records.extend(lines.map(|l| LogRecord::Line {
+            slot: holder.slot,
+            node: holder.node,
+            node_name: holder.name.clone(),
+            stream: if l.error {
+                LogStream::Stderr
+            } else {
+                LogStream::Stdout
+            },
+            at: l.at,
+            text: l.text,
         }));
         more
     }

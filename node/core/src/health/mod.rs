@@ -147,6 +147,15 @@ impl Monitor {
         asks
     }
 
+    /// Nobody listened for a while: what was asked meanwhile is asked again.
+    pub(crate) fn listen_again(&mut self, now: u64) {
+        for check in &mut self.checks {
+            if let Next::Asked(_) = check.next {
+                check.next = Next::Due(now);
+            }
+        }
+    }
+
     /// A probe was answered. `random` spreads the next one.
     pub(crate) fn handle_probed(
         &mut self,

@@ -147,6 +147,19 @@ fn traffic_and_restarts_are_decided_apart() {
 }
 
 #[test]
+fn who_listens_again_asks_again_at_once() {
+    let mut monitor = monitor(|s| s.health = Some(tcp()));
+    let unheard = monitor.handle_timeout(0);
+    assert!(monitor.poll_timeout().unwrap() > 700);
+    monitor.listen_again(700);
+    assert_eq!(monitor.poll_timeout(), Some(700));
+    let again = monitor.handle_timeout(700);
+    let late = monitor.handle_probed(0, unheard[0].seq, &bad(), 700, 0);
+    let heard = monitor.handle_probed(0, again[0].seq, &Ok(()), 700, 0);
+    assert_eq!((late, heard), (Verdict::Same, Verdict::Ready));
+}
+
+#[test]
 fn an_answer_to_an_earlier_question_is_not_heard() {
     let mut monitor = monitor(|s| s.health = Some(tcp()));
     let first = monitor.handle_timeout(0);

@@ -42,7 +42,7 @@ impl Reconciler {
             held.turn_since = None;
         }
         match (wish, service) {
-            (Wish::Keep, _) => self.keep(slot),
+            (Wish::Keep, _) => self.keep(slot, now),
             (Wish::Leave(why), _) => self.leave(slot, &why),
             (Wish::Halt(why, urgent), _) => self.halt(slot, &why, urgent, now),
             (Wish::Stop(why), service) => {
@@ -61,8 +61,8 @@ impl Reconciler {
         }
     }
 
-    fn keep(&mut self, slot: &SlotId) -> Vec<Effect> {
-        self.undrain(slot);
+    fn keep(&mut self, slot: &SlotId, now: Now) -> Vec<Effect> {
+        self.undrain(slot, now);
         let Some(held) = self.claims.get_mut(slot) else {
             return Vec::new();
         };
@@ -215,11 +215,12 @@ impl Reconciler {
     }
 
     /// It is wanted after all, and has not been told to stop.
-    fn undrain(&mut self, slot: &SlotId) {
+    fn undrain(&mut self, slot: &SlotId, now: Now) {
         let Some(held) = self.claims.get_mut(slot) else {
             return;
         };
-        if let Stage::Draining { since, health, .. } = &held.stage {
+        if let Stage::Draining { since, health, .. } = &mut held.stage {
+            health.listen_again(now.mono);
             held.claim.phase = Phase::Running;
             held.claim.ready = health.is_ready();
             held.claim.message = None;
