@@ -44,14 +44,7 @@ fn settings(report: &mut Report, view: &View<'_>) -> (Option<String>, bool) {
     for (field, value) in report.section(view, &TOP_NETWORK) {
         match field {
             "name" => name = report.line(&value).map(str::to_owned),
-            "external" if value.is_map() => {
-                report.fault_hint(
-                    &value,
-                    "external is 'true' or 'false'",
-                    "use 'name' beside it",
-                );
-            }
-            "external" => external = report.flag(&value).unwrap_or(false),
+            "external" => external = report.external(&value),
             "driver" => {
                 let driver = report.filled(&value);
                 if driver.is_some_and(|driver| !PLAIN_DRIVERS.contains(&driver)) {

@@ -227,6 +227,16 @@ impl Report<'_> {
         })
     }
 
+    /// Whether something exists already, outside of the project.
+    pub(super) fn external(&mut self, view: &View<'_>) -> bool {
+        if view.is_map() {
+            let text = "external is 'true' or 'false'";
+            self.fault_hint(view, text, "use 'name' beside it");
+            return false;
+        }
+        self.flag(view).unwrap_or(false)
+    }
+
     /// A whole number between two bounds.
     pub(super) fn number<T>(&mut self, view: &View<'_>, least: T, most: T) -> Option<T>
     where

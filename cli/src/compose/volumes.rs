@@ -48,14 +48,7 @@ fn named(report: &mut Report, view: &View<'_>, key: &str) -> Option<String> {
     for (field, value) in report.section(view, &TOP_VOLUME) {
         match field {
             "name" => name = report.parsed(&value, volume_name),
-            "external" if value.is_map() => {
-                report.fault_hint(
-                    &value,
-                    "external is 'true' or 'false'",
-                    "use 'name' beside it",
-                );
-            }
-            "external" => external = report.flag(&value).unwrap_or(false),
+            "external" => external = report.external(&value),
             "driver" => {
                 if report
                     .filled(&value)

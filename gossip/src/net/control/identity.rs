@@ -5,6 +5,8 @@ use std::net::{IpAddr, SocketAddr};
 use dunlin_state::model::NodeId;
 use libp2p::identity::Keypair;
 use libp2p::multiaddr::Protocol;
+use libp2p::swarm::ConnectionId;
+use libp2p::swarm::behaviour::FromSwarm;
 use libp2p::{Multiaddr, PeerId};
 
 /// A libp2p peer id of an ed25519 key is that key after this prefix: the identity multihash (0x00)
@@ -23,6 +25,18 @@ pub(crate) fn node_id(peer: &PeerId) -> Option<NodeId> {
     let bytes = peer.to_bytes();
     let key = bytes.strip_prefix(&ED25519_PREFIX)?;
     Some(NodeId::from_bytes(key.try_into().ok()?))
+}
+
+/// The connection that this event ends, and whose it was. One that a limit refuses after its handler
+/// was made ends too.
+pub(super) fn ended(event: &FromSwarm<'_>) -> Option<(NodeId, ConnectionId)> {
+    let (peer, id) = match event {
+        FromSwarm::ConnectionClosed(closed) => (Some(closed.peer_id), closed.connection_id),
+        FromSwarm::DialFailure(failed) => (failed.peer_id, failed.connection_id),
+        FromSwarm::ListenFailure(failed) => (failed.peer_id, failed.connection_id),
+        _ => return None,
+    };
+    Some((node_id(&peer?)?, id))
 }
 
 /// The peer of a node. Total: whether the key is a point on the curve shows in the handshake.

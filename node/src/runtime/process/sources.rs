@@ -229,6 +229,19 @@ mod tests {
         proc::stamp(rustix::process::getpid().as_raw_nonzero().get()).unwrap()
     }
 
+    fn back_and_front() -> (Networks, Networks) {
+        let networks = |name: &str| Networks::from([name.to_owned()]);
+        (networks("shop/back"), networks("shop/front"))
+    }
+
+    /// A connection of this process to itself, and its two ends.
+    fn connected() -> ((TcpListener, TcpStream), (SocketAddr, SocketAddr)) {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let pair = (client.local_addr().unwrap(), client.peer_addr().unwrap());
+        ((listener, client), pair)
+    }
+
     #[test]
     fn the_kernel_knows_the_socket_of_a_connection() {
         for any in ["127.0.0.1:0", "[::1]:0"] {
@@ -260,12 +273,9 @@ mod tests {
 
     #[test]
     fn a_connection_is_that_of_the_replica_whose_process_has_it() {
-        let networks = |name: &str| Networks::from([name.to_owned()]);
-        let (back, front) = (networks("shop/back"), networks("shop/front"));
+        let (back, front) = back_and_front();
         let sources = Sources::default();
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
-        let pair = (client.local_addr().unwrap(), client.peer_addr().unwrap());
+        let (_connected, pair) = connected();
         assert_eq!(sources.find(Protocol::Tcp, pair, &back), None);
         // This process stands for the supervisor.
         sources.note(Path::new("/a"), own(), &front);
@@ -283,12 +293,9 @@ mod tests {
 
     #[test]
     fn a_connection_that_is_quicker_than_the_note_waits_for_it() {
-        let networks = |name: &str| Networks::from([name.to_owned()]);
-        let (back, front) = (networks("shop/back"), networks("shop/front"));
+        let (back, front) = back_and_front();
         let sources = Sources::default();
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
-        let pair = (client.local_addr().unwrap(), client.peer_addr().unwrap());
+        let (_connected, pair) = connected();
         sources.announce(Path::new("/a"), &front);
         assert!(sources.has_others(&back));
         std::thread::scope(|scope| {

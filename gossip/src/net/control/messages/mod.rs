@@ -204,14 +204,7 @@ impl NetworkBehaviour for Behaviour {
     }
 
     fn on_swarm_event(&mut self, event: FromSwarm<'_>) {
-        // A connection that a limit refuses after its handler was made ends here too.
-        let (peer, id) = match event {
-            FromSwarm::ConnectionClosed(closed) => (Some(closed.peer_id), closed.connection_id),
-            FromSwarm::DialFailure(failed) => (failed.peer_id, failed.connection_id),
-            FromSwarm::ListenFailure(failed) => (failed.peer_id, failed.connection_id),
-            _ => return,
-        };
-        if let Some(node) = peer.as_ref().and_then(identity::node_id) {
+        if let Some((node, id)) = identity::ended(&event) {
             self.forget(node, id);
         }
     }
