@@ -7,9 +7,10 @@ mod daemon;
 
 use std::collections::BTreeSet;
 use std::io::{Read as _, Write as _};
-use std::net::TcpStream;
+use std::net::{SocketAddr, TcpStream, UdpSocket};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use dunlin_api::{ReplicaRoute, RouteList, RouteUsage, Sample};
 
@@ -170,6 +171,41 @@ fn keep_calling(address: &str, stop: &AtomicBool) -> (u64, Vec<String>) {
     (answered, failed)
 }
 
+/// Where a daemon answers DNS queries.
+fn name_server(daemon: &Daemon) -> SocketAddr {
+    let log = daemon.log();
+    let (_, said) = log
+        .split_once("names are answered addresses=[")
+        .expect("a DNS server");
+    let (address, _) = said.split_once(']').expect("addresses");
+    address.parse().expect("an address")
+}
+
+/// Asks a daemon's DNS server for a service over and over; how often it answered, and what went wrong.
+fn keep_resolving(server: SocketAddr, stop: &AtomicBool) -> (u64, Vec<String>) {
+    let mut query = vec![0, 7, 1, 0, 0, 1, 0, 0, 0, 0, 0, 0];
+    for label in ["web", "default", "dunlin", "internal", ""] {
+        query.push(u8::try_from(label.len()).expect("a label"));
+        query.extend(label.as_bytes());
+    }
+    query.extend([0, 1, 0, 1]);
+    let socket = UdpSocket::bind((server.ip(), 0)).expect("a socket");
+    socket.connect(server).expect("a server");
+    let patience = Some(Duration::from_secs(60));
+    socket.set_read_timeout(patience).expect("a timeout");
+    let (mut answered, mut failed) = (0, Vec::new());
+    while !stop.load(Ordering::Relaxed) {
+        let mut answer = [0; 512];
+        let asked = socket.send(&query).and_then(|_| socket.recv(&mut answer));
+        // The code of the answer, and how many records it has.
+        match asked.map(|_| (answer[3] & 0xf, answer[7])) {
+            Ok((0, 1)) => answered += 1,
+            other => failed.push(format!("{other:?}")),
+        }
+    }
+    (answered, failed)
+}
+
 #[test]
 fn a_daemon_is_replaced_by_the_next_and_nobody_is_refused() {
     // Longer than any start on a busy machine takes.
@@ -201,14 +237,16 @@ fn a_daemon_is_replaced_by_the_next_and_nobody_is_refused() {
         virtual_one.clone(),
         two.address.clone(),
     ];
+    let names = name_server(&one);
     let stop = AtomicBool::new(false);
-    let counts = std::thread::scope(|scope| {
+    let (resolved, counts) = std::thread::scope(|scope| {
         let stop = &stop;
         let calls = |place: &'_ String| {
             let place = place.clone();
             scope.spawn(move || keep_calling(&place, stop))
         };
         let running: Vec<_> = places.iter().map(calls).collect();
+        let resolving = scope.spawn(move || keep_resolving(names, stop));
         for _ in 0..2 {
             one.upgrade(&more);
             until("both replicas in use again", || {
@@ -219,8 +257,11 @@ fn a_daemon_is_replaced_by_the_next_and_nobody_is_refused() {
         let ended = running
             .into_iter()
             .map(|calls| calls.join().expect("calls"));
-        ended.collect::<Vec<_>>()
+        let resolved = resolving.join().expect("queries");
+        (resolved, ended.collect::<Vec<_>>())
     });
+    println!("{names}: {} queries answered", resolved.0);
+    assert!(resolved.0 > 0 && resolved.1.is_empty(), "{:?}", resolved.1);
     for (place, (answered, failed)) in places.iter().zip(&counts) {
         println!(
             "{place}: {answered} calls answered, {} failed",

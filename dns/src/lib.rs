@@ -39,7 +39,7 @@ pub mod zone;
 pub use answer::Manner;
 pub use forward::{Upstreams, relay};
 pub use respond::{Outcome, respond};
-pub use server::{Allow, BindError, DnsServer, ServeError};
+pub use server::{Allow, BindError, Bound, DnsServer, ServeError};
 pub use suffix::{BadSuffix, Suffix};
 pub use tally::{Counters, DnsTally};
 pub use wire::{Edns, Packet, Query, Transport, WireName};

@@ -16,7 +16,8 @@ mod udp;
 
 use std::fmt;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpListener as StdTcpListener, UdpSocket as StdUdpSocket};
+use std::os::fd::{AsFd as _, OwnedFd};
 use std::sync::Arc;
 
 use dunlin_state::route::RouteTable;
@@ -52,6 +53,15 @@ struct Listener {
     udp: Datagrams,
     tcp: TcpListener,
     address: SocketAddr,
+}
+
+/// The sockets of one address, which a server may leave to the one after it.
+#[derive(Debug)]
+pub struct Bound {
+    /// For datagrams.
+    pub udp: OwnedFd,
+    /// For connections.
+    pub tcp: OwnedFd,
 }
 
 /// The server could not take its address.
@@ -92,6 +102,25 @@ impl DnsServer {
             upstreams: None,
             counters: Counters::default(),
         })
+    }
+
+    /// Answers on sockets that are bound to this address already, and what has queued in them.
+    ///
+    /// # Errors
+    /// They are no such sockets, or bound to another address.
+    pub fn on(address: SocketAddr, bound: Bound) -> io::Result<Self> {
+        Ok(Self {
+            listeners: vec![Listener::on(address, bound)?],
+            allow: None,
+            upstreams: None,
+            counters: Counters::default(),
+        })
+    }
+
+    /// The sockets once more, by their addresses: as long as one of them is open, queries queue.
+    pub fn bound(&self) -> io::Result<Vec<(SocketAddr, Bound)>> {
+        let listeners = self.listeners.iter();
+        listeners.map(|l| Ok((l.address, l.bound()?))).collect()
     }
 
     /// Takes one more address.
@@ -195,6 +224,30 @@ impl Listener {
             udp: Datagrams::new(udp).map_err(fault("UDP"))?,
             tcp,
             address: bound,
+        })
+    }
+}
+
+impl Listener {
+    fn on(address: SocketAddr, bound: Bound) -> io::Result<Self> {
+        let udp = StdUdpSocket::from(bound.udp);
+        let tcp = StdTcpListener::from(bound.tcp);
+        if udp.local_addr()? != address || tcp.local_addr()? != address {
+            return Err(io::ErrorKind::AddrNotAvailable.into());
+        }
+        udp.set_nonblocking(true)?;
+        tcp.set_nonblocking(true)?;
+        Ok(Self {
+            udp: Datagrams::new(UdpSocket::from_std(udp)?)?,
+            tcp: TcpListener::from_std(tcp)?,
+            address,
+        })
+    }
+
+    fn bound(&self) -> io::Result<Bound> {
+        Ok(Bound {
+            udp: self.udp.as_fd().try_clone_to_owned()?,
+            tcp: self.tcp.as_fd().try_clone_to_owned()?,
         })
     }
 }

@@ -83,6 +83,33 @@ async fn over_tcp(stream: &mut TcpStream, packet: &[u8]) -> io::Result<Message> 
 }
 
 #[tokio::test]
+async fn sockets_left_by_one_server_are_served_by_the_next() {
+    let first = DnsServer::bind((Ipv4Addr::LOCALHOST, 0).into())
+        .await
+        .unwrap();
+    let [(address, bound)] = first.bound().unwrap().try_into().unwrap();
+    drop(first);
+    // Asked while nobody answers.
+    let over_udp = tokio::spawn(async move { over_udp(address, &query(NAME)).await });
+    let mut stream = TcpStream::connect(address).await.unwrap();
+    let elsewhere = SocketAddr::new(address.ip(), address.port() ^ 1);
+    let copy = Bound {
+        udp: bound.udp.try_clone().unwrap(),
+        tcp: bound.tcp.try_clone().unwrap(),
+    };
+    assert!(DnsServer::on(elsewhere, copy).is_err());
+    let next = DnsServer::on(address, bound).unwrap();
+    let (_routes, receiver) = watch::channel(table(1));
+    let stop = CancellationToken::new();
+    let task = tokio::spawn(next.serve(receiver, Suffix::default(), stop.clone()));
+    let answer = over_udp.await.unwrap();
+    assert_eq!(answer.metadata.response_code, ResponseCode::NoError);
+    over_tcp(&mut stream, &query(NAME)).await.unwrap();
+    stop.cancel();
+    task.await.unwrap().unwrap();
+}
+
+#[tokio::test]
 async fn answers_over_both_transports() {
     let server = start(40).await;
     let answer = over_udp(server.address, &query(NAME)).await;

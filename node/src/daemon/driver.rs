@@ -124,7 +124,7 @@ impl Driver {
         outbox: Outbox,
         trustee: Trustee,
     ) -> Self {
-        Self {
+        let mut driver = Self {
             engine,
             clock,
             inbox,
@@ -138,7 +138,22 @@ impl Driver {
             discovered: BTreeSet::new(),
             look: true,
             numbers: ReplicaNumbers::new(dunlin_lb::publish::replica_listeners()),
-        }
+        };
+        // Names of before are known from the first query on, which may have waited for this daemon.
+        driver.publish_routes();
+        driver
+    }
+
+    fn publish_routes(&mut self) {
+        let mut table = self.engine.route_table();
+        self.numbers.assign(&mut table);
+        self.outbox.routes.send_if_modified(|old| {
+            let differs = **old != table;
+            if differs {
+                *old = Arc::new(table);
+            }
+            differs
+        });
     }
 
     /// Runs until `stop` is cancelled or a part of the node ends. Then everything that was to be
@@ -474,15 +489,7 @@ impl Driver {
             }
             Effect::Changed(changed) => {
                 self.look |= changed.desired;
-                let mut table = self.engine.route_table();
-                self.numbers.assign(&mut table);
-                out.routes.send_if_modified(|old| {
-                    let differs = **old != table;
-                    if differs {
-                        *old = Arc::new(table);
-                    }
-                    differs
-                });
+                self.publish_routes();
             }
             Effect::Event(event) => tell(&out.events, event),
         }

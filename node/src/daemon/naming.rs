@@ -3,7 +3,8 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 
-use dunlin_dns::{Allow, Counters, DnsServer, Suffix, Upstreams};
+use dunlin_dns::{Allow, BindError, Bound, Counters, DnsServer, Suffix, Upstreams};
+use dunlin_lb::publish::Sockets;
 use dunlin_state::model::VipRange;
 use dunlin_state::route::RouteTable;
 use tokio::sync::watch;
@@ -19,26 +20,33 @@ const PORT: u16 = 53;
 /// rights, and nothing else uses it.
 const FALLBACK_PORT: u16 = 5300;
 
+/// What the names of sockets begin with under which daemons hand them over.
+const UDP: &str = "dns udp ";
+const TCP: &str = "dns tcp ";
+
 /// A bound server and the domain it answers for.
 pub(super) struct Naming {
     server: DnsServer,
     suffix: Suffix,
 }
 
-/// Binds what was asked for. What nobody asked for may be missing, and then a note says so.
+/// Binds what was asked for, or goes on with what the daemon before has left. What nobody asked for
+/// may be missing, and then a note says so.
 pub(super) async fn bind(
     config: &UpConfig,
     range: VipRange,
+    inherited: &mut Sockets,
     notes: &mut Vec<String>,
 ) -> Result<Option<Naming>, UpError> {
+    let mut left = Left::take_from(inherited);
     let suffix = match &config.dns_suffix {
         Some(text) => text.parse()?,
         None => Suffix::default(),
     };
     let server = match config.dns {
         DnsChoice::Off => return Ok(None),
-        DnsChoice::At(address) => DnsServer::bind(address).await?,
-        DnsChoice::Auto => match bind_somewhere(range, config.advertise).await {
+        DnsChoice::At(address) => left.or_bind(address).await?,
+        DnsChoice::Auto => match bind_somewhere(range, config.advertise, &mut left).await {
             Ok(server) => server,
             Err(reason) => {
                 let note = format!("names are not answered: {reason}; say where with --dns");
@@ -62,22 +70,65 @@ pub(super) async fn bind(
 async fn bind_somewhere(
     range: VipRange,
     advertise: Option<IpAddr>,
-) -> Result<DnsServer, dunlin_dns::BindError> {
+    left: &mut Left,
+) -> Result<DnsServer, BindError> {
     if let Some(gateway) = range.gateway().addresses().next() {
-        match DnsServer::bind((gateway, PORT).into()).await {
+        match left.or_bind((gateway, PORT).into()).await {
             Ok(server) => return Ok(server),
             Err(error) => tracing::debug!(%error, "no DNS for containers"),
         }
     }
     let own = advertise.filter(IpAddr::is_loopback);
     let address = own.unwrap_or(Ipv4Addr::LOCALHOST.into());
-    DnsServer::bind((address, FALLBACK_PORT).into()).await
+    left.or_bind((address, FALLBACK_PORT).into()).await
+}
+
+/// Sockets of the daemon before. What is not asked for is closed with this.
+struct Left(Sockets);
+
+impl Left {
+    fn take_from(inherited: &mut Sockets) -> Self {
+        Self(
+            inherited
+                .extract_if(.., |name, _| name.starts_with(UDP) || name.starts_with(TCP))
+                .collect(),
+        )
+    }
+
+    async fn or_bind(&mut self, address: SocketAddr) -> Result<DnsServer, BindError> {
+        let udp = self.0.remove(&format!("{UDP}{address}"));
+        let tcp = self.0.remove(&format!("{TCP}{address}"));
+        if let Some((udp, tcp)) = udp.zip(tcp) {
+            match DnsServer::on(address, Bound { udp, tcp }) {
+                Ok(server) => return Ok(server),
+                Err(error) => {
+                    tracing::warn!(%error, %address, "DNS sockets of the daemon before are of no use")
+                }
+            }
+        }
+        DnsServer::bind(address).await
+    }
 }
 
 impl Naming {
     /// Where it answers.
     pub(super) fn addresses(&self) -> Vec<SocketAddr> {
         self.server.addresses()
+    }
+
+    /// Its sockets, for the daemon after this one.
+    pub(super) fn sockets(&self) -> Sockets {
+        let bound = self.server.bound().unwrap_or_else(|error| {
+            tracing::warn!(%error, "DNS will not be handed over");
+            Vec::new()
+        });
+        let named = bound.into_iter().flat_map(|(address, bound)| {
+            [
+                (format!("{UDP}{address}"), bound.udp),
+                (format!("{TCP}{address}"), bound.tcp),
+            ]
+        });
+        named.collect()
     }
 
     /// What it counts.

@@ -85,9 +85,12 @@ pub(super) async fn build(mut config: UpConfig, started: Instant) -> Result<Part
     let api = ApiServer::bind(&api_path, config.api_group.as_deref())?;
     let authority = Arc::new(GateAuthority::new(SecretKey::from_seed(me.seed)));
     let api = api_for_others(api, &config, &authority).await?;
-    let (vips, succession) = succeed(&config, &me).await?;
+    let (vips, mut succession) = succeed(&config, &me).await?;
     let mut notes: Vec<String> = vips.note.clone().into_iter().collect();
-    let naming = naming::bind(&config, vips.range, &mut notes).await?;
+    let naming = naming::bind(&config, vips.range, &mut succession.inherited, &mut notes).await?;
+    if let Some(naming) = &naming {
+        succession.handover.keep(naming.sockets());
+    }
     let (written_tx, written) = mpsc::channel(WRITTEN);
     let (vault, key_keeper) = vault(&config, &me);
     let (runtimes, runtimes_handle) = Runtimes::open(RuntimesConfig {

@@ -55,8 +55,10 @@ pub(crate) struct Handover {
     data_dir: PathBuf,
     hold: Duration,
     head: Head,
-    /// What else is handed over: the claim to a range of virtual addresses.
-    more: Mutex<Sockets>,
+    /// The claim to a range of virtual addresses, which goes with whatever is handed over.
+    claim: Mutex<Sockets>,
+    /// Sockets of parts that stop by themselves. Open here too, so that nobody is refused meanwhile.
+    kept: Mutex<Sockets>,
     /// Set when this node leaves its cluster: then nobody comes after it.
     left: CancellationToken,
     /// Its end tells the holder that this process has ended.
@@ -70,9 +72,17 @@ impl Handover {
             data_dir: data_dir.to_owned(),
             hold,
             head: Head::new(hold, vips.range, vips.has_routes()),
-            more: Mutex::new(vips.claim()),
+            claim: Mutex::new(vips.claim()),
+            kept: Mutex::default(),
             left: CancellationToken::new(),
             link: Mutex::default(),
+        }
+    }
+
+    /// Hands these over too.
+    pub(crate) fn keep(&self, mut sockets: Sockets) {
+        if !self.hold.is_zero() {
+            lock(&self.kept).append(&mut sockets);
         }
     }
 
@@ -83,10 +93,11 @@ impl Handover {
 
     /// Gives the sockets to a holder, unless nobody is to come. Blocks for some milliseconds.
     pub(crate) fn pass(&self, mut sockets: Sockets) {
+        sockets.append(&mut lock(&self.kept));
         if self.hold.is_zero() || self.left.is_cancelled() || sockets.is_empty() {
             return;
         }
-        sockets.append(&mut lock(&self.more));
+        sockets.append(&mut lock(&self.claim));
         let count = sockets.len();
         match self.start_holder(&sockets) {
             Ok(link) => {
