@@ -4,12 +4,16 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
-use dunlin_api::{DeployRequest, DeployService, Exit, ItemRequest};
+use dunlin_api::client::ClientError;
+use dunlin_api::{DeployRequest, DeployService, DeployedService, ErrorCode, Exit, ItemRequest};
 
 use crate::compose::{self, ComposeError, Project, ProjectItem};
 use crate::context::Context;
 use crate::failure::Failure;
 use crate::progress::{self, Target, WaitArgs};
+
+/// Services that are sent at a time: few enough for one change of the document, unless they are very long.
+const MAX_PART: usize = 100;
 
 /// Which file, and what it depends on.
 #[derive(Debug, Args)]
@@ -47,7 +51,7 @@ pub struct DeployArgs {
     pub wait: WaitArgs,
 }
 
-/// Reads the file, sends what it asks for in one change, and waits until it is there.
+/// Reads the file, sends what it asks for, and waits until it is there.
 pub async fn run(args: &DeployArgs, context: &mut Context) -> Result<Exit, Failure> {
     let (mut request, items) = request(&args.file, context)?;
     for service in &mut request.services {
@@ -95,13 +99,44 @@ pub(super) async fn send(
     wait: &WaitArgs,
     context: &mut Context,
 ) -> Result<Exit, Failure> {
-    let answer = context.client.deploy(request).await?;
-    let targets: Vec<Target> = answer
-        .services
+    let deployed = in_parts(request, context).await?;
+    let targets: Vec<Target> = deployed
         .into_iter()
         .map(|s| Target::new(s.service).of_revision(s.revision))
         .collect();
     progress::wait(&targets, wait, context).await
+}
+
+/// Sends services as one change, or as several where one would be too large.
+async fn in_parts(
+    request: &DeployRequest,
+    context: &mut Context,
+) -> Result<Vec<DeployedService>, Failure> {
+    let parts = request.services.chunks(MAX_PART).rev();
+    // The last is the next.
+    let mut left: Vec<&[DeployService]> = parts.collect();
+    let mut deployed = Vec::new();
+    while let Some(part) = left.pop() {
+        let services = part.to_vec();
+        match context.client.deploy(&DeployRequest { services }).await {
+            Ok(answer) => deployed.extend(answer.services),
+            Err(ClientError::Answered(body))
+                if body.code == ErrorCode::TooLarge && part.len() > 1 =>
+            {
+                let (first, second) = part.split_at(part.len() / 2);
+                left.extend([second, first]);
+            }
+            Err(error) => {
+                if !deployed.is_empty() {
+                    let (done, all) = (deployed.len(), request.services.len());
+                    let note = format!("{done} of {all} services are deployed, the others not");
+                    context.out.note(note)?;
+                }
+                return Err(error.into());
+            }
+        }
+    }
+    Ok(deployed)
 }
 
 fn read(args: &FileArgs, context: &mut Context) -> Result<Project, Failure> {

@@ -84,6 +84,49 @@ async fn deploy_can_be_left_alone_or_tried_dry() {
     assert_eq!(daemon.asked(), []);
 }
 
+/// Takes at most so many services at a time, none of them called `bad`.
+fn narrow(most: usize) -> FakeDaemon {
+    FakeDaemon::start(move |request| {
+        let deploy: DeployRequest = serde_json::from_str(&request.body).unwrap();
+        if deploy.services.len() > most {
+            return Answer::error(&ErrorBody::new(ErrorCode::TooLarge, "too large"));
+        }
+        if deploy.services.iter().any(|s| s.service.name() == "bad") {
+            return Answer::error(&ErrorBody::new(ErrorCode::Invalid, "no"));
+        }
+        let services = deploy.services.into_iter().map(|s| DeployedService {
+            service: s.service,
+            revision: "r1".into(),
+        });
+        Answer::json(&DeployResponse {
+            changed: true,
+            services: services.collect(),
+        })
+    })
+    .unwrap()
+}
+
+#[tokio::test]
+async fn a_large_deploy_goes_in_several_changes() {
+    let names: Vec<String> = (0..250).map(|n| format!("s{n:03}")).collect();
+    let service = |name: &String| format!("  {name}: {{image: nginx}}\n");
+    let text: String = names.iter().map(service).collect();
+    let (_directory, path) = file(&format!("services:\n{text}"));
+    let ran = dunlin(&narrow(40), &["deploy", &path, "-d"]).await;
+    assert_eq!(ran.exit, Exit::Ok, "{}", ran.err);
+    let deployed: Vec<&str> = ran.out.lines().collect();
+    assert_eq!(deployed, names);
+
+    let (_directory, path) = file(&format!("services:\n{text}  bad: {{image: nginx}}\n"));
+    let ran = dunlin(&narrow(500), &["deploy", &path, "-d"]).await;
+    assert_eq!(ran.exit, Exit::Refused, "{}", ran.err);
+    let told = "200 of 251 services are deployed, the others not";
+    assert!(ran.err.contains(told), "{}", ran.err);
+    // Nothing smaller than one service can be tried.
+    let ran = dunlin(&narrow(0), &["deploy", &path, "-d"]).await;
+    assert!(ran.err.contains("too large"), "{}", ran.err);
+}
+
 #[tokio::test]
 async fn deploy_shows_every_fault_and_sends_nothing() {
     let (_directory, path) =
