@@ -28,6 +28,9 @@ Keys that start with `x-` are for other tools and are passed over, except `x-dun
 - **Ports.** A port without a host port (`\"80\"`) is reachable by the service's name and not
   published. With the process runtime replicas share their host's network: each declared port gets
   a free host port, given as `PORT` for the first and `DUNLIN_PORT_<port>` for each.
+- **Volumes.** The data of a named volume is on one node, and replicas run there
+  (`docs/protocols/volumes.md`). Processes are given its directory as `DUNLIN_VOLUME_<NAME>`: in their
+  host's file system nothing can be mounted, so `target` and `read_only` mean nothing to them.
 ";
 
 /// The text of `docs/compose.md`.

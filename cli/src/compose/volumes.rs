@@ -3,13 +3,13 @@
 use std::collections::BTreeMap;
 use std::path::{Component, Path, PathBuf};
 
-use dunlin_state::model::VolumeMount;
+use dunlin_state::model::{VolumeMount, VolumeScope, is_volume_name};
 
 use super::Scope;
 use super::read::View;
 use super::report::Report;
 use super::suggest::closest;
-use super::support::{TOP_VOLUME, VOLUME};
+use super::support::{TOP_VOLUME, VOLUME, VOLUME_DUNLIN};
 
 /// Options of the short syntax that say how the engine should treat a mount; they do not change
 /// what a replica sees.
@@ -18,28 +18,49 @@ const HARMLESS_OPTIONS: &[&str] = &["z", "Z", "cached", "delegated", "consistent
 /// Most mounts of a service.
 const MAX_MOUNTS: usize = 128;
 
-/// Declared volumes: the key in the file, and the name on the nodes.
-pub(super) type Declared = BTreeMap<String, String>;
+/// Declared volumes, by their keys in the file.
+pub(super) type Declared = BTreeMap<String, Volume>;
+
+/// What the file says of a volume.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Volume {
+    /// Its name on the nodes.
+    name: String,
+    scope: VolumeScope,
+    allow_empty: bool,
+}
+
+const SCOPES: &[(&str, VolumeScope)] = &[
+    ("node", VolumeScope::Node),
+    ("replica", VolumeScope::Replica),
+];
 
 /// The volumes at the top level.
 pub(super) fn declared(report: &mut Report, project: &str, view: &View<'_>) -> Declared {
     let mut declared = Declared::new();
-    for (key, volume) in report.mapping(view) {
+    for (key, field) in report.mapping(view) {
         if key.starts_with("x-") {
             continue;
         }
         if let Err(message) = volume_name(key) {
-            report.error(volume.key_at, &volume.path, message);
+            report.error(field.key_at, &field.path, message);
             continue;
         }
-        let name = named(report, &volume, key);
-        declared.insert(key.to_owned(), name.unwrap_or(format!("{project}_{key}")));
+        let mut volume = Volume::default();
+        let name = describe(report, &field, key, &mut volume);
+        volume.name = name.unwrap_or(format!("{project}_{key}"));
+        declared.insert(key.to_owned(), volume);
     }
     declared
 }
 
-/// The name that the volume's declaration gives it, if any.
-fn named(report: &mut Report, view: &View<'_>, key: &str) -> Option<String> {
+/// Reads a volume's declaration. Returns the name that it gives, if any.
+fn describe(
+    report: &mut Report,
+    view: &View<'_>,
+    key: &str,
+    volume: &mut Volume,
+) -> Option<String> {
     if view.is_null() {
         return None;
     }
@@ -58,10 +79,21 @@ fn named(report: &mut Report, view: &View<'_>, key: &str) -> Option<String> {
                     report.warn_key(&value, text);
                 }
             }
+            "x-dunlin" => describe_own(report, &value, volume),
             _ => report.unhandled(&value),
         }
     }
     name.or_else(|| external.then(|| key.to_owned()))
+}
+
+fn describe_own(report: &mut Report, view: &View<'_>, volume: &mut Volume) {
+    for (key, field) in report.section(view, &VOLUME_DUNLIN) {
+        match key {
+            "scope" => volume.scope = report.choice(&field, SCOPES).unwrap_or_default(),
+            "allow_empty" => volume.allow_empty = report.flag(&field).unwrap_or(false),
+            _ => report.unhandled(&field),
+        }
+    }
 }
 
 /// The mounts of a service.
@@ -113,16 +145,13 @@ fn short(report: &mut Report, scope: &Scope<'_>, view: &View<'_>) -> Option<Volu
             }
         }
     }
-    let source = if is_path(first) {
+    let volume = if is_path(first) {
         bind(report, scope, view, first)
     } else {
         volume(report, scope, view, first)
     }?;
-    Some(VolumeMount {
-        source,
-        target: target_path(report, view, target)?,
-        read_only,
-    })
+    let target = target_path(report, view, target)?;
+    Some(volume.mounted(target, read_only))
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -181,11 +210,8 @@ fn long(report: &mut Report, scope: &Scope<'_>, view: &View<'_>) -> Option<Volum
         report.error(view.node.at, &view.path, "this volume has no target");
         return None;
     };
-    Some(VolumeMount {
-        source: source?,
-        target: target_path(report, &field, target)?,
-        read_only,
-    })
+    let target = target_path(report, &field, target)?;
+    Some(source?.mounted(target, read_only))
 }
 
 fn anonymous(report: &mut Report, view: &View<'_>) {
@@ -202,7 +228,19 @@ fn target_path(report: &mut Report, view: &View<'_>, target: &str) -> Option<Str
     None
 }
 
-fn volume(report: &mut Report, scope: &Scope<'_>, view: &View<'_>, name: &str) -> Option<String> {
+impl Volume {
+    fn mounted(self, target: String, read_only: bool) -> VolumeMount {
+        VolumeMount {
+            source: self.name,
+            target,
+            read_only,
+            scope: self.scope,
+            allow_empty: self.allow_empty,
+        }
+    }
+}
+
+fn volume(report: &mut Report, scope: &Scope<'_>, view: &View<'_>, name: &str) -> Option<Volume> {
     if let Some(real) = scope.volumes.get(name) {
         return Some(real.clone());
     }
@@ -215,7 +253,7 @@ fn volume(report: &mut Report, scope: &Scope<'_>, view: &View<'_>, name: &str) -
     None
 }
 
-fn bind(report: &mut Report, scope: &Scope<'_>, view: &View<'_>, path: &str) -> Option<String> {
+fn bind(report: &mut Report, scope: &Scope<'_>, view: &View<'_>, path: &str) -> Option<Volume> {
     let full = match path.strip_prefix('~') {
         Some(rest) if rest.is_empty() || rest.starts_with('/') => {
             let Some(home) = scope.variables.get("HOME") else {
@@ -241,7 +279,10 @@ fn bind(report: &mut Report, scope: &Scope<'_>, view: &View<'_>, path: &str) -> 
     };
     let text = "a bind mount needs this path on every node that may run a replica";
     report.warn(view.at(), &view.path, text);
-    Some(normal(&full))
+    Some(Volume {
+        name: normal(&full),
+        ..Volume::default()
+    })
 }
 
 fn is_path(source: &str) -> bool {
@@ -267,9 +308,7 @@ fn normal(path: &Path) -> String {
 
 /// Checks a volume's name as Docker does.
 fn volume_name(name: &str) -> Result<String, String> {
-    let inner = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '.' | '-');
-    let starts = name.starts_with(|c: char| c.is_ascii_alphanumeric());
-    if starts && name.len() <= 128 && name.chars().all(inner) {
+    if is_volume_name(name) {
         Ok(name.to_owned())
     } else {
         Err(format!(

@@ -52,6 +52,7 @@ pub(super) fn example(
             source: program.display().to_string(),
             target: PROGRAM_IN_CONTAINER.to_owned(),
             read_only: true,
+            ..VolumeMount::default()
         });
     }
     Ok((service.key, spec))

@@ -13,6 +13,7 @@ use thiserror::Error;
 
 use crate::model::{
     Constraint, Policy, PortSpec, Protocol, Resources, RuntimeKind, ServiceSpec, TrafficPolicy,
+    is_volume_name,
 };
 use crate::timetable::BadSchedule;
 
@@ -169,7 +170,7 @@ pub enum SpecFault {
     Zero(&'static str),
     /// A volume that is no volume.
     #[error(
-        "volume '{source_name}' -> '{target}': the source must be named, the target must be an absolute path, and each target may be used once"
+        "volume '{source_name}' -> '{target}': the source must be an absolute path, or a name of up to 128 letters, digits, '_', '-' and '.'; the target must be an absolute path, and each target may be used once"
     )]
     BadVolume {
         /// Its source.
@@ -425,9 +426,8 @@ fn check_volumes(spec: &ServiceSpec) -> Result<(), SpecFault> {
     for volume in &spec.volumes {
         check_text("the source of a volume", &volume.source)?;
         check_text("the target of a volume", &volume.target)?;
-        let fine = !volume.source.is_empty()
-            && volume.target.starts_with('/')
-            && targets.insert(&volume.target);
+        let named = volume.is_bind() || is_volume_name(&volume.source);
+        let fine = named && volume.target.starts_with('/') && targets.insert(&volume.target);
         if !fine {
             return Err(SpecFault::BadVolume {
                 source_name: volume.source.clone(),

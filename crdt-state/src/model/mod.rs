@@ -17,6 +17,7 @@ mod spec;
 mod text;
 mod traffic;
 mod vip;
+mod volume;
 mod wishes;
 
 pub use constraint::{BadConstraint, Constraint, ConstraintOp, contradiction};
@@ -40,11 +41,15 @@ pub use resources::Resources;
 pub use spec::{
     Availability, FailureAction, HealthCheck, HealthTest, HostPort, HttpTest, Mode, Placement,
     PortSpec, Protocol, PublishMode, RestartCondition, RestartPolicy, RuntimeKind, ServiceSpec,
-    Strategy, UpdateOrder, UpdatePolicy, VolumeMount,
+    Strategy, UpdateOrder, UpdatePolicy,
 };
 pub use text::BadWord;
 pub use traffic::{
     BadCidr, Balance, Cidr, Locality, ProxyProtocol, RateLimit, Split, TrafficPolicy,
 };
 pub use vip::{Vip, VipIndex, VipRange};
+pub use volume::{
+    BadVolumeName, HeldVolume, MAX_VOLUME_NAME, MAX_VOLUMES, VolumeId, VolumeMount, VolumeScope,
+    is_volume_name,
+};
 pub use wishes::{Preference, Preferred, ScoreWeights, SpreadRule};

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 
 use serde::{Deserialize, Serialize};
 
-use super::{HostPort, NodeId, Preempted, Protocol, Resources, ServiceSpec, SlotId};
+use super::{HeldVolume, HostPort, NodeId, Preempted, Protocol, Resources, ServiceSpec, SlotId};
 
 /// The age of a register: boots count before writes within a boot. Newer is greater.
 #[derive(
@@ -54,6 +54,8 @@ pub struct NodeReport {
     /// Replicas that it ended for services of a higher priority, the oldest first, as far as their
     /// slots are wanted: at most [`super::MAX_PREEMPTED`].
     pub preempted: Vec<Preempted>,
+    /// The volumes of which it has data, ordered: at most [`super::MAX_VOLUMES`].
+    pub volumes: Vec<HeldVolume>,
     /// Milliseconds since the Unix epoch at which it started, by its own clock.
     pub started_at: u64,
 }

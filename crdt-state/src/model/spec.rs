@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     Constraint, Dependency, FileMount, Hooks, Job, Network, Policy, Preference, Resources,
-    ScoreWeights, ServiceKey, SpreadRule, TrafficPolicy,
+    ScoreWeights, ServiceKey, SpreadRule, TrafficPolicy, VolumeMount,
 };
 
 /// Everything about a service but how many replicas it has and whether it runs, which are
@@ -413,19 +413,6 @@ impl Default for HttpTest {
             headers: BTreeMap::new(),
         }
     }
-}
-
-/// A named volume in a replica.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(default)]
-#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
-pub struct VolumeMount {
-    /// The volume's name, or for a bind mount the absolute host path.
-    pub source: String,
-    /// Where it appears.
-    pub target: String,
-    /// Whether the replica may only read it.
-    pub read_only: bool,
 }
 
 /// Whether a node takes new replicas.

@@ -3,8 +3,8 @@
 use thiserror::Error;
 
 use crate::model::{
-    Claim, MAX_HISTORY, MAX_LAST_WORDS, MAX_LAST_WORDS_BYTES, MAX_PREEMPTED, NodeRegister,
-    NodeReport,
+    Claim, MAX_HISTORY, MAX_LAST_WORDS, MAX_LAST_WORDS_BYTES, MAX_PREEMPTED, MAX_VOLUMES,
+    NodeRegister, NodeReport,
 };
 
 /// Claims in one register: ten times what one host sensibly runs.
@@ -58,6 +58,9 @@ pub enum BadRegister {
     /// Two claims to one slot.
     #[error("slot {0} is claimed twice")]
     DuplicateClaim(String),
+    /// A volume is told twice, or out of order.
+    #[error("volume {0} is told twice, or out of order")]
+    DuplicateVolume(String),
     /// A part cannot be written.
     #[error("it cannot be encoded: {0}")]
     Unencodable(String),
@@ -75,6 +78,11 @@ pub fn check(register: &NodeRegister) -> Result<(), BadRegister> {
         report.preempted.len(),
         MAX_PREEMPTED,
     )?;
+    list("the list of volumes", report.volumes.len(), MAX_VOLUMES)?;
+    let mut volumes = report.volumes.windows(2);
+    if let Some(pair) = volumes.find(|pair| pair[0].volume >= pair[1].volume) {
+        return Err(BadRegister::DuplicateVolume(pair[1].volume.to_string()));
+    }
     list("the list of labels", report.labels.len(), MAX_LIST)?;
     list("the list of runtimes", report.runtimes.len(), MAX_LIST)?;
     let facts = &report.facts;
@@ -166,6 +174,7 @@ pub(super) fn host_of(report: &NodeReport) -> NodeReport {
         disk_ok: report.disk_ok,
         claims: Vec::new(),
         preempted: report.preempted.clone(),
+        volumes: report.volumes.clone(),
         started_at: report.started_at,
     }
 }
@@ -179,7 +188,16 @@ pub fn size(register: &NodeRegister) -> usize {
     const STEP: usize = 60;
     // Two slots, each with a service of at most two host-name labels.
     const PREEMPTED: usize = 420;
+    // Names of fields, three numbers, and some of the volume's.
+    const VOLUME: usize = 80;
     let report = &register.report;
+    let volumes = report.volumes.iter().map(|held| {
+        let service = held
+            .volume
+            .replica()
+            .map_or(0, |(service, _)| service.len());
+        VOLUME + held.volume.namespace().len() + held.volume.name().len() + service
+    });
     let labels = report
         .labels
         .iter()
@@ -207,6 +225,7 @@ pub fn size(register: &NodeRegister) -> usize {
         + report.dunlin_version.len()
         + labels.sum::<usize>()
         + PREEMPTED * report.preempted.len()
+        + volumes.sum::<usize>()
         + runtimes.sum::<usize>()
         + claims.sum::<usize>()
 }

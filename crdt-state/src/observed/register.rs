@@ -408,6 +408,7 @@ fn same_host(a: &NodeReport, b: &NodeReport) -> bool {
         disk_ok,
         claims: _,
         preempted,
+        volumes,
         started_at,
     } = a;
     *name == b.name
@@ -419,6 +420,7 @@ fn same_host(a: &NodeReport, b: &NodeReport) -> bool {
         && *runtimes == b.runtimes
         && *disk_ok == b.disk_ok
         && *preempted == b.preempted
+        && *volumes == b.volumes
         && *started_at == b.started_at
 }
 

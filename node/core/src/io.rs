@@ -1,6 +1,6 @@
 //! What goes into a node's engine and what comes out.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::sync::Arc;
 
@@ -9,7 +9,8 @@ use dunlin_gossip::membership::{MemberId, Profile};
 use dunlin_gossip::replication::{PersistId, ProposalId};
 use dunlin_state::desired::{Command, Rejection, Rules};
 use dunlin_state::model::{
-    Claim, Endpoint, Facts, HealthCheck, HttpTest, NodeId, Resources, ServiceSpec, SlotId, VipRange,
+    Claim, Endpoint, Facts, HealthCheck, HeldVolume, HttpTest, NodeId, Resources, ServiceSpec,
+    SlotId, VipRange, VolumeId,
 };
 
 use crate::secrets::{Answer, Order};
@@ -47,6 +48,10 @@ pub struct Recovered {
     pub document: Option<(Bytes, Vec<Bytes>)>,
     /// The claims it held.
     pub claims: Vec<Claim>,
+    /// The volumes it had data of.
+    pub volumes: Vec<HeldVolume>,
+    /// Registers of other nodes that told of volumes, as they were signed.
+    pub holders: Vec<Bytes>,
     /// Membership addresses it knew.
     pub peers: Vec<SocketAddr>,
     /// Whom it believes, and in whose name it writes. A daemon always has some; a machine without
@@ -219,6 +224,11 @@ pub enum Write {
     Claims(Vec<Claim>),
     /// Replace the known membership addresses. Nothing waits for this one.
     Peers(Vec<SocketAddr>),
+    /// Replace the list of volumes that this node has data of.
+    Volumes(Vec<HeldVolume>),
+    /// Replace what another node has said of its volumes: its register as it was signed. Nothing
+    /// waits for this one.
+    Holder(NodeId, Bytes),
 }
 
 /// One attempt to run a slot on this node.
@@ -245,6 +255,8 @@ pub struct Workload {
     pub node_name: String,
     /// This node.
     pub node: NodeId,
+    /// Those of its volumes that have data here: it must not be started without them.
+    pub volumes: BTreeSet<VolumeId>,
     /// Milliseconds from now after which it has to be dead, unless the time is extended by
     /// [`RuntimeCommand::Extend`]; it may run for ever when absent.
     pub lease_ms: Option<u64>,

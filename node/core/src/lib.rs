@@ -25,4 +25,5 @@ mod reconcile;
 mod rollout;
 pub mod secrets;
 mod timers;
+pub(crate) mod volumes;
 pub mod wire;

@@ -38,6 +38,8 @@ pub enum PeerMessage {
     Secrets(secrets::Message),
     /// Votes for what must never run twice.
     Lease(lease::Message),
+    /// The register of a node that has volumes and cannot tell of them itself, as it signed it.
+    Holder(Bytes),
 }
 
 /// Why bytes are no message. Nothing has changed.
@@ -122,6 +124,7 @@ mod tests {
                 revision: "abc".to_owned(),
                 slots: 3,
                 by_force: true,
+                first: 7,
             }),
             PeerMessage::Bidding(Message::Bid {
                 round,

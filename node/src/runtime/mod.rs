@@ -46,6 +46,7 @@ mod process;
 mod select;
 mod signal;
 mod usage;
+mod volumes;
 
 pub(crate) use deadline::Deadline;
 pub use exec::{ExecInput, ExecOrder, ExecOutput, Wires};
@@ -58,6 +59,7 @@ use execute::Executed;
 use files::Files;
 use process::ProcessRuntime;
 use select::Choice;
+pub(crate) use volumes::VolumeRoot;
 
 /// Bytes at which a replica's log file is put aside; two are kept, so that a chatty replica takes
 /// at most twice this from the disk.

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
 use dunlin_core::io::{Recovered, Write};
-use dunlin_state::model::Claim;
+use dunlin_state::model::{Claim, HeldVolume};
 use redb::{ReadableDatabase as _, ReadableTable as _, TableDefinition};
 use serde::de::DeserializeOwned;
 
@@ -16,12 +16,15 @@ pub(super) const FILE: &str = "state.redb";
 
 /// Appended changes, by order of arrival.
 const CHANGES: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("changes");
+/// Registers of other nodes that tell of volumes, by node.
+const HOLDERS: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("holders");
 /// Single values, by name.
 const VALUES: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("values");
 
 const DOCUMENT: &str = "document";
 const CLAIMS: &str = "claims";
 const PEERS: &str = "peers";
+const VOLUMES: &str = "volumes";
 
 /// The database caches pages on top of the kernel; a node's state is small and read once.
 const CACHE_BYTES: usize = 1 << 20;
@@ -89,10 +92,21 @@ impl Database {
                 let (key, bytes) = entry?;
                 changes.push((key.value(), bytes.value().to_vec()));
             }
-            Ok((value(DOCUMENT)?, value(CLAIMS)?, value(PEERS)?, changes))
+            let mut holders = Vec::new();
+            for entry in transaction.open_table(HOLDERS)?.iter()? {
+                holders.push(entry?.1.value().to_vec());
+            }
+            let names = [DOCUMENT, CLAIMS, PEERS, VOLUMES];
+            let values = names
+                .map(value)
+                .into_iter()
+                .collect::<Result<Vec<_>, _>>()?;
+            Ok((values, changes, holders))
         };
-        let (document, claims, peers, changes) =
-            read().map_err(|e| self.damaged(&e.to_string()))?;
+        let (values, changes, holders) = read().map_err(|e| self.damaged(&e.to_string()))?;
+        let mut values = values.into_iter();
+        let mut next = || values.next().flatten();
+        let (document, claims, peers, volumes) = (next(), next(), next(), next());
         self.next_change = changes.last().map_or(0, |(key, _)| key + 1);
         let changes = changes
             .into_iter()
@@ -107,6 +121,11 @@ impl Database {
             document,
             claims: self.unseal_json::<Vec<Claim>>(CLAIMS, claims)?,
             peers: self.unseal_json::<Vec<SocketAddr>>(PEERS, peers)?,
+            volumes: self.unseal_json::<Vec<HeldVolume>>(VOLUMES, volumes)?,
+            holders: holders
+                .iter()
+                .map(|sealed| self.unseal("what another node said of its volumes", sealed))
+                .collect::<Result<_, _>>()?,
             rules: None,
         })
     }
@@ -138,6 +157,7 @@ impl Database {
         {
             let mut values = transaction.open_table(VALUES)?;
             let mut changes = transaction.open_table(CHANGES)?;
+            let mut holders = transaction.open_table(HOLDERS)?;
             for write in writes {
                 match write {
                     Write::Document(bytes) => {
@@ -153,6 +173,15 @@ impl Database {
                     }
                     Write::Peers(peers) => {
                         values.insert(PEERS, &*seal(&json(peers)))?;
+                    }
+                    Write::Volumes(volumes) => {
+                        values.insert(VOLUMES, &*seal(&json(volumes)))?;
+                    }
+                    Write::Holder(node, bytes) if bytes.is_empty() => {
+                        holders.remove(node.as_bytes().as_slice())?;
+                    }
+                    Write::Holder(node, bytes) => {
+                        holders.insert(node.as_bytes().as_slice(), &*seal(bytes))?;
                     }
                 }
             }
@@ -213,6 +242,7 @@ fn create_tables(db: &redb::Database) -> Result<(), redb::Error> {
     let transaction = db.begin_write()?;
     transaction.open_table(VALUES)?;
     transaction.open_table(CHANGES)?;
+    transaction.open_table(HOLDERS)?;
     transaction.commit()?;
     Ok(())
 }

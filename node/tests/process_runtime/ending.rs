@@ -174,6 +174,7 @@ async fn a_named_volume_outlives_its_attempts() {
         source: "my-data".into(),
         target: "/data".into(),
         read_only: false,
+        ..VolumeMount::default()
     }];
     let first = lab.start_attempt(0, 0, spec.clone()).await.id;
     lab.expect_exit(&first, 0).await;

@@ -6,6 +6,7 @@
     reason = "a helper of tests, of which each target uses its part"
 )]
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -206,6 +207,7 @@ impl Lab {
             spec: Arc::new(spec),
             node_name: "here".into(),
             node: self.config.node,
+            volumes: BTreeSet::new(),
             lease_ms: self.lease_ms.take(),
         };
         self.send(RuntimeCommand::Start(Box::new(workload))).await;

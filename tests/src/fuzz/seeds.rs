@@ -257,6 +257,7 @@ fn of_wire() -> Vec<Vec<u8>> {
             revision: "abc".to_owned(),
             slots: 3,
             by_force: true,
+            first: 0,
         }),
         PeerMessage::Bidding(bidding::Message::Bid {
             round,

@@ -1,11 +1,12 @@
 //! The virtual disk: what was synced survives a crash, what was not may or may not.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
 use bytes::Bytes;
 use dunlin_core::io::{Recovered, Write};
 use dunlin_gossip::replication::PersistId;
-use dunlin_state::model::Claim;
+use dunlin_state::model::{Claim, HeldVolume, NodeId};
 
 /// The disk of one host.
 #[derive(Debug, Default)]
@@ -14,6 +15,8 @@ pub struct Disk {
     changes: Vec<Bytes>,
     claims: Vec<Claim>,
     peers: Vec<SocketAddr>,
+    volumes: Vec<HeldVolume>,
+    holders: BTreeMap<NodeId, Bytes>,
     boot: u64,
     unsynced: Vec<(PersistId, Vec<Write>)>,
     /// Whether it refuses writes.
@@ -74,6 +77,8 @@ impl Disk {
             document,
             claims: self.claims.clone(),
             peers: self.peers.clone(),
+            volumes: self.volumes.clone(),
+            holders: self.holders.values().cloned().collect(),
             rules: None,
         }
     }
@@ -87,6 +92,9 @@ impl Disk {
             Write::Change(change) => self.changes.push(change),
             Write::Claims(claims) => self.claims = claims,
             Write::Peers(peers) => self.peers = peers,
+            Write::Volumes(volumes) => self.volumes = volumes,
+            Write::Holder(node, bytes) if bytes.is_empty() => drop(self.holders.remove(&node)),
+            Write::Holder(node, bytes) => drop(self.holders.insert(node, bytes)),
         }
     }
 }

@@ -321,11 +321,12 @@ impl Herd {
                 Output::Propose(command) => {
                     self.violation(format!("n{index} wants a change by itself: {command:?}"));
                 }
-                // No service has secrets, no node restarts, and nobody routes.
+                // No service has secrets or volumes, no node restarts, and nobody routes.
                 Output::Ask { .. }
                 | Output::Vote { .. }
                 | Output::Secret(_)
                 | Output::Persist(_)
+                | Output::PersistVolumes(_)
                 | Output::RoutesChanged
                 | Output::Standing { .. } => {}
             }

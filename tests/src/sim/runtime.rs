@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use dunlin_core::io::{Adopted, Running, RuntimeCommand, RuntimeEvent, Workload, WorkloadId};
-use dunlin_state::model::{Endpoint, HostPort, SlotId};
+use dunlin_state::model::{Endpoint, HostPort, SlotId, VolumeId};
 use rand::RngExt as _;
 use rand_chacha::ChaCha8Rng;
 
@@ -71,6 +71,8 @@ pub struct Runtime {
     temper: Temper,
     host: usize,
     processes: BTreeMap<WorkloadId, Process>,
+    /// The volumes that something was written to, and when the first time.
+    volumes: BTreeMap<VolumeId, u64>,
 }
 
 impl Runtime {
@@ -80,6 +82,7 @@ impl Runtime {
             temper,
             host,
             processes: BTreeMap::new(),
+            volumes: BTreeMap::new(),
         }
     }
 
@@ -219,6 +222,11 @@ impl Runtime {
             .is_some_and(|p| p.unwell_until > since)
     }
 
+    /// Since when there is data of a volume here. It outlives everything.
+    pub fn data_since(&self, volume: &VolumeId) -> Option<u64> {
+        self.volumes.get(volume).copied()
+    }
+
     /// The host loses power.
     pub fn power_loss(&mut self) {
         self.processes.clear();
@@ -329,6 +337,14 @@ impl Runtime {
                 },
             ));
             return answers;
+        }
+        for volume in workload
+            .spec
+            .volumes
+            .iter()
+            .filter_map(|m| m.volume(&id.slot))
+        {
+            self.volumes.entry(volume).or_insert(now);
         }
         let process = Process {
             revision: workload.revision,

@@ -52,6 +52,8 @@ pub enum Scenario {
     Ranks,
     /// Of no service there may ever be two, while nodes die, freeze and are cut off, and clocks jump.
     Strict,
+    /// Data stays where it is, while nodes die, the network splits, and in the end all lose power.
+    Volumes,
     /// All of it.
     Churn,
     /// One large deploy on many nodes, for speed.
@@ -62,7 +64,7 @@ pub enum Scenario {
 
 impl Scenario {
     /// Those that a run without `--scenario` goes through.
-    pub const ALL: [Self; 17] = [
+    pub const ALL: [Self; 18] = [
         Self::Calm,
         Self::Crash,
         Self::Partition,
@@ -79,6 +81,7 @@ impl Scenario {
         Self::Jobs,
         Self::Ranks,
         Self::Strict,
+        Self::Volumes,
         Self::Churn,
     ];
 
@@ -101,6 +104,7 @@ impl Scenario {
             Self::Jobs => "jobs",
             Self::Ranks => "ranks",
             Self::Strict => "strict",
+            Self::Volumes => "volumes",
             Self::Churn => "churn",
             Self::Scale => "scale",
             Self::Placement => "placement",
@@ -137,6 +141,7 @@ impl Scenario {
             | Self::Jobs
             | Self::Ranks
             | Self::Strict
+            | Self::Volumes
             | Self::Liar
             | Self::Scale
             | Self::Placement => Weather::FAIR,
@@ -160,6 +165,7 @@ impl Scenario {
             | Self::Jobs
             | Self::Ranks
             | Self::Strict
+            | Self::Volumes
             | Self::Liar
             | Self::Scale
             | Self::Placement => Temper::CALM,
@@ -183,6 +189,7 @@ impl Scenario {
             Self::Jobs => Variety::Jobs,
             Self::Ranks => Variety::Ranked,
             Self::Strict => Variety::Strict,
+            Self::Volumes => Variety::Volumes,
         }
     }
 
@@ -209,6 +216,7 @@ impl Scenario {
             | Self::Jobs
             | Self::Ranks
             | Self::Strict
+            | Self::Volumes
             | Self::Churn => false,
         };
         watch.no_gaps = match self {
@@ -230,11 +238,12 @@ impl Scenario {
             | Self::Jobs
             | Self::Ranks
             | Self::Strict
+            | Self::Volumes
             | Self::Churn => false,
         };
         watch.spreads = self == Self::Calm;
         // When all nodes lose power, nobody remembers the claims of those that stay down.
-        watch.epochs_are_kept = self != Self::Disk;
+        watch.epochs_are_kept = !matches!(self, Self::Disk | Self::Volumes);
         world.ops.variety = self.variety();
         let halved = matches!(self, Self::Rollout | Self::Jobs | Self::Ranks);
         world.watch.gentle = halved && world.rng.random_bool(0.5);
@@ -244,6 +253,8 @@ impl Scenario {
 
 /// When the first daemon starts and all others have joined.
 const FORMED: u64 = 3 * SECOND;
+/// Nothing goes wrong before then.
+pub(super) const QUIET_UNTIL: u64 = FORMED + 5 * SECOND;
 /// Trouble lasts until then.
 const TROUBLE_ENDS: u64 = 60 * SECOND;
 /// After the trouble, the cluster has so long to come to rest. Crash loops wait up to minutes, and
@@ -286,6 +297,7 @@ pub fn run(
         | Scenario::Jobs
         | Scenario::Ranks
         | Scenario::Strict
+        | Scenario::Volumes
         | Scenario::Churn => {}
     }
     let mut world = World::new(nodes, seed, scenario.weather(), scenario.temper());

@@ -128,6 +128,8 @@ pub(super) enum Variety {
     Ranked,
     /// Of which there must never be two.
     Strict,
+    /// With volumes of all kinds.
+    Volumes,
     /// Their health is checked: of some for traffic and restarts, of others for traffic alone.
     Checked,
 }

@@ -448,6 +448,7 @@ impl World {
                 check::no_restart_storm(self, host, &workload.id);
                 check::start_is_allowed(self, host, workload);
                 check::start_is_in_order(self, host, workload);
+                check::start_has_its_data(self, host, workload);
                 check::start_is_no_repetition(self, host, &workload.id);
                 if workload.spec.job.is_some() {
                     self.plan_end(host, workload.id.clone());

@@ -19,7 +19,7 @@ pub use deploy::{
 };
 pub use own::{HOOK, HOOKS, JOB, SCHEDULE, SERVICE_DUNLIN, SINGLETON, SPLIT};
 pub use service::SERVICE;
-pub use top::{TOP, TOP_CONFIG, TOP_DUNLIN, TOP_NETWORK, TOP_SECRET, TOP_VOLUME};
+pub use top::{TOP, TOP_CONFIG, TOP_DUNLIN, TOP_NETWORK, TOP_SECRET, TOP_VOLUME, VOLUME_DUNLIN};
 pub use wishes::{PREFERENCE, PREFERRED, SPREAD, WEIGHTS};
 
 /// What becomes of a key.
@@ -102,6 +102,7 @@ pub const SECTIONS: &[Section] = &[
     SERVICE_NETWORK,
     TOP_NETWORK,
     TOP_VOLUME,
+    VOLUME_DUNLIN,
     TOP_SECRET,
     TOP_CONFIG,
     TOP_DUNLIN,

@@ -35,7 +35,7 @@ pub const SERVICE: Section = Section {
         yes("healthcheck", ""),
         yes(
             "volumes",
-            "named volumes and bind mounts; both belong to the node that runs the replica",
+            "named volumes, whose data replicas follow, and bind mounts, which belong to whichever node runs the replica",
         ),
         yes("stop_signal", ""),
         yes("stop_grace_period", ""),

@@ -81,6 +81,22 @@ pub const TOP_VOLUME: Section = Section {
         yes("driver", "`local` only; another one is ignored"),
         skip("driver_opts", ""),
         skip("labels", ""),
+        yes("x-dunlin", "see below"),
+    ],
+};
+
+/// `x-dunlin` of a volume.
+pub const VOLUME_DUNLIN: Section = Section {
+    path: "volumes.<name>.x-dunlin",
+    keys: &[
+        yes(
+            "scope",
+            "`node`: all replicas share it, on one node; `replica`: each slot of a service has its own. `node` when absent",
+        ),
+        yes(
+            "allow_empty",
+            "replicas may begin with an empty one where another node has the data; they wait for that node when absent",
+        ),
     ],
 };
 

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use dunlin_state::model::{
     Constraint, ConstraintOp, FailureAction, HealthTest, HttpTest, Mode, PortSpec, Protocol,
-    PublishMode, RestartCondition, RuntimeKind, Strategy, UpdateOrder, VolumeMount,
+    PublishMode, RestartCondition, RuntimeKind, Strategy, UpdateOrder, VolumeMount, VolumeScope,
 };
 
 use super::{file, good, parse_with, service, variables};
@@ -290,6 +290,23 @@ fn traffic_and_restarts_have_checks_of_their_own() {
 }
 
 #[test]
+fn whose_a_volume_is_and_whether_it_may_be_empty() {
+    let text = "
+volumes:
+  data: {name: data, x-dunlin: {scope: replica}}
+  cache: {name: cache, x-dunlin: {scope: node, allow_empty: true}}
+services:
+  web:
+    image: a
+    volumes: [\"data:/a\", {type: volume, source: cache, target: /b}]
+";
+    let volumes = good(text).services[0].spec.volumes.clone();
+    let told = volumes.iter().map(|v| (v.scope, v.allow_empty));
+    let expected = [(VolumeScope::Replica, false), (VolumeScope::Node, true)];
+    assert_eq!(told.collect::<Vec<_>>(), expected);
+}
+
+#[test]
 fn volumes() {
     let text = "
 name: shop
@@ -314,6 +331,7 @@ services:
         source: source.to_owned(),
         target: target.to_owned(),
         read_only,
+        ..VolumeMount::default()
     };
     let expected = [
         mount("shop_data", "/a", false),
@@ -460,6 +478,7 @@ fn sample(path: &str, key: &str) -> String {
     match path {
         "(top level)" => format!("{key}: 1\n"),
         "x-dunlin" => format!("x-dunlin: {entry}\n"),
+        "volumes.<name>.x-dunlin" => format!("volumes: {{a: {{x-dunlin: {entry}}}}}\n"),
         "volumes.<name>" => format!("volumes: {{a: {entry}}}\n"),
         "networks.<name>" => format!("networks: {{a: {entry}}}\n"),
         "secrets.<name>" => format!("secrets: {{a: {entry}}}\n"),

@@ -289,7 +289,7 @@ fn faults_of_placement_and_life_are_named() {
                 s.volumes = vec![VolumeMount {
                     source: "data".to_owned(),
                     target: "relative".to_owned(),
-                    read_only: false,
+                    ..VolumeMount::default()
                 }];
             },
             "absolute path",

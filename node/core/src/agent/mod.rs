@@ -17,6 +17,7 @@ mod secrets;
 #[cfg(test)]
 pub(crate) mod tests;
 mod views;
+mod volumes;
 mod votes;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -26,7 +27,8 @@ use std::sync::Arc;
 use dunlin_state::Now;
 use dunlin_state::desired::{Command, Desired};
 use dunlin_state::model::{
-    Claim, NodeId, NodeRegister, NodeReport, Resources, ServiceKey, Trial, Version,
+    Claim, HeldVolume, NodeId, NodeRegister, NodeReport, Resources, ServiceKey, ServiceSpec, Trial,
+    Version,
 };
 
 use crate::bidding::{Auctioneer, Bidder, Market, Message};
@@ -43,6 +45,7 @@ use crate::rollout::Rollout;
 use crate::secrets::{self as secret_keys, Keeper};
 use crate::timers::Timers;
 use floor::Opening;
+pub use volumes::VolumeCopy;
 
 /// Milliseconds between two writes of the claims to disk: they change in bursts, and an SD card
 /// wears out. Losing the last write costs a restart of a replica, not its data.
@@ -107,6 +110,8 @@ pub enum Output {
     Propose(Command),
     /// Remember these claims.
     Persist(Vec<Claim>),
+    /// Remember these volumes; answer with [`Agent::volumes_written`].
+    PersistVolumes(Vec<HeldVolume>),
     /// The route table may have changed although no register has.
     RoutesChanged,
     /// This node now acts otherwise regarding another one.
@@ -165,6 +170,8 @@ pub struct Agent {
     loopback: VecDeque<Message>,
     published: bool,
     persist_due: Option<u64>,
+    /// When the volumes are to be written, also again because the disk refused.
+    volumes_due: Option<u64>,
     last_persist: Option<u64>,
     leaving: bool,
 }
@@ -174,6 +181,8 @@ pub struct Agent {
 pub struct Start {
     /// The claims of an earlier life.
     pub claims: Vec<Claim>,
+    /// Its volumes.
+    pub volumes: Vec<HeldVolume>,
     /// Desired state as saved.
     pub desired: Arc<Desired>,
     /// Whether it was saved at all.
@@ -201,6 +210,7 @@ impl Agent {
                 disk_ok: true,
                 claims: Vec::new(),
                 preempted: Vec::new(),
+                volumes: Vec::new(),
                 started_at: now.wall,
             },
             version: Version { boot, seq: 0 },
@@ -231,11 +241,13 @@ impl Agent {
             loopback: VecDeque::new(),
             published: false,
             persist_due: None,
+            volumes_due: None,
             last_persist: None,
             leaving: false,
         };
         let mut out = Vec::new();
         agent.take_desired(start.desired, now, &mut out);
+        agent.reconciler.recover_volumes(start.volumes);
         let effects = agent.with_world(|r, world| r.recover(start.claims, world, now));
         push_reconciled(effects, &mut out);
         agent.opening.allow_excess(agent.reconciler.committed());
@@ -260,6 +272,7 @@ impl Agent {
             self.jobs_due,
             self.record_at.next(),
             self.persist_due,
+            self.volumes_due,
         ];
         times.into_iter().flatten().min()
     }
@@ -317,6 +330,7 @@ impl Agent {
             self.last_persist = Some(now.mono);
             out.push(Output::Persist(self.reconciler.claims().cloned().collect()));
         }
+        self.persist_volumes(now, out);
     }
 
     fn review(&mut self, service: &ServiceKey, now: Now, out: &mut Vec<Output>) {
@@ -387,6 +401,9 @@ impl Agent {
             self.reconciler.note_steps(now.wall);
             self.publish_own(now);
         }
+        if changes.volumes {
+            self.volumes_due = Some(now.mono);
+        }
         if changes.durable && self.persist_due.is_none() {
             let earliest = self.last_persist.map_or(0, |at| at + PERSIST_INTERVAL_MS);
             self.persist_due = Some(earliest.max(now.mono));
@@ -421,6 +438,9 @@ impl Agent {
                 self.dirty.extend(self.globals.iter().cloned());
             }
         }
+        if change.volumes {
+            self.volumes_changed(now);
+        }
         change.first
     }
 
@@ -429,6 +449,7 @@ impl Agent {
         NodeReport {
             claims: self.reconciler.claims().cloned().collect(),
             preempted: self.reconciler.preempted().to_vec(),
+            volumes: self.reconciler.volumes().cloned().collect(),
             ..self.host.clone()
         }
     }
@@ -451,6 +472,9 @@ impl Agent {
             reconciler.refusal(service, revision, now.mono)
         };
         let holds = |service: &ServiceKey, slot| reconciler.holds(service, slot);
+        let lacks = |service: &ServiceKey, spec: &ServiceSpec, slot| {
+            crate::volumes::lacks(&self.cluster, service, spec, slot, self.me)
+        };
         let makes_room = |service: &ServiceKey| reconciler.makes_room_for(service);
         let force = |bidder: &Bidder, service: &ServiceKey, revision: &str, slots| {
             let world = World {
@@ -472,6 +496,7 @@ impl Agent {
             own: &own,
             refuse: &refuse,
             holds: &holds,
+            lacks: &lacks,
             makes_room: &makes_room,
             force: &force,
         };

@@ -12,12 +12,15 @@ use super::auction::{Auction, FIRST_BACKOFF_MS, PASSING_MS};
 use super::candidates::{Invitation, invite};
 use super::evenly::domains;
 use super::round::{ENOUGH_MS, LastRound, ROUND_WINDOW_MS, Round};
+use super::together::{Group, together};
 use super::turns::Turns;
 use super::{Message, RoundId};
 use crate::cluster::{Cluster, Watch};
 use crate::depend::Gate;
+use crate::liveness::Standing;
 use crate::placement::{Reason, reserves_anything};
 use crate::timers::Timers;
+use crate::volumes;
 
 /// Rounds that one node has in flight. Each waits for one round trip, so this allows thousands of
 /// rounds a second, and bounds what bidders hold in offers for one auctioneer.
@@ -178,7 +181,10 @@ impl Auctioneer {
             self.starving.remove(service);
             auction.fruitless = 0;
         }
-        let idle = need.is_empty() || auction.round.is_some() || !floor.open;
+        // Whoever takes the first slot makes the volume that the others need.
+        let first = !auction.pending.is_empty()
+            && volumes::begins_shared(floor.cluster, service, &known.spec);
+        let idle = need.is_empty() || first || auction.round.is_some() || !floor.open;
         let mut start = auction.start_at(rank);
         if !idle && start <= now.mono {
             let wait = self.turns.wait(known.spec.reservation, floor, now.mono);
@@ -214,15 +220,21 @@ impl Auctioneer {
             return Vec::new();
         };
         let alike = need.iter().filter(|slot| target(slot).0 == revision);
-        let mut need: Vec<u32> = alike.copied().collect();
+        let alike = alike.copied().collect();
+        let Group {
+            slots: mut need,
+            homes,
+        } = together(cluster, service, spec, alike, self.next_seq);
         let auction = self.auctions.entry(service.clone()).or_default();
         let forced = auction.may_force(&need, now.mono);
         let by_force = std::mem::take(&mut auction.by_force) && !forced.is_empty();
         if by_force {
             need = forced;
         }
-        let Invitation { nodes, slots } =
+        let Invitation { mut nodes, slots } =
             invite(cluster, desired, service, spec, need.len(), &mut self.rng);
+        let answer = |home: &NodeId| cluster.standing(*home) == Standing::Alive;
+        nodes.extend(homes.into_iter().filter(answer));
         let id = RoundId {
             boot: self.boot,
             seq: self.next_seq,
@@ -236,6 +248,7 @@ impl Auctioneer {
             revision: revision.clone(),
             slots: u32::try_from(slots).unwrap_or(u32::MAX),
             by_force,
+            first: need.first().copied().unwrap_or_default(),
         };
         let calls = nodes.iter().map(|to| AuctionEffect::Send {
             to: *to,

@@ -70,6 +70,7 @@ struct Call {
     revision: String,
     slots: u32,
     by_force: bool,
+    first: u32,
 }
 
 #[derive(Debug)]
@@ -107,12 +108,14 @@ impl Bidder {
                 revision,
                 slots,
                 by_force,
+                first,
             } => {
                 let call = Call {
                     service,
                     revision,
                     slots: slots.min(MAX_SCORES),
                     by_force,
+                    first,
                 };
                 self.on_call((from, round), call, market, now)
             }
@@ -186,6 +189,10 @@ impl Bidder {
         if let Some(reason) = (market.refuse)(&call.service, &call.revision) {
             return vec![refusal(key, vec![reason])];
         }
+        let lacks = (market.lacks)(&call.service, spec, Slot::Replica(call.first));
+        if !lacks.is_empty() {
+            return vec![refusal(key, lacks)];
+        }
         let scores = if call.by_force {
             (market.force)(self, &call.service, &call.revision, call.slots)
         } else {
@@ -234,7 +241,9 @@ impl Bidder {
                 Slot::Node(_) => Some(Reason::Lapsed),
                 Slot::Replica(n) if n >= service.wanted_replicas() => Some(Reason::StaleSpec),
                 Slot::Replica(_) => {
-                    (market.holds)(&offer.service, slot).then_some(Reason::HoldsSlot)
+                    let holds = (market.holds)(&offer.service, slot);
+                    let mut lacks = (market.lacks)(&offer.service, spec, slot);
+                    holds.then_some(Reason::HoldsSlot).or(lacks.pop())
                 }
             };
             // The offer held the room until now, so this refuses only what has changed meanwhile.
@@ -276,6 +285,8 @@ pub struct Market<'a> {
     pub refuse: &'a dyn Fn(&ServiceKey, &str) -> Option<Reason>,
     /// Whether this node holds the slot already.
     pub holds: &'a dyn Fn(&ServiceKey, Slot) -> bool,
+    /// What of the slot's data is elsewhere.
+    pub lacks: &'a dyn Fn(&ServiceKey, &ServiceSpec, Slot) -> Vec<Reason>,
     /// Whether room is being made for the service.
     pub makes_room: &'a dyn Fn(&ServiceKey) -> bool,
     /// Scores of further replicas for which others would make way.

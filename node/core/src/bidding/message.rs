@@ -31,6 +31,9 @@ pub enum Message {
         /// Whether replicas of lower priorities should make way.
         #[serde(default)]
         by_force: bool,
+        /// One of the slots: the data that they need, if any, is for all of them on the same node.
+        #[serde(default)]
+        first: u32,
     },
     /// Candidate to auctioneer: this well. The offer holds for [`super::OFFER_MS`].
     Bid {

@@ -18,6 +18,7 @@ mod message;
 mod round;
 #[cfg(test)]
 mod tests;
+mod together;
 mod turns;
 
 pub(crate) use auctioneer::Floor;

@@ -28,6 +28,7 @@ pub(crate) use watch::Watch;
 
 use crate::hashing::node_hash;
 use crate::liveness::Standing;
+use crate::volumes::Atlas;
 
 /// The nodes, their registers, and the index of the services that matter here.
 #[derive(Debug)]
@@ -46,6 +47,7 @@ pub(crate) struct Cluster {
     filter: Filter,
     held: BTreeSet<ServiceKey>,
     needs: Needs,
+    atlas: Atlas,
 }
 
 /// A node, from membership, its register, or both.
@@ -87,6 +89,8 @@ pub(crate) struct RegisterChange {
     pub(crate) roomier: bool,
     /// Whether nothing was known of the node before.
     pub(crate) first: bool,
+    /// Whether it tells of other volumes than before.
+    pub(crate) volumes: bool,
 }
 
 impl Cluster {
@@ -108,7 +112,20 @@ impl Cluster {
             filter: Filter::default(),
             held: BTreeSet::new(),
             needs: Needs::default(),
+            atlas: Atlas::default(),
         }
+    }
+
+    /// Who has the data of which volumes.
+    pub(crate) fn atlas(&self) -> &Atlas {
+        &self.atlas
+    }
+
+    /// Takes what is known of a node's volumes from elsewhere than its present register.
+    pub(crate) fn learn_volumes(&mut self, register: &NodeRegister) -> bool {
+        let NodeReport { name, volumes, .. } = &register.report;
+        self.atlas
+            .set(register.node, register.version, name, volumes)
     }
 
     pub(crate) fn me(&self) -> NodeId {
@@ -293,7 +310,10 @@ impl Cluster {
             services: BTreeSet::new(),
             roomier: ask_roomier && old.is_none_or(differ),
             first: old.is_none(),
+            volumes: false,
         };
+        let NodeReport { name, volumes, .. } = &register.report;
+        change.volumes = self.atlas.set(node, register.version, name, volumes);
         let old_claims = old.map_or(&[][..], |r| r.claims.as_slice());
         self.diff_claims(node, old_claims, &register.report.claims, &mut change);
         change

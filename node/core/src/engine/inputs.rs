@@ -71,6 +71,7 @@ impl Engine {
                 self.heard(node, out);
                 self.tell_overlay(overlay::Input::Connected(node), out);
                 self.tell_replication(replication::Input::Connected(node), out);
+                self.tell_holders(node, out);
             }
             Input::Disconnected(node) => {
                 self.tell_overlay(overlay::Input::Disconnected(node), out);
@@ -100,6 +101,9 @@ impl Engine {
             Input::Persisted(id) => {
                 if id.0 < OWN_PERSIST {
                     self.tell_replication(replication::Input::Persisted(id), out);
+                } else if self.volumes_request == Some(id) {
+                    let outputs = self.agent.volumes_written(true, now);
+                    self.carry_out(outputs, out);
                 }
             }
             Input::PersistFailed { id, reason } => self.on_persist_failed(id, reason, out),
@@ -178,6 +182,7 @@ impl Engine {
             let addresses = self.peers.addresses.iter().copied().collect();
             self.persist(vec![Write::Peers(addresses)], out);
         }
+        self.write_holders(out);
         self.forget_departed(out);
     }
 
@@ -197,6 +202,7 @@ impl Engine {
                 let outputs = self.agent.lease_message(from, message, self.now);
                 self.carry_out(outputs, out);
             }
+            PeerMessage::Holder(bytes) => self.hear_of_holder(from, &bytes, out),
             PeerMessage::Secrets(message) => {
                 let outputs = self.agent.secret_message(from, message, self.now);
                 self.carry_out(outputs, out);
@@ -229,6 +235,9 @@ impl Engine {
         } else if self.claims_request == Some(id) {
             let retry = self.now.mono.saturating_add(CLAIMS_RETRY_MS);
             self.agent.persist_again(retry);
+        } else if self.volumes_request == Some(id) {
+            let outputs = self.agent.volumes_written(false, self.now);
+            self.carry_out(outputs, out);
         } else if id.0 == OWN_PERSIST {
             let text = format!("the cluster state could not be written to disk: {reason}");
             out.push(note(self.config.member.node, true, text));

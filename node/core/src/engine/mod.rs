@@ -6,6 +6,7 @@
 //! requests of replication and agent apart. It decides nothing itself but when this process stood
 //! still and when a departed node is forgotten.
 
+mod holders;
 mod inputs;
 mod routing;
 #[cfg(test)]
@@ -26,6 +27,7 @@ use dunlin_state::observed::Seal;
 
 use crate::agent::{Agent, Start};
 use crate::io::{Changed, Effect, Event, NodeConfig, Recovered, Write};
+use holders::Holders;
 
 pub use views::Member;
 
@@ -77,6 +79,10 @@ pub struct Engine {
     next_proposal: u64,
     /// The request by which the claims are being written, to repeat it if it fails.
     claims_request: Option<PersistId>,
+    /// The same for the volumes; what needs one waits for it.
+    volumes_request: Option<PersistId>,
+    holders: Holders,
+    seal: Arc<dyn Seal>,
     peers: KnownPeers,
     /// Membership addresses, the latest of each node.
     addresses: BTreeMap<NodeId, SocketAddr>,
@@ -117,6 +123,7 @@ impl Engine {
         let seed = config.seed;
         let start = Start {
             claims: recovered.claims,
+            volumes: recovered.volumes,
             desired: document.snapshot(),
             desired_known,
             peers_known: !recovered.peers.is_empty(),
@@ -126,7 +133,7 @@ impl Engine {
             member.node,
             member.boot,
             document,
-            seal,
+            Arc::clone(&seal),
             seed.wrapping_add(1),
             now,
         )
@@ -145,6 +152,9 @@ impl Engine {
             next_persist: OWN_PERSIST + 1,
             next_proposal: OWN_PROPOSAL,
             claims_request: None,
+            volumes_request: None,
+            holders: Holders::default(),
+            seal,
             peers: KnownPeers::default(),
             addresses: BTreeMap::new(),
             forget: BTreeMap::new(),
@@ -154,6 +164,7 @@ impl Engine {
         };
         engine.expel_removed(&mut out);
         engine.carry_out(outputs, &mut out);
+        engine.recover_holders(recovered.holders, &mut out);
         if let Some(rules) = rules {
             let outputs = engine.agent.set_authority(&rules, now);
             engine.carry_out(outputs, &mut out);
@@ -176,6 +187,7 @@ impl Engine {
             self.replication.poll_timeout(),
             self.agent.poll_timeout(),
             self.peers.due,
+            self.holders.poll_timeout(),
             self.forget.values().min().copied(),
         ];
         times.into_iter().flatten().min()

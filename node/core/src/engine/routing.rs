@@ -145,6 +145,7 @@ impl Engine {
 
     fn on_observed(&mut self, nodes: &[NodeId], out: &mut Vec<Effect>) {
         self.changed.observed = true;
+        self.note_holders(nodes);
         let table = self.replication.observed();
         let registers: Vec<Arc<NodeRegister>> = nodes
             .iter()
@@ -179,6 +180,10 @@ impl Engine {
                 Output::Persist(claims) => {
                     let id = self.persist(vec![Write::Claims(claims)], out);
                     self.claims_request = Some(id);
+                }
+                Output::PersistVolumes(volumes) => {
+                    let id = self.persist(vec![Write::Volumes(volumes)], out);
+                    self.volumes_request = Some(id);
                 }
                 Output::RoutesChanged => self.changed.observed = true,
                 Output::Standing { node, standing } => {
@@ -216,7 +221,7 @@ impl Engine {
         }
     }
 
-    fn send(&mut self, to: NodeId, message: PeerMessage, out: &mut Vec<Effect>) {
+    pub(super) fn send(&mut self, to: NodeId, message: PeerMessage, out: &mut Vec<Effect>) {
         let address = self.address_of(to).unwrap_or(UNKNOWN_ADDRESS);
         out.push(Effect::SendMessage {
             to,

@@ -9,11 +9,14 @@ use dunlin_gossip::replication::Metrics;
 use dunlin_state::desired::{
     AuditRecord, Command, Conflict, Desired, DocumentId, HistoryEntry, InvalidRegister, Rejection,
 };
-use dunlin_state::model::{ItemKey, NodeId, NodeRegister, NodeReport, ServiceKey, SlotId};
+use dunlin_state::model::{
+    ItemKey, NodeId, NodeRegister, NodeReport, ServiceKey, SlotId, VolumeId,
+};
 use dunlin_state::route::RouteTable;
 use dunlin_trust::Credential;
 
 use super::Engine;
+use crate::agent::VolumeCopy;
 use crate::depend::Wait;
 use crate::explain::Explanation;
 use crate::io::{NodeConfig, WorkloadId};
@@ -93,6 +96,16 @@ impl Engine {
     /// What they would be refused with.
     pub fn plan(&self, commands: &[Command]) -> Result<Plan, Rejection> {
         self.agent.plan(commands)
+    }
+
+    /// Every copy of every volume that is known, by volume and node.
+    pub fn volumes(&self) -> Vec<VolumeCopy> {
+        self.agent.volumes()
+    }
+
+    /// The slots on this node that have the volume and may be running.
+    pub fn volume_users(&self, volume: &VolumeId) -> Vec<SlotId> {
+        self.agent.volume_users(volume)
     }
 
     /// What the present revision of a service waits for, if anything.

@@ -1,5 +1,6 @@
 //! Why a service is as it is, for a person who waits for it.
 
+mod data;
 mod preempted;
 
 use std::collections::BTreeMap;
@@ -111,7 +112,7 @@ impl Sources<'_> {
 pub(crate) fn explain(key: &ServiceKey, sources: &Sources<'_>) -> Option<Explanation> {
     let service = sources.desired.services.get(key)?;
     let mut holders = holders(key, sources);
-    let nodes = judge_all(key, service, sources, &domains(service, &holders, sources));
+    let mut nodes = judge_all(key, service, sources, &domains(service, &holders, sources));
     let wanted = wanted(service, &nodes);
     let mut slots = Vec::new();
     for index in 0..replicated_slots(service) {
@@ -124,6 +125,7 @@ pub(crate) fn explain(key: &ServiceKey, sources: &Sources<'_>) -> Option<Explana
     for (slot, found) in holders {
         slots.extend(found.into_iter().map(|h| h.explain(slot)));
     }
+    data::refuse(key, service, &slots, &mut nodes, sources);
     let mut ready: Vec<Slot> = slots.iter().filter(|s| s.ready).map(|s| s.slot).collect();
     ready.dedup();
     let ready = u32::try_from(ready.len()).unwrap_or(u32::MAX);
@@ -224,6 +226,7 @@ fn vacant(
             (None, Some(wait)) => wait.text,
             (None, None) => Preemptions::of(key, sources)
                 .of_slot(slot)
+                .or_else(|| data::vacancy(key, service, slot, sources))
                 .unwrap_or_else(|| "no node has taken it".to_owned()),
         },
     };
@@ -489,6 +492,7 @@ fn telling_reason(nodes: &[NodeExplanation]) -> Option<(String, usize)> {
 /// How much a refusal says about the service rather than the node.
 fn weight(reason: &Reason) -> u8 {
     match reason {
+        Reason::DataElsewhere { .. } => 3,
         Reason::FailedHere { .. } => 2,
         Reason::Gone | Reason::Unavailable(_) => 0,
         _ => 1,

@@ -259,6 +259,7 @@ impl Reconciler {
         self.changes.report = true;
         self.changes.durable = true;
         self.changes.held.insert(slot.service.clone());
+        self.unreserve_volumes(&held);
         let residue = held.residue.into_iter();
         residue
             .map(|id| Effect::Runtime(RuntimeCommand::Remove { id }))

@@ -131,6 +131,7 @@ impl Reconciler {
                 held.claim.started_at = started_at.or(held.claim.started_at);
                 // They may have changed while nobody looked.
                 let mut effects: Vec<Effect> = held.refresh().into_iter().collect();
+                self.use_volumes(&slot, world, now);
                 effects.extend(self.run_due(&slot, world, now));
                 effects.extend(self.review_slot(&slot, world, now));
                 effects

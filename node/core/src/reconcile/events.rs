@@ -86,6 +86,7 @@ impl Reconciler {
             Stage::Starting { .. } => {
                 held.set_running(running, now.wall, now.mono);
                 self.changes.report = true;
+                self.use_volumes(&slot, world, now);
                 self.run_due(&slot, world, now)
             }
             // The order to stop may have come before there was anything to stop.

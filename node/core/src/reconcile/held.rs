@@ -42,6 +42,8 @@ pub(super) struct Held {
     pub(super) waits_for_files: bool,
     /// Whether it waits for the votes that it needs to run.
     pub(super) waits_for_votes: bool,
+    /// Whether it waits for a volume.
+    pub(super) waits_for_volume: bool,
     /// What the last dead attempt left behind, kept so that its log can be read.
     pub(super) residue: Option<WorkloadId>,
 }
@@ -102,6 +104,7 @@ impl Held {
             condemned: None,
             waits_for_files: false,
             waits_for_votes: false,
+            waits_for_volume: false,
             residue: None,
         }
     }
@@ -131,6 +134,7 @@ impl Held {
             condemned: None,
             waits_for_files: false,
             waits_for_votes: false,
+            waits_for_volume: false,
             residue: None,
         }
     }

@@ -20,6 +20,7 @@ mod restart;
 #[cfg(test)]
 mod tests;
 mod trial;
+mod volumes;
 mod wish;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -83,6 +84,8 @@ pub(crate) struct Changes {
     pub(crate) report: bool,
     /// What the disk should remember of them.
     pub(crate) durable: bool,
+    /// Of which volumes there is data here.
+    pub(crate) volumes: bool,
     /// Services of which slots were taken or released.
     pub(crate) held: BTreeSet<ServiceKey>,
 }
@@ -138,6 +141,7 @@ pub(crate) struct Reconciler {
     /// Whether claims of an earlier life may be started: the others were heard, or nobody is there.
     gate_open: bool,
     last_node_epoch: u64,
+    volumes: volumes::Volumes,
     changes: Changes,
 }
 
@@ -164,6 +168,7 @@ impl Reconciler {
             ask_adopted: None,
             gate_open: false,
             last_node_epoch: 0,
+            volumes: volumes::Volumes::default(),
             changes: Changes::default(),
         }
     }
@@ -260,6 +265,7 @@ impl Reconciler {
             held.claim.trial = Trial::Proven;
         }
         self.claims.insert(slot.clone(), held);
+        self.reserve_volumes(&slot, world, now);
         self.run_due(&slot, world, now)
     }
 
@@ -371,7 +377,7 @@ impl Reconciler {
             }
             Stage::Starting { asked } if asked + START_PATIENCE_MS <= now.mono => {
                 held.stage = Stage::Starting { asked: now.mono };
-                let start = start_command(held, world, now);
+                let start = self.start_command(slot, world, now);
                 effects.extend(start.map(Effect::Runtime));
             }
             Stage::Running { .. } => effects.extend(self.run_checks(slot, now)),
@@ -406,12 +412,12 @@ impl Reconciler {
         let Some(held) = self.claims.get_mut(slot) else {
             return Vec::new();
         };
-        let Some(start) = start_command(held, world, now) else {
+        if held.spec.is_none() {
             // The specification of an older revision is not known any more; the review that
             // follows every change of desired state replaces it.
             held.stage = Stage::Parked;
             return Vec::new();
-        };
+        }
         if held.is_barred(world, now) {
             self.changes.report = true;
             self.set_timer(slot);
@@ -421,12 +427,38 @@ impl Reconciler {
             self.changes.report = true;
             return Vec::new();
         }
+        if self.lacks_volumes(slot, world, now) {
+            self.changes.report = true;
+            self.set_timer(slot);
+            return Vec::new();
+        }
+        let start = self.start_command(slot, world, now);
+        let (Some(start), Some(held)) = (start, self.claims.get_mut(slot)) else {
+            return Vec::new();
+        };
         held.stage = Stage::Starting { asked: now.mono };
         held.claim.phase = Phase::Starting;
         held.claim.restarts = held.attempt;
         self.changes.report = true;
         self.changes.durable = true;
         vec![Effect::Runtime(start)]
+    }
+
+    /// Asks for the start of the present attempt, if its specification is known.
+    fn start_command(&self, slot: &SlotId, world: &World<'_>, now: Now) -> Option<RuntimeCommand> {
+        let held = self.claims.get(slot)?;
+        let service = world.desired.services.get(&slot.service);
+        let strict = service.is_some_and(|s| s.spec.policy.is_strict());
+        let until = world.leases.until(slot);
+        Some(RuntimeCommand::Start(Box::new(Workload {
+            id: held.id(),
+            revision: held.claim.revision.clone(),
+            spec: Arc::clone(held.spec.as_ref()?),
+            node_name: world.host.name.clone(),
+            node: world.cluster.me(),
+            volumes: self.expected_volumes(held),
+            lease_ms: strict.then(|| until.saturating_sub(now.mono)),
+        })))
     }
 
     fn event(&self, slot: &SlotId, warning: bool, text: String) -> Effect {
@@ -461,21 +493,6 @@ impl Held {
         let grace = self.spec.as_ref().map_or(0, |s| s.stop_grace_ms());
         asked.saturating_add(grace).saturating_add(STOP_PATIENCE_MS)
     }
-}
-
-/// Asks for the start of the present attempt, if its specification is known.
-fn start_command(held: &Held, world: &World<'_>, now: Now) -> Option<RuntimeCommand> {
-    let service = world.desired.services.get(&held.claim.slot.service);
-    let strict = service.is_some_and(|s| s.spec.policy.is_strict());
-    let until = world.leases.until(&held.claim.slot);
-    Some(RuntimeCommand::Start(Box::new(Workload {
-        id: held.id(),
-        revision: held.claim.revision.clone(),
-        spec: Arc::clone(held.spec.as_ref()?),
-        node_name: world.host.name.clone(),
-        node: world.cluster.me(),
-        lease_ms: strict.then(|| until.saturating_sub(now.mono)),
-    })))
 }
 
 /// Asks for the end of the present attempt.

@@ -1,7 +1,9 @@
 //! What should become of a claim, given what the cluster wants and who else holds the slot.
 
 use dunlin_state::desired::Service;
-use dunlin_state::model::{Availability, Claim, Mode, NodeId, Phase, Slot, UpdateOrder, beats};
+use dunlin_state::model::{
+    Availability, Claim, Mode, NodeId, Phase, Slot, SlotId, UpdateOrder, beats,
+};
 
 use super::World;
 use super::evict::Evicted;
@@ -11,6 +13,7 @@ use crate::liveness::Standing;
 use crate::rollout::Rollout;
 
 use crate::placement::{NodeView, Reason, Verdict, judge, matches_constraints};
+use crate::volumes;
 
 /// What should become of a claim.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -60,6 +63,14 @@ pub(super) fn wish(
     if let Some(winner) = beaten_by(held, service, world) {
         return Wish::Stop(format!("{} holds the slot", winner.short()));
     }
+    let (_, target) = service.target(claim.slot.slot);
+    if !held.may_run() && held.stage != Stage::Ended {
+        let (key, slot, me) = (&claim.slot.service, claim.slot.slot, world.cluster.me());
+        let lacks = volumes::lacks(world.cluster, key, target, slot, me);
+        if let Some(reason) = lacks.first() {
+            return Wish::Stop(reason.to_string());
+        }
+    }
     let outdated = !service.allows(claim.slot.slot, &claim.revision);
     if held.stage == Stage::Ended && !outdated {
         return Wish::Keep;
@@ -89,6 +100,14 @@ pub(super) fn wish(
 /// The slot is to be filled elsewhere.
 fn go(held: &Held, service: &Service, why: String) -> Wish {
     let strict = service.spec.policy.is_strict() && held.may_run();
+    let SlotId { service: key, slot } = &held.claim.slot;
+    let (_, spec) = service.target(*slot);
+    if let Some(volume) = volumes::pin(key, spec, *slot).filter(|_| held.may_run()) {
+        return Wish::Leave(format!(
+            "{why}, and stays because the data of volume {volume} is here: `dunlin volume import \
+             --node` brings it elsewhere"
+        ));
+    }
     match held.claim.slot.slot {
         // There must never be two, so the old one goes first.
         Slot::Replica(_) if strict => Wish::Stop(why),
@@ -176,6 +195,12 @@ fn goes_elsewhere(held: &Held, service: &Service, world: &World<'_>) -> bool {
     moves
         && held.serves()
         && service.update().order == UpdateOrder::StartFirst
+        && volumes::pin(
+            &held.claim.slot.service,
+            &service.spec,
+            held.claim.slot.slot,
+        )
+        .is_none()
         && !service.spec.policy.is_strict()
         && world.cluster.alive().len() > 1
 }
@@ -233,6 +258,7 @@ pub(crate) fn forbids_update(reason: &Reason) -> bool {
         | Reason::MakingRoom
         | Reason::Cooling
         | Reason::CutOff
+        | Reason::DataElsewhere { .. }
         | Reason::StaleSpec
         | Reason::FailedHere { .. }
         | Reason::Lapsed

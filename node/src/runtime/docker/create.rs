@@ -2,12 +2,14 @@
 
 use std::collections::HashMap;
 use std::net::IpAddr;
+use std::path::{Path, PathBuf};
 
 use bollard::models::{
-    ContainerCreateBody, HostConfig, HostConfigLogConfig, Mount, MountType, PortBinding, PortMap,
+    ContainerCreateBody, HostConfig, HostConfigLogConfig, Mount, MountType, MountVolumeOptions,
+    MountVolumeOptionsDriverConfig, PortBinding, PortMap,
 };
 use dunlin_core::io::Workload;
-use dunlin_state::model::{PortSpec, Protocol, PublishMode, Resources, VolumeMount};
+use dunlin_state::model::{PortSpec, Protocol, PublishMode, Resources, VolumeId, VolumeMount};
 
 use super::super::files::Bind;
 use super::super::{LOG_FILE_BYTES, Resolver, environment};
@@ -25,7 +27,7 @@ pub(super) fn container(
     workload: &Workload,
     publish_on: Option<IpAddr>,
     resolver: Option<&Resolver>,
-    binds: Vec<Bind>,
+    mounts: Vec<Mount>,
 ) -> ContainerCreateBody {
     let spec = &workload.spec;
     let some = |list: &Vec<String>| (!list.is_empty()).then(|| list.clone());
@@ -49,13 +51,7 @@ pub(super) fn container(
             dns_options: resolver.map(|_| vec![Resolver::DOTS.to_owned()]),
             log_config: Some(log_config()),
             port_bindings: Some(bindings(&spec.ports, publish_on)),
-            mounts: Some(
-                spec.volumes
-                    .iter()
-                    .map(|volume| mount(workload, volume))
-                    .chain(binds.into_iter().map(file_mount))
-                    .collect(),
-            ),
+            mounts: Some(mounts),
             ..limits(spec.limit)
         }),
         ..ContainerCreateBody::default()
@@ -157,20 +153,54 @@ fn bindings(ports: &[PortSpec], publish_on: Option<IpAddr>) -> PortMap {
     map
 }
 
-fn mount(workload: &Workload, volume: &VolumeMount) -> Mount {
-    let bind = volume.source.starts_with('/');
-    let source = match bind {
-        true => volume.source.clone(),
-        false => format!("{}_{}", workload.id.slot.service.namespace(), volume.source),
+/// The mounts of a container: the volumes of its specification, whose directories are given, and
+/// its secrets and configs.
+pub(super) fn mounts(
+    owner: &Owner,
+    workload: &Workload,
+    volumes: &[Option<(VolumeId, PathBuf)>],
+    binds: Vec<Bind>,
+) -> Vec<Mount> {
+    let named = workload.spec.volumes.iter().zip(volumes);
+    let named = named.map(|(mount, volume)| match volume {
+        None => bind_mount(mount),
+        Some((volume, path)) => volume_mount(owner, mount, volume, path),
+    });
+    named.chain(binds.into_iter().map(file_mount)).collect()
+}
+
+fn bind_mount(mount: &VolumeMount) -> Mount {
+    Mount {
+        typ: Some(MountType::BIND),
+        source: Some(mount.source.clone()),
+        target: Some(mount.target.clone()),
+        read_only: Some(mount.read_only),
+        ..Mount::default()
+    }
+}
+
+/// A volume of the engine that stands for our directory. A plain bind mount would hide what the
+/// image has at that place; into a volume that is empty the engine copies it, with its owner.
+fn volume_mount(owner: &Owner, mount: &VolumeMount, volume: &VolumeId, path: &Path) -> Mount {
+    let options = [
+        ("type", "none".to_owned()),
+        ("o", "bind".to_owned()),
+        ("device", path.to_string_lossy().into_owned()),
+    ];
+    let driver = MountVolumeOptionsDriverConfig {
+        name: Some("local".to_owned()),
+        options: Some(options.map(|(key, value)| (key.to_owned(), value)).into()),
     };
     Mount {
-        typ: Some(match bind {
-            true => MountType::BIND,
-            false => MountType::VOLUME,
+        typ: Some(MountType::VOLUME),
+        source: Some(owner.volume_name(volume)),
+        target: Some(mount.target.clone()),
+        read_only: Some(mount.read_only),
+        volume_options: Some(MountVolumeOptions {
+            driver_config: Some(driver),
+            labels: Some(owner.volume_labels(volume)),
+            ..MountVolumeOptions::default()
         }),
-        source: Some(source),
-        target: Some(volume.target.clone()),
-        read_only: Some(volume.read_only),
         ..Mount::default()
     }
 }
@@ -187,12 +217,14 @@ fn file_mount(bind: Bind) -> Mount {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
     use std::sync::Arc;
 
     use dunlin_core::io::WorkloadId;
-    use dunlin_state::model::{NodeId, ServiceSpec, Slot, SlotId};
+    use dunlin_state::model::{NodeId, ServiceSpec, Slot, SlotId, VolumeScope};
 
     use super::*;
+    use crate::runtime::VolumeRoot;
 
     fn body(spec: ServiceSpec, publish_on: Option<IpAddr>) -> ContainerCreateBody {
         resolving(spec, publish_on, None)
@@ -217,10 +249,19 @@ mod tests {
             spec: Arc::new(spec),
             node_name: "n".into(),
             node,
+            volumes: BTreeSet::new(),
             lease_ms: None,
         };
         let owner = Owner::new("c", node);
-        container(&owner, &workload, publish_on, resolver, Vec::new())
+        let root = VolumeRoot::below(Path::new("/data"));
+        let volumes = workload.spec.volumes.iter().map(|mount| {
+            let volume = mount.volume(&workload.id.slot)?;
+            let path = root.path(&volume);
+            Some((volume, path))
+        });
+        let volumes: Vec<_> = volumes.collect();
+        let mounts = mounts(&owner, &workload, &volumes, Vec::new());
+        container(&owner, &workload, publish_on, resolver, mounts)
     }
 
     fn port(target: u16, published: Option<u16>, mode: PublishMode) -> PortSpec {
@@ -306,20 +347,42 @@ mod tests {
     }
 
     #[test]
-    fn volumes_of_two_namespaces_are_two_volumes() {
-        let volume = |source: &str| VolumeMount {
+    fn a_volume_of_the_engine_stands_for_our_directory() {
+        let volume = |source: &str, scope| VolumeMount {
             source: source.into(),
             target: "/data".into(),
             read_only: true,
+            scope,
+            ..VolumeMount::default()
         };
         let spec = ServiceSpec {
-            volumes: vec![volume("data"), volume("/srv/data")],
+            volumes: vec![
+                volume("data", VolumeScope::Node),
+                volume("data", VolumeScope::Replica),
+                volume("/srv/data", VolumeScope::Node),
+            ],
             ..ServiceSpec::default()
         };
         let mounts = body(spec, None).host_config.unwrap().mounts.unwrap();
-        assert_eq!(mounts[0].source.as_deref(), Some("shop_data"));
-        assert_eq!(mounts[0].typ, Some(MountType::VOLUME));
-        assert_eq!(mounts[1].source.as_deref(), Some("/srv/data"));
-        assert_eq!(mounts[1].typ, Some(MountType::BIND));
+        let node = &NodeId::from_bytes([1; 32]).to_string()[..6];
+        let names: Vec<&str> = mounts.iter().filter_map(|m| m.source.as_deref()).collect();
+        let expected = [
+            format!("dunlin-n-{node}-shop.data"),
+            format!("dunlin-r-{node}-shop.web.0.data"),
+            "/srv/data".to_owned(),
+        ];
+        assert_eq!(names, expected);
+        let device = |mount: &Mount| {
+            let driver = mount.volume_options.clone()?.driver_config?;
+            driver.options?.remove("device")
+        };
+        let devices: Vec<Option<String>> = mounts.iter().map(device).collect();
+        let expected = [
+            Some("/data/volumes/shop/data".to_owned()),
+            Some("/data/volumes/shop/data@web.0".to_owned()),
+            None,
+        ];
+        assert_eq!(devices, expected);
+        assert_eq!(mounts[2].typ, Some(MountType::BIND));
     }
 }

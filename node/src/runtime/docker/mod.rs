@@ -35,7 +35,7 @@ use super::files::Files;
 use super::logs::{LogChunk, LogError, LogQuery};
 use super::select::Choice;
 use super::usage::Usage;
-use super::{Found, Live, Resolver, Runtime, RuntimesConfig, StartContext, StartError};
+use super::{Found, Live, Resolver, Runtime, RuntimesConfig, StartContext, StartError, VolumeRoot};
 
 mod adopt;
 mod connect;
@@ -97,6 +97,7 @@ struct Inner {
     advertise: IpAddr,
     resolver: Option<Resolver>,
     files: Files,
+    volumes: VolumeRoot,
     networks: Networks,
     image_checks: ImageChecks,
     sources: Sources,
@@ -159,6 +160,7 @@ impl DockerRuntime {
                 advertise: config.advertise,
                 resolver: config.resolver.clone(),
                 files,
+                volumes: VolumeRoot::below(&config.data_dir),
                 networks: Networks::default(),
                 image_checks: ImageChecks::default(),
                 sources: Sources::default(),

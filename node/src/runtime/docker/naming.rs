@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use dunlin_core::io::{Workload, WorkloadId};
-use dunlin_state::model::{Networks, NodeId, ServiceKey, Slot, SlotId, networks_of};
+use dunlin_state::model::{Networks, NodeId, ServiceKey, Slot, SlotId, VolumeId, networks_of};
 
 use super::create::port_name;
 
@@ -51,6 +51,30 @@ impl Owner {
             id.epoch,
             id.attempt
         )
+    }
+
+    /// The name of the engine's volume that stands for the directory of ours. No label has a dot, so
+    /// that no two volumes have one name.
+    pub(super) fn volume_name(&self, volume: &VolumeId) -> String {
+        let (node, namespace, name) = (self.node_part(), volume.namespace(), volume.name());
+        match volume.replica() {
+            None => format!("dunlin-n-{node}-{namespace}.{name}"),
+            Some((service, slot)) => {
+                format!("dunlin-r-{node}-{namespace}.{service}.{slot}.{name}")
+            }
+        }
+    }
+
+    /// The labels of that volume.
+    pub(super) fn volume_labels(&self, volume: &VolumeId) -> HashMap<String, String> {
+        let labels = [
+            ("cluster", self.cluster.clone()),
+            ("node", self.node.to_string()),
+            ("volume", volume.to_string()),
+        ];
+        labels
+            .map(|(key, value)| (format!("{PREFIX}{key}"), value))
+            .into()
     }
 
     /// The name of the bridge for a network.
@@ -164,6 +188,7 @@ fn slot_text(slot: &Slot) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
     use std::sync::Arc;
 
     use dunlin_state::model::ServiceSpec;
@@ -187,6 +212,7 @@ mod tests {
             spec: Arc::new(spec),
             node_name: "n".into(),
             node: NodeId::from_bytes([1; 32]),
+            volumes: BTreeSet::new(),
             lease_ms: None,
         }
     }

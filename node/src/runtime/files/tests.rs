@@ -1,4 +1,4 @@
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::os::unix::fs::MetadataExt as _;
 use std::sync::atomic::{AtomicU8, Ordering};
 
@@ -107,6 +107,7 @@ fn workload(secrets: Vec<FileMount>, configs: Vec<FileMount>) -> Workload {
         }),
         node_name: "n".to_owned(),
         node: NodeId::from_bytes([1; 32]),
+        volumes: BTreeSet::new(),
         lease_ms: None,
     }
 }

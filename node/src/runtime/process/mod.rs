@@ -50,7 +50,7 @@ use super::{
     Ending, Found, Live, Names, OpenError, Runtime, RuntimesConfig, StartContext, StartError,
     signal,
 };
-use crate::runtime::Deadline;
+use crate::runtime::{Deadline, VolumeRoot};
 use crate::supervisor::cgroup::{CgroupPlan, Hierarchy};
 use crate::supervisor::{Beside, Difference, Paths, RunRecord, beside};
 
@@ -74,7 +74,7 @@ pub(super) struct ProcessRuntime {
 
 struct Inner {
     workloads: PathBuf,
-    volumes: PathBuf,
+    volumes: VolumeRoot,
     advertise: IpAddr,
     files: Files,
     supervisor: Vec<OsString>,
@@ -92,15 +92,16 @@ impl ProcessRuntime {
             return Err(OpenError::NoSupervisor);
         }
         let workloads = config.data_dir.join("workloads");
-        let volumes = config.data_dir.join("volumes");
-        for path in [&workloads, &volumes] {
-            tokio::fs::create_dir_all(path)
-                .await
-                .map_err(|source| OpenError::DataDir {
-                    path: path.clone(),
-                    source,
-                })?;
-        }
+        tokio::fs::create_dir_all(&workloads)
+            .await
+            .map_err(|source| OpenError::DataDir {
+                path: workloads.clone(),
+                source,
+            })?;
+        let volumes = VolumeRoot::below(&config.data_dir);
+        volumes
+            .prepare()
+            .map_err(|(path, source)| OpenError::DataDir { path, source })?;
         let name = config.node.short();
         let cgroups = blocking(move || Hierarchy::detect(&name))
             .await

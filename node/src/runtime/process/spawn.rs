@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use dunlin_core::io::Workload;
-use dunlin_state::model::{PortSpec, PublishMode, VolumeMount, networks_of};
+use dunlin_state::model::{PortSpec, PublishMode, networks_of};
 use rustix::process::{Pid, PidfdFlags};
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, BufReader};
 use tokio::net::unix::pipe;
@@ -178,7 +178,7 @@ impl Inner {
         environment.extend(self.files.variables(workload));
         let mut volumes = Vec::new();
         for volume in &spec.volumes {
-            if let Some(path) = self.volume(workload, volume)? {
+            if let Some((_, path)) = self.volumes.open(workload, volume)? {
                 let name = environment::variable_part(&volume.source);
                 environment.insert(
                     format!("DUNLIN_VOLUME_{name}"),
@@ -206,34 +206,6 @@ impl Inner {
             dead_by: None,
             log_file_bytes: LOG_FILE_BYTES,
         })
-    }
-
-    /// The directory of a named volume, made if needed; `None` for a bind mount.
-    fn volume(
-        &self,
-        workload: &Workload,
-        volume: &VolumeMount,
-    ) -> Result<Option<PathBuf>, StartError> {
-        let source = &volume.source;
-        if source.starts_with('/') {
-            return Ok(None);
-        }
-        let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.');
-        let fine = source.len() <= 128
-            && source.starts_with(|c: char| c.is_ascii_alphanumeric())
-            && source.chars().all(plain);
-        if !fine {
-            return Err(StartError::hopeless(format!(
-                "'{source}' cannot be the name of a volume: use up to 128 letters, digits, '_', \
-                 '-' and '.'"
-            )));
-        }
-        let path = self
-            .volumes
-            .join(workload.id.slot.service.namespace())
-            .join(source);
-        fs::create_dir_all(&path).map_err(|e| disk(&path, &e))?;
-        Ok(Some(path))
     }
 }
 

@@ -26,6 +26,7 @@ mod rollouts;
 mod starts;
 mod strict;
 mod times;
+mod volumes;
 
 pub(super) use jobs::{ended, start_is_no_repetition};
 pub(super) use order::start_is_in_order;
@@ -36,6 +37,7 @@ pub(super) use starts::{
     false_downs, forget_epoch, no_restart_storm, removal_is_harmless, start_is_needed,
 };
 pub(super) use times::{forget_crash, forget_lost, observe, watch_crash};
+pub(super) use volumes::start_has_its_data;
 
 /// For so many microseconds after it has recovered, a replica may be stopped for its illness: an
 /// answer is on its way for as long as a probe may take.

@@ -10,6 +10,7 @@ use dunlin_state::model::{
 };
 
 use super::times::answering;
+use super::volumes;
 use crate::sim::node::Host;
 use crate::sim::workload::{Variety, can_run};
 use crate::sim::world::World;
@@ -212,7 +213,11 @@ fn may_stay(world: &World, host: usize, service: &Service, slot: &SlotId) -> boo
 
 fn slot_has_room(world: &World, service: &Service, slot: &SlotId) -> bool {
     match slot.slot {
-        Slot::Replica(_) => has_room(world, service, &slot.service),
+        Slot::Replica(_) => {
+            let key = &slot.service;
+            let mut hosts = world.hosts.iter();
+            hosts.any(|h| takes(world, h, service, key) && volumes::admits(world, h, service, slot))
+        }
         Slot::Node(node) => world
             .host_of(node)
             .is_some_and(|at| fits(&world.hosts[at], service, &slot.service)),
@@ -230,8 +235,13 @@ fn could_drive_out(world: &World, service: &Service, slot: &SlotId) -> bool {
 /// Whether some node could take one more replica.
 pub(super) fn has_room(world: &World, service: &Service, key: &ServiceKey) -> bool {
     let mut hosts = world.hosts.iter();
-    let even = |h: &Host| super::evenness::allows(world, h, service, key);
-    hosts.any(|h| is_active(world, h) && fits(h, service, key) && even(h))
+    hosts.any(|h| takes(world, h, service, key))
+}
+
+fn takes(world: &World, host: &Host, service: &Service, key: &ServiceKey) -> bool {
+    is_active(world, host)
+        && fits(host, service, key)
+        && super::evenness::allows(world, host, service, key)
 }
 
 /// Judged by what the node itself reports, in fewer words than the daemon does it.

@@ -18,6 +18,11 @@ pub(super) fn plan_trouble(world: &mut World, scenario: Scenario, ends: u64) {
         Scenario::Health => plan_illness(world),
         Scenario::Rollout | Scenario::Jobs | Scenario::Ranks if world.watch.gentle => {}
         Scenario::Ranks => plan_crashes(world, 3),
+        Scenario::Volumes => {
+            plan_crashes(world, 3);
+            plan_splits(world);
+            plan_darkness(world);
+        }
         Scenario::Strict => {
             plan_crashes(world, 3);
             plan_splits(world);
@@ -108,6 +113,16 @@ fn plan_disks(world: &mut World) {
     world.plan(TROUBLE_ENDS - 10 * SECOND, Fault::Blackout);
     for host in 0..world.hosts.len() {
         let at = TROUBLE_ENDS - 10 * SECOND + world.rng.random_range(SECOND..6 * SECOND);
+        world.plan(at, Fault::Start(host));
+    }
+}
+
+/// All hosts lose power, and one does not come back before the trouble ends.
+fn plan_darkness(world: &mut World) {
+    world.plan(TROUBLE_ENDS - 20 * SECOND, Fault::Blackout);
+    let missing = some_host(world);
+    for host in (0..world.hosts.len()).filter(|host| *host != missing) {
+        let at = TROUBLE_ENDS - 20 * SECOND + world.rng.random_range(SECOND..4 * SECOND);
         world.plan(at, Fault::Start(host));
     }
 }

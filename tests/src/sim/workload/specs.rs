@@ -3,7 +3,7 @@
 use dunlin_state::model::{
     CatchUp, Condition, Constraint, ConstraintOp, Dependency, FailureAction, HealthCheck,
     HealthTest, HttpTest, Job, Mode, PortSpec, PublishMode, Resources, Schedule, ServiceSpec,
-    SpreadRule, UpdateOrder, UpdatePolicy,
+    SpreadRule, UpdateOrder, UpdatePolicy, VolumeMount, VolumeScope,
 };
 
 use super::{MISSING_IMAGE, Variety, service};
@@ -40,6 +40,7 @@ pub(super) fn spec(number: usize, version: u32, variety: Variety) -> ServiceSpec
         Variety::Chained => chain(&mut spec, number),
         Variety::Jobs => work(&mut spec, number),
         Variety::Strict => {}
+        Variety::Volumes => hold(&mut spec, number),
         Variety::Ranked => rank(&mut spec, number),
         Variety::Rolling => roll(&mut spec, number, version),
         Variety::Mixed | Variety::Large => vary(&mut spec, number),
@@ -65,6 +66,27 @@ fn roll(spec: &mut ServiceSpec, number: usize, version: u32) {
         failure_action: FailureAction::Rollback,
         ..UpdatePolicy::default()
     };
+}
+
+/// One that its replicas share, one that each has for itself, one that two services share, and one
+/// that may be empty.
+fn hold(spec: &mut ServiceSpec, number: usize) {
+    let mount = |source: String, scope, allow_empty| VolumeMount {
+        target: format!("/{source}"),
+        source,
+        scope,
+        allow_empty,
+        ..VolumeMount::default()
+    };
+    let own = format!("v{number}");
+    let volumes = &mut spec.volumes;
+    match number % 4 {
+        0 => volumes.push(mount(own, VolumeScope::Node, false)),
+        1 => volumes.push(mount(own, VolumeScope::Replica, false)),
+        2 => volumes.push(mount(own, VolumeScope::Node, true)),
+        _ => volumes.push(mount("shared".to_owned(), VolumeScope::Node, false)),
+    }
+    spec.reservation.cpu_millis = 50;
 }
 
 /// Two or three fit on a host.

@@ -35,6 +35,7 @@ fn kind(message: &PeerMessage) -> &'static str {
         PeerMessage::Bidding(_) => "bidding",
         PeerMessage::Secrets(_) => "secrets",
         PeerMessage::Lease(_) => "lease",
+        PeerMessage::Holder(_) => "holder",
         PeerMessage::Replication(message) => match message {
             Message::Changes { .. } => "changes",
             Message::Summary { .. } => "summary",
@@ -56,7 +57,7 @@ fn weight(message: &PeerMessage) -> usize {
     const KNOWN: usize = 50;
     FRAME
         + match message {
-            PeerMessage::Swim(bytes) => bytes.len(),
+            PeerMessage::Swim(bytes) | PeerMessage::Holder(bytes) => bytes.len(),
             PeerMessage::Bidding(_) | PeerMessage::Secrets(_) | PeerMessage::Lease(_) => FRAME,
             PeerMessage::Replication(message) => match message {
                 Message::Changes { changes, .. } => changes.iter().map(|c| c.len() + 4).sum(),

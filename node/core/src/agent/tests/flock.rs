@@ -11,8 +11,8 @@ use dunlin_gossip::membership::{MemberEvent, MemberId, Profile};
 use dunlin_state::Now;
 use dunlin_state::desired::{Command, Desired, Service};
 use dunlin_state::model::{
-    Claim, ContentId, Facts, ItemKey, NodeId, NodeRegister, Resources, ServiceKey, ServiceSpec,
-    Version,
+    Claim, ContentId, Facts, HeldVolume, ItemKey, NodeId, NodeRegister, Resources, ServiceKey,
+    ServiceSpec, Version,
 };
 
 use crate::agent::{Agent, Output, Start};
@@ -37,6 +37,7 @@ enum Delivery {
     Secrets(NodeId, secrets::Message),
     Vote(NodeId, lease::Message),
     Answer(secrets::Answer),
+    VolumesWritten,
 }
 
 pub(crate) struct Node {
@@ -45,6 +46,7 @@ pub(crate) struct Node {
     boot: u64,
     seq: u64,
     saved: Vec<Claim>,
+    saved_volumes: Vec<HeldVolume>,
     pub(crate) running: BTreeSet<WorkloadId>,
     revisions: BTreeMap<WorkloadId, String>,
     side: u32,
@@ -149,6 +151,7 @@ impl Flock {
                 boot: 0,
                 seq: 0,
                 saved: Vec::new(),
+                saved_volumes: Vec::new(),
                 running: BTreeSet::new(),
                 revisions: BTreeMap::new(),
                 side: 0,
@@ -172,6 +175,7 @@ impl Flock {
         node.config.member.boot = node.boot;
         let start = Start {
             claims: node.saved.clone(),
+            volumes: node.saved_volumes.clone(),
             desired,
             desired_known: true,
             peers_known: node.boot > 1,
@@ -389,6 +393,7 @@ impl Flock {
             Delivery::Probed(node, reachable) => agent.probed(node, reachable, &|_| None, now),
             Delivery::Desired(desired) => agent.desired_changed(desired, now),
             Delivery::Secrets(from, message) => agent.secret_message(from, message, now),
+            Delivery::VolumesWritten => agent.volumes_written(true, now),
             Delivery::Vote(from, message) => agent.lease_message(from, message, now),
             Delivery::Answer(answer) => agent.secret_answer(answer, now),
         };
@@ -450,6 +455,10 @@ impl Flock {
                         self.write(&command);
                     }
                     self.proposed.push(command);
+                }
+                Output::PersistVolumes(volumes) => {
+                    self.nodes.get_mut(&id).unwrap().saved_volumes = volumes;
+                    self.push(LATENCY, id, Delivery::VolumesWritten);
                 }
                 Output::Persist(claims) => self.nodes.get_mut(&id).unwrap().saved = claims,
                 Output::Event(_) | Output::RoutesChanged | Output::Standing { .. } => {}

@@ -8,4 +8,5 @@ mod preempting;
 mod secrets;
 mod strict;
 mod updating;
+mod volumes;
 mod wishes;

@@ -6,6 +6,7 @@ struct Bench {
     desired: Desired,
     held: BTreeSet<Slot>,
     refused: Option<Reason>,
+    lacks: Vec<Reason>,
     makes_room: bool,
 }
 
@@ -16,6 +17,7 @@ impl Bench {
             desired: desired(cpu_millis, 100),
             held: BTreeSet::new(),
             refused: None,
+            lacks: Vec::new(),
             makes_room: false,
         }
     }
@@ -27,6 +29,7 @@ impl Bench {
             own: &own,
             refuse: &|_, _| self.refused.clone(),
             holds: &|_, slot| self.held.contains(&slot),
+            lacks: &|_, _, _| self.lacks.clone(),
             makes_room: &|_| self.makes_room,
             force: &|_, _, _, slots| Ok(vec![-7; slots as usize]),
         };
@@ -184,6 +187,7 @@ proptest! {
                 own: &own,
                 refuse: &|_, _| None,
                 holds: &|_, _| false,
+                lacks: &|_, _, _| Vec::new(),
                 makes_room: &|_| false,
                 force: &|_, _, _, _| Err(Vec::new()),
             };

@@ -79,5 +79,6 @@ fn call(seq: u64, revision: &str, slots: u32) -> Message {
         revision: revision.to_owned(),
         slots,
         by_force: false,
+        first: 0,
     }
 }

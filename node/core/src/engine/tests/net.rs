@@ -33,6 +33,7 @@ pub(super) struct Host {
     pub(super) connected: BTreeSet<NodeId>,
     pub(super) document: Option<(Bytes, Vec<Bytes>)>,
     pub(super) recovered: Recovered,
+    pub(super) holders: BTreeMap<NodeId, Bytes>,
     pub(super) answers: Vec<Result<bool, Rejection>>,
 }
 
@@ -97,6 +98,7 @@ impl Net {
                 connected: BTreeSet::new(),
                 document: None,
                 recovered: Recovered::default(),
+                holders: BTreeMap::new(),
                 answers: Vec::new(),
             };
             net.hosts.insert(node_id(index), host);
@@ -342,6 +344,12 @@ impl Net {
                 Write::Change(change) => host.document.as_mut().unwrap().1.push(change),
                 Write::Claims(claims) => host.recovered.claims = claims,
                 Write::Peers(peers) => host.recovered.peers = peers,
+                Write::Volumes(volumes) => host.recovered.volumes = volumes,
+                Write::Holder(node, bytes) => {
+                    host.holders.insert(node, bytes);
+                    let kept = host.holders.values().filter(|bytes| !bytes.is_empty());
+                    host.recovered.holders = kept.cloned().collect();
+                }
             }
         }
     }

@@ -280,7 +280,8 @@ impl Mallory {
                     PeerMessage::Swim(_)
                     | PeerMessage::Bidding(_)
                     | PeerMessage::Secrets(_)
-                    | PeerMessage::Lease(_) => {}
+                    | PeerMessage::Lease(_)
+                    | PeerMessage::Holder(_) => {}
                 }
             }
             ControlEvent::Unreachable { .. }

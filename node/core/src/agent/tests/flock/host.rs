@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use dunlin_state::desired::Item;
-use dunlin_state::model::{ContentId, ItemKey, NodeId, Slot};
+use dunlin_state::model::{ContentId, ItemKey, NodeId, Slot, VolumeId};
 
 use super::{Delivery, Flock, RUNTIME};
 use crate::io::{Adopted, Running, RuntimeCommand, RuntimeEvent, Workload, WorkloadId};
@@ -178,6 +178,14 @@ impl Flock {
             let text = format!("n{} at {}: {workload:?}", id.as_bytes()[7], self.now);
             self.wrong_stops.push(text);
         }
+    }
+
+    /// Data of a volume comes to a node from elsewhere.
+    pub(crate) fn put_volume(&mut self, id: NodeId, volume: VolumeId) {
+        let now = self.now();
+        let node = self.nodes.get_mut(&id).unwrap();
+        let out = node.agent.as_mut().unwrap().put_volume(volume, now);
+        self.perform(id, out);
     }
 
     /// A replica ends by itself.

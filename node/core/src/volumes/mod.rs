@@ -1,0 +1,165 @@
+//! Which nodes have the data of which volumes, and what follows from that for placement.
+//!
+//! Nodes tell in their registers what they have; the [`Atlas`] is the index of that, and keeps what
+//! was said by nodes that are gone, however long ago. Of several copies one counts, the same
+//! everywhere ([`HeldVolume::precedence`]); the others are shown, never used by placement and never
+//! deleted. A slot runs where that copy is: other nodes do not bid for it, do not take it and do
+//! not start it.
+
+#[cfg(test)]
+mod tests;
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use dunlin_state::model::{
+    HeldVolume, NodeId, ServiceKey, ServiceSpec, Slot, SlotId, Version, VolumeId, VolumeScope,
+};
+
+use crate::cluster::Cluster;
+use crate::liveness::Standing;
+use crate::placement::Reason;
+
+/// Who has what.
+#[derive(Debug, Default)]
+pub(crate) struct Atlas {
+    nodes: BTreeMap<NodeId, Entry>,
+    copies: BTreeMap<VolumeId, BTreeMap<NodeId, HeldVolume>>,
+}
+
+/// What a node has said last.
+#[derive(Debug)]
+struct Entry {
+    name: String,
+    version: Version,
+    volumes: BTreeSet<VolumeId>,
+}
+
+impl Atlas {
+    /// Takes a node's word, unless a later one is known. Returns whether anything has changed.
+    pub(crate) fn set(
+        &mut self,
+        node: NodeId,
+        version: Version,
+        name: &str,
+        volumes: &[HeldVolume],
+    ) -> bool {
+        let known = self.nodes.get(&node);
+        if known.is_some_and(|known| known.version > version) {
+            return false;
+        }
+        if known.is_none() && volumes.is_empty() {
+            return false;
+        }
+        let new: BTreeSet<VolumeId> = volumes.iter().map(|held| held.volume.clone()).collect();
+        let mut changed = false;
+        let old = known.map(|known| known.volumes.clone()).unwrap_or_default();
+        for gone in old.difference(&new) {
+            changed = true;
+            if let Some(copies) = self.copies.get_mut(gone) {
+                copies.remove(&node);
+                if copies.is_empty() {
+                    self.copies.remove(gone);
+                }
+            }
+        }
+        for held in volumes {
+            let copies = self.copies.entry(held.volume.clone()).or_default();
+            changed |= copies.insert(node, held.clone()).as_ref() != Some(held);
+        }
+        // Kept without volumes as well, so that an older word does not bring them back.
+        let entry = Entry {
+            name: name.to_owned(),
+            version,
+            volumes: new,
+        };
+        self.nodes.insert(node, entry);
+        changed
+    }
+
+    /// The copy that counts, and who has it.
+    pub(crate) fn home(&self, volume: &VolumeId) -> Option<(NodeId, &HeldVolume)> {
+        let copies = self.copies.get(volume)?.iter();
+        let copies = copies.map(|(node, held)| (*node, held));
+        copies.max_by(|a, b| HeldVolume::compare(*a, *b))
+    }
+
+    /// The highest generation of any copy; zero when there is none.
+    pub(crate) fn generation(&self, volume: &VolumeId) -> u64 {
+        let copies = self.copies.get(volume).into_iter().flatten();
+        copies.map(|(_, held)| held.generation).max().unwrap_or(0)
+    }
+
+    /// All copies, by volume and node.
+    pub(crate) fn copies(&self) -> impl Iterator<Item = (NodeId, &HeldVolume)> {
+        let copies = self.copies.values().flatten();
+        copies.map(|(node, held)| (*node, held))
+    }
+
+    /// The name of a node that has or had volumes, as it told it last.
+    pub(crate) fn name(&self, node: NodeId) -> Option<&str> {
+        self.nodes.get(&node).map(|known| known.name.as_str())
+    }
+}
+
+/// What stands against this slot on this node: data that it needs is on another one.
+pub(crate) fn lacks(
+    cluster: &Cluster,
+    service: &ServiceKey,
+    spec: &ServiceSpec,
+    slot: Slot,
+    node: NodeId,
+) -> Vec<Reason> {
+    let id = slot_id(service, slot);
+    let pinned = spec.volumes.iter().filter_map(|mount| mount.pinning(&id));
+    let elsewhere = pinned.filter_map(|volume| {
+        let (home, _) = cluster.atlas().home(&volume)?;
+        (home != node).then(|| Reason::DataElsewhere {
+            name: cluster.atlas().name(home).unwrap_or_default().to_owned(),
+            reachable: cluster.standing(home) == Standing::Alive,
+            node: home,
+            volume,
+        })
+    });
+    elsewhere.collect()
+}
+
+/// The nodes that this slot's data is on: it can run only where that is one. Empty when it may run
+/// anywhere.
+pub(crate) fn homes(
+    cluster: &Cluster,
+    service: &ServiceKey,
+    spec: &ServiceSpec,
+    slot: Slot,
+) -> BTreeSet<NodeId> {
+    if spec.volumes.is_empty() {
+        return BTreeSet::new();
+    }
+    let id = slot_id(service, slot);
+    let pinned = spec.volumes.iter().filter_map(|mount| mount.pinning(&id));
+    let homes = pinned.filter_map(|volume| Some(cluster.atlas().home(&volume)?.0));
+    homes.collect()
+}
+
+/// The volume that binds a slot to wherever its data is, if any; the first of several.
+pub(crate) fn pin(service: &ServiceKey, spec: &ServiceSpec, slot: Slot) -> Option<VolumeId> {
+    let id = slot_id(service, slot);
+    spec.volumes.iter().find_map(|mount| mount.pinning(&id))
+}
+
+/// Whether replicas share a volume that nobody has yet: one of them makes it, and the others follow.
+pub(crate) fn begins_shared(cluster: &Cluster, service: &ServiceKey, spec: &ServiceSpec) -> bool {
+    let id = slot_id(service, Slot::Replica(0));
+    let mut shared = spec.volumes.iter();
+    shared.any(|mount| {
+        let volume = mount.pinning(&id);
+        let volume = volume.filter(|_| mount.scope == VolumeScope::Node);
+        volume.is_some_and(|volume| cluster.atlas().home(&volume).is_none())
+    })
+}
+
+fn slot_id(service: &ServiceKey, slot: Slot) -> SlotId {
+    SlotId {
+        service: service.clone(),
+        slot,
+    }
+}
