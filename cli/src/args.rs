@@ -6,7 +6,7 @@ use crate::commands::{
     audit, completions, context, cordon, deploy, diff, dns, doctor, drain, events, exec, explain,
     history, inspect, install, item, job, label, leave, logs, ls, man, metrics, namespace, nodes,
     plan, ps, remove, rm, rollout, root, routes, run, scale, start, stats, stop, ticket, up,
-    version,
+    version, volume,
 };
 use crate::demo::DemoArgs;
 use crate::whoami::WhoamiArgs;
@@ -18,7 +18,7 @@ Exit codes:
   2    the words on the command line, or the file they name, make no sense
   3    the daemon, or a node that had to be asked, does not answer
   4    what was asked for is under way and was not reached in time (--timeout)
-  5    no such service, node, slot, secret or config
+  5    no such service, node, slot, secret, config or volume
   6    understood and refused: a conflict, an ambiguous name, an invalid specification
   7    not allowed: by role, namespace or certificate
   130  Ctrl-C ended the waiting; what was asked for goes on
@@ -145,6 +145,8 @@ pub enum Command {
     Stats(stats::StatsArgs),
     /// Run a command beside a replica, wherever that runs
     Exec(exec::ExecArgs),
+    /// List, inspect and remove volumes, and bring their data elsewhere
+    Volume(volume::VolumeArgs),
     /// Say why a service is as it is, and what each node says to it
     Explain(explain::ExplainArgs),
     /// Show who changed what about a service, also edits that lost

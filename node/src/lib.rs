@@ -18,6 +18,7 @@ mod store;
 mod streams;
 pub mod supervisor;
 mod vips;
+mod volumes;
 
 pub use cluster::{ClusterError, ROOT_FILE, cluster_of, read_root, write_root};
 pub use config::{DnsChoice, UpConfig};

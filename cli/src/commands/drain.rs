@@ -1,5 +1,6 @@
 //! `dunlin drain`
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use clap::Args;
@@ -51,6 +52,7 @@ async fn empty(
         ..ReplicaQuery::default()
     };
     let mut before = None;
+    let mut told = BTreeSet::new();
     loop {
         let left = client.replicas(&query).await?.replicas;
         if left.is_empty() {
@@ -62,6 +64,15 @@ async fn empty(
         if before != Some(left.len()) {
             before = Some(left.len());
             context.out.note(format!("{} replicas left", left.len()))?;
+        }
+        // What cannot move, as its data is here, says so.
+        for replica in &left {
+            let name = show::slot_name(&context.display(&replica.service), replica.slot);
+            if let Some(message) = &replica.message
+                && told.insert((name.clone(), message.clone()))
+            {
+                context.out.note(format!("{name}: {message}"))?;
+            }
         }
         if !args.timeout.is_zero() && started.elapsed() >= args.timeout {
             for replica in &left {

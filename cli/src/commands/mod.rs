@@ -43,6 +43,7 @@ mod tests;
 pub mod ticket;
 pub mod up;
 pub mod version;
+pub mod volume;
 
 use dunlin_api::Exit;
 use dunlin_state::model::ItemKind;
@@ -71,6 +72,7 @@ pub async fn dispatch(command: Command, context: &mut Context) -> Result<Exit, F
         Command::Logs(args) => logs::run(&args, context).await,
         Command::Stats(args) => stats::run(&args, context).await,
         Command::Exec(args) => exec::run(&args, context).await,
+        Command::Volume(args) => volume::run(&args, context).await,
         Command::Explain(args) => explain::run(&args, context).await,
         Command::History(args) => history::run(&args, context).await,
         Command::Diff(args) => diff::run(&args, context).await,

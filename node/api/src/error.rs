@@ -55,7 +55,7 @@ pub enum ErrorCode {
     NoSuchNode,
     /// No such slot of that service.
     NoSuchSlot,
-    /// No such secret or config.
+    /// No such secret, config or volume.
     NoSuchItem,
     /// The text names more than one thing; the message lists the candidates.
     Ambiguous,

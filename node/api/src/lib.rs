@@ -35,6 +35,7 @@ mod tests;
 #[cfg(feature = "tls")]
 pub mod tls;
 mod traffic;
+mod volume;
 
 pub use cluster::{
     AuditEntry, AuditList, AvailabilityRequest, Counts, DnsStatus, DocumentStatus, LabelsRequest,
@@ -68,3 +69,4 @@ pub use traffic::{
     PortRoute, ReplicaRoute, RouteEnd, RouteList, RouteListener, RouteQuery, RouteUsage,
     ServiceRoutes,
 };
+pub use volume::{Volume, VolumeCopy, VolumeList, VolumeQuery, VolumeRemoval, VolumeTarget};

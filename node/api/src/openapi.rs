@@ -65,6 +65,11 @@ pub fn openapi_json() -> String {
         config,
         put_config,
         remove_config,
+        volumes,
+        volume,
+        remove_volume,
+        export_volume,
+        import_volume,
         replicas,
         convergence,
         routing,
@@ -306,6 +311,45 @@ operation! {
     params(("namespace" = String, Path, description = "Namespace of the service"), ("name" = String, Path, description = "Name of the service")),
     takes ExecStart
     => ExecStarted "application/vnd.dunlin.exec"
+}
+
+operation! {
+    /// Volumes, and which nodes have their data.
+    volumes: get VOLUMES in "volumes",
+    params(VolumeQuery)
+    => VolumeList
+}
+
+operation! {
+    /// A volume, and which nodes have its data.
+    volume: get VOLUME in "volumes",
+    params(("namespace" = String, Path, description = "Its namespace"), ("volume" = String, Path, description = "Its name, and @service.slot of one that a replica has for itself"))
+    => Volume
+}
+
+operation! {
+    /// Deletes the data of a volume that no service names.
+    remove_volume: delete VOLUME in "volumes",
+    params(("namespace" = String, Path, description = "Its namespace"), ("volume" = String, Path, description = "Its name, and @service.slot of one that a replica has for itself"), VolumeTarget)
+    => VolumeRemoval
+}
+
+operation! {
+    /// Sends the data of a volume as a tar archive, in frames as those of a command: 7 a piece of the
+    /// archive; 5 a ping; 8 a note; 9 the end (0); or 10 why it is not whole (ErrorBody). The request
+    /// stays open until then.
+    export_volume: post VOLUME_EXPORT in "volumes",
+    params(("namespace" = String, Path, description = "Its namespace"), ("volume" = String, Path, description = "Its name, and @service.slot of one that a replica has for itself"), VolumeTarget)
+    => String "application/vnd.dunlin.exec"
+}
+
+operation! {
+    /// Takes a tar archive as the data of a volume, in frames as those of a command: 2 a piece of the
+    /// archive; 5 a ping, every 3 s; 3 the end. The answer's frames: 5 a ping; 9 the end (0), when the
+    /// data counts; or 10 why nothing was changed (ErrorBody). The request stays open until then.
+    import_volume: post VOLUME_IMPORT in "volumes",
+    params(("namespace" = String, Path, description = "Its namespace"), ("volume" = String, Path, description = "Its name, and @service.slot of one that a replica has for itself"), VolumeTarget)
+    => String "application/vnd.dunlin.exec"
 }
 
 operation! {

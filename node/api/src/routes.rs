@@ -1,7 +1,7 @@
 //! The paths. Those with `{…}` are templates in the syntax that OpenAPI and axum share; the
 //! functions fill them in for a client.
 
-use dunlin_state::model::{ItemKey, ItemKind, ServiceKey};
+use dunlin_state::model::{ItemKey, ItemKind, ServiceKey, VolumeId};
 
 /// `GET` → the text `ok`, to anybody and over TLS also without a key: for health probes.
 pub const HEALTH: &str = "/healthz";
@@ -67,6 +67,14 @@ pub const SECRET: &str = "/v1/secrets/{namespace}/{name}";
 pub const CONFIGS: &str = "/v1/configs";
 /// One config.
 pub const CONFIG: &str = "/v1/configs/{namespace}/{name}";
+/// `GET` [`crate::VolumeQuery`] → [`crate::VolumeList`].
+pub const VOLUMES: &str = "/v1/volumes";
+/// `GET` → [`crate::Volume`]; `DELETE` [`crate::VolumeTarget`] → [`crate::VolumeRemoval`].
+pub const VOLUME: &str = "/v1/volumes/{namespace}/{volume}";
+/// `POST` [`crate::VolumeTarget`] → frames of [`crate::ExecFrame`], with an archive as output.
+pub const VOLUME_EXPORT: &str = "/v1/volumes/{namespace}/{volume}/export";
+/// `POST` [`crate::VolumeTarget`], frames with an archive as input → frames.
+pub const VOLUME_IMPORT: &str = "/v1/volumes/{namespace}/{volume}/import";
 /// `GET` [`crate::ReplicaQuery`] → [`crate::ReplicaList`].
 pub const REPLICAS: &str = "/v1/replicas";
 /// `GET` [`crate::ConvergenceQuery`] → [`crate::Convergence`].
@@ -87,7 +95,7 @@ pub const STATS: &str = "/v1/stats";
 pub const EVENTS: &str = "/v1/events";
 
 /// Every operation, as method and template: the generated description and the tests go by it.
-pub const ALL: [(&str, &str); 46] = [
+pub const ALL: [(&str, &str); 51] = [
     ("POST", REDEEM),
     ("GET", VERSION),
     ("GET", OPENAPI),
@@ -125,6 +133,11 @@ pub const ALL: [(&str, &str); 46] = [
     ("GET", CONFIG),
     ("PUT", CONFIG),
     ("DELETE", CONFIG),
+    ("GET", VOLUMES),
+    ("GET", VOLUME),
+    ("DELETE", VOLUME),
+    ("POST", VOLUME_EXPORT),
+    ("POST", VOLUME_IMPORT),
     ("GET", REPLICAS),
     ("GET", CONVERGENCE),
     ("GET", ROUTES),
@@ -160,6 +173,13 @@ pub fn item(kind: ItemKind, key: &ItemKey) -> String {
     template
         .replace("{namespace}", key.namespace())
         .replace("{name}", key.name())
+}
+
+/// A volume's template with its name filled in.
+pub fn volume(template: &str, volume: &VolumeId) -> String {
+    template
+        .replace("{namespace}", volume.namespace())
+        .replace("{volume}", &escape(&volume.local_name()))
 }
 
 /// The path of a namespace's quota.

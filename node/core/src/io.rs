@@ -121,6 +121,10 @@ pub enum Input {
     Seen(SocketAddr),
     /// Whom to believe from now on, and in whose name to write.
     Rules(Box<Rules>),
+    /// The data of a volume has come to this node, by somebody's wish.
+    VolumePut(VolumeId),
+    /// The data of a volume was deleted on this node.
+    VolumeDropped(VolumeId),
     /// The answer to [`Effect::Secret`].
     Secret(Answer),
     /// This node was removed from its cluster, and whoever said so has proven it: its replicas

@@ -211,6 +211,7 @@ fn need(method: &Method, template: &str) -> Need {
             | routes::NAMESPACES
             | routes::SECRETS
             | routes::CONFIGS
+            | routes::VOLUMES
             | routes::REPLICAS
             | routes::JOBS
             | routes::CONVERGENCE

@@ -80,7 +80,7 @@ fn opening(slot: SlotId, start: ExecStart, author: String, chain: Option<String>
 }
 
 /// A body whose polling moves both directions.
-fn answer(
+pub(super) fn answer(
     input: Input,
     into: WriteHalf<Stream>,
     frames: Frames<ReadHalf<Stream>>,
@@ -133,13 +133,13 @@ async fn pass_on(mut input: Input, mut into: WriteHalf<Stream>) -> Option<ExecFr
 }
 
 /// The frames of a request.
-struct Input {
+pub(super) struct Input {
     body: Pin<Box<BodyDataStream>>,
     reader: FrameReader,
 }
 
 impl Input {
-    fn new(body: Body) -> Self {
+    pub(super) fn new(body: Body) -> Self {
         Self {
             body: Box::pin(body.into_data_stream()),
             reader: FrameReader::default(),
@@ -212,7 +212,7 @@ fn short(slot: &str) -> String {
 }
 
 /// The certificates that allow this node to write there, if it may.
-fn chain(engine: &Engine, namespace: &str) -> Option<String> {
+pub(super) fn chain(engine: &Engine, namespace: &str) -> Option<String> {
     let mut all = engine.credentials().iter();
     let may = all.find(|credential| {
         let role = credential.verified().role();

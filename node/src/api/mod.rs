@@ -30,6 +30,7 @@ mod stats;
 mod traffic;
 mod trust;
 mod views;
+mod volumes;
 
 pub(crate) use access::Caller;
 pub(crate) use asked::answer_peer;
@@ -124,6 +125,13 @@ fn router(context: Context, people: People) -> Router {
                 .put(items::configs::put)
                 .delete(items::configs::remove),
         )
+        .route(routes::VOLUMES, get(volumes::list))
+        .route(
+            routes::VOLUME,
+            get(volumes::inspect).delete(volumes::remove),
+        )
+        .route(routes::VOLUME_EXPORT, post(volumes::export))
+        .route(routes::VOLUME_IMPORT, post(volumes::import))
         .route(routes::REPLICAS, get(services::replicas))
         .route(routes::CONVERGENCE, get(services::convergence))
         .route(routes::ROUTES, get(traffic::list))

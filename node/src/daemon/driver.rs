@@ -25,7 +25,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 
 use super::clock::{Clock, wall_millis};
-use super::handle::Request;
+use super::handle::{Request, VolumeNews};
 use super::strangers::Strangers;
 use super::trust::{Duty, Trustee};
 use crate::api::EventLog;
@@ -262,6 +262,10 @@ impl Driver {
             Request::Ask(question) => {
                 question(&self.engine);
                 Ok(())
+            }
+            Request::Volume(VolumeNews::Put(volume)) => self.input(Input::VolumePut(volume)),
+            Request::Volume(VolumeNews::Dropped(volume)) => {
+                self.input(Input::VolumeDropped(volume))
             }
             Request::Join(address) => self.input(Input::Join(address)),
             Request::Leave => self.input(Input::Leave),

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use dunlin_core::engine::Engine;
 use dunlin_state::desired::{Command, Rejection};
+use dunlin_state::model::VolumeId;
 use thiserror::Error;
 use tokio::sync::{mpsc, oneshot};
 
@@ -27,8 +28,19 @@ pub(crate) enum Request {
         reply: oneshot::Sender<Result<bool, Rejection>>,
     },
     Ask(Question),
+    /// What became of a volume's data on this node.
+    Volume(VolumeNews),
     Join(SocketAddr),
     Leave,
+}
+
+/// What became of a volume's data on this node.
+#[derive(Debug)]
+pub(crate) enum VolumeNews {
+    /// It has come from elsewhere, or been begun anew by a person.
+    Put(VolumeId),
+    /// It was deleted.
+    Dropped(VolumeId),
 }
 
 /// Why the engine gave no answer.
@@ -90,6 +102,11 @@ impl EngineHandle {
             let _gone = reply.send(question(engine));
         })))?;
         answer.await.map_err(|_dropped| Unanswered::Closing)
+    }
+
+    /// Tells of a volume's data.
+    pub(crate) fn volume(&self, news: VolumeNews) -> Result<(), Unanswered> {
+        self.send(Request::Volume(news))
     }
 
     /// Tries to join through an address.

@@ -34,7 +34,7 @@ use crate::api::{ApiServer, Context, EventLog, GateAuthority, LogSource, NodeInf
 use crate::config::UpConfig;
 use crate::handover::{self, Handover};
 use crate::identity::Identity;
-use crate::runtime::{Runtimes, RuntimesConfig, RuntimesHandle};
+use crate::runtime::{Runtimes, RuntimesConfig, RuntimesHandle, VolumeRoot};
 use crate::secrets::{KeyKeeper, SecretVault};
 use crate::store::{Store, Written};
 use crate::streams::{self, Desk, StreamDesk, Streams, Visitor};
@@ -198,7 +198,7 @@ struct Desks {
 impl Desks {
     fn new(
         (node, name, runtimes, engine): (NodeId, String, RuntimesHandle, EngineHandle),
-        authority: Arc<GateAuthority>,
+        (authority, volumes): (Arc<GateAuthority>, VolumeRoot),
         events: &EventLog,
         control: &Control,
     ) -> Self {
@@ -209,6 +209,7 @@ impl Desks {
             engine,
             authority,
             events: events.clone(),
+            volumes,
         };
         let (requests, asked) = mpsc::channel(peers::QUEUE);
         let (visitors, visits) = mpsc::channel(streams::QUEUE);
@@ -259,7 +260,8 @@ fn assemble(built: Built, info: NodeInfo, invitation: Option<&Ticket>) -> Result
     let seen = (&event_log, &runtimes_handle, built.naming.as_ref());
     let (publisher, hop, traffic) = proxies(own, me.data_plane, &routes, seen, &mut succession)?;
     let own_side = (node, me.name, runtimes_handle.clone(), handle.clone());
-    let desks = Desks::new(own_side, built.authority, &event_log, &net.control);
+    let held = (built.authority, VolumeRoot::below(&dir));
+    let desks = Desks::new(own_side, held, &event_log, &net.control);
     let inbox = Inbox {
         requests,
         datagrams: net.received,

@@ -10,6 +10,7 @@ use dunlin_core::io::Workload;
 use dunlin_state::model::{VolumeId, VolumeMount};
 
 use super::StartError;
+use crate::volumes::sweep;
 
 /// The directories of all volumes.
 #[derive(Debug, Clone)]
@@ -21,9 +22,15 @@ impl VolumeRoot {
         Self(data_dir.join("volumes"))
     }
 
-    /// Makes the directory that holds them.
+    /// The directory of all of them.
+    pub(crate) fn root(&self) -> &Path {
+        &self.0
+    }
+
+    /// Makes the directory that holds them, and sweeps up what was never finished.
     pub(super) fn prepare(&self) -> Result<(), (PathBuf, io::Error)> {
-        make(&self.0).map_err(|error| (self.0.clone(), error))
+        let prepared = make(&self.0).and_then(|()| sweep(&self.0));
+        prepared.map_err(|error| (self.0.clone(), error))
     }
 
     /// Where the data of a volume is, or would be. None of its parts can be `..` or have a slash.

@@ -12,11 +12,11 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use super::{Opening, Visitor, Wish, exec, read_opening};
+use super::{Opening, Visitor, Wish, exec, read_opening, volume};
 use crate::api::{Authority, EventLog, GateAuthority, judge};
 use crate::daemon::clock::wall_millis;
 use crate::daemon::handle::EngineHandle;
-use crate::runtime::RuntimesHandle;
+use crate::runtime::{RuntimesHandle, VolumeRoot};
 
 /// Streams served at a time: tens of people with a shell each. Each may hold some 200 KB.
 const AT_ONCE: usize = 64;
@@ -42,6 +42,7 @@ pub(crate) struct Desk {
     pub(crate) engine: EngineHandle,
     pub(crate) authority: Arc<GateAuthority>,
     pub(crate) events: EventLog,
+    pub(crate) volumes: VolumeRoot,
 }
 
 impl StreamDesk {
@@ -88,6 +89,14 @@ impl Desk {
                     author: opening.author,
                 };
                 exec::serve(&self, stream, order, refused, stop).await;
+            }
+            Wish::Volume { volume, act } => {
+                let order = volume::Order {
+                    volume,
+                    act,
+                    author: opening.author,
+                };
+                volume::serve(&self, stream, order, refused, stop).await;
             }
         }
     }

@@ -9,6 +9,7 @@
 mod desk;
 mod exec;
 pub(crate) mod frames;
+mod volume;
 
 use std::io;
 use std::net::SocketAddr;
@@ -16,7 +17,7 @@ use std::time::Duration;
 
 use dunlin_api::{ErrorCode, ExecStart};
 use dunlin_gossip::net::{Control, RpcError};
-use dunlin_state::model::{NodeId, SlotId};
+use dunlin_state::model::{NodeId, SlotId, VolumeId};
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::sync::mpsc;
@@ -53,6 +54,28 @@ pub(crate) enum Wish {
         /// Which command.
         start: Box<ExecStart>,
     },
+    /// Something with the data of a volume on that node.
+    Volume {
+        /// Which volume.
+        volume: VolumeId,
+        /// What.
+        act: VolumeAct,
+    },
+}
+
+/// What to do with the data of a volume.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum VolumeAct {
+    /// Send it as an archive.
+    Export,
+    /// Take an archive in its place.
+    Import {
+        /// Whether data that is there may go.
+        force: bool,
+    },
+    /// Delete it.
+    Remove,
 }
 
 impl Wish {
@@ -60,6 +83,7 @@ impl Wish {
     fn namespace(&self) -> &str {
         match self {
             Self::Exec { slot, .. } => slot.service.namespace(),
+            Self::Volume { volume, .. } => volume.namespace(),
         }
     }
 }

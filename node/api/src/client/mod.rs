@@ -17,7 +17,7 @@ mod tests;
 
 use std::time::Duration;
 
-use dunlin_state::model::{ItemKey, ItemKind, Quota, RunId, ServiceKey};
+use dunlin_state::model::{ItemKey, ItemKind, Quota, RunId, ServiceKey, VolumeId};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -363,6 +363,59 @@ impl Client {
     /// with the cluster's root key and the certificates that lead to the key, both verified.
     pub async fn redeem(&self, ticket: &dunlin_trust::Ticket) -> Result<Redeemed, ClientError> {
         tokio::time::timeout(self.timeout, redeem::redeem(self, ticket))
+            .await
+            .map_err(|_elapsed| self.too_late())?
+    }
+
+    /// Volumes, of one namespace or of all.
+    pub async fn volumes(&self, query: &VolumeQuery) -> Result<Vec<Volume>, ClientError> {
+        let path = with_query(routes::VOLUMES, query);
+        let list: VolumeList = self.get(&path).await?;
+        Ok(list.volumes)
+    }
+
+    /// One volume.
+    pub async fn volume(&self, volume: &VolumeId) -> Result<Volume, ClientError> {
+        self.get(&routes::volume(routes::VOLUME, volume)).await
+    }
+
+    /// Deletes the data of a volume that no service names, on all nodes or on one. It may take as long
+    /// as the deleting.
+    pub async fn remove_volume(
+        &self,
+        volume: &VolumeId,
+        target: &VolumeTarget,
+    ) -> Result<VolumeRemoval, ClientError> {
+        let path = with_query(&routes::volume(routes::VOLUME, volume), target);
+        self.call("DELETE", &path, None).await
+    }
+
+    /// Asks for the data of a volume. The input is to be kept until the end.
+    pub async fn export_volume(
+        &self,
+        volume: &VolumeId,
+        target: &VolumeTarget,
+    ) -> Result<(ExecInput, ExecOutput), ClientError> {
+        self.transfer(routes::VOLUME_EXPORT, volume, target).await
+    }
+
+    /// Offers data for a volume: pieces of input and the end of it follow.
+    pub async fn import_volume(
+        &self,
+        volume: &VolumeId,
+        target: &VolumeTarget,
+    ) -> Result<(ExecInput, ExecOutput), ClientError> {
+        self.transfer(routes::VOLUME_IMPORT, volume, target).await
+    }
+
+    async fn transfer(
+        &self,
+        template: &str,
+        volume: &VolumeId,
+        target: &VolumeTarget,
+    ) -> Result<(ExecInput, ExecOutput), ClientError> {
+        let path = with_query(&routes::volume(template, volume), target);
+        tokio::time::timeout(self.timeout, exec::open(self, &path, &ExecFrame::Ping))
             .await
             .map_err(|_elapsed| self.too_late())?
     }

@@ -53,6 +53,8 @@ impl Engine {
             | Input::Join(_)
             | Input::Seen(_)
             | Input::Rules(_)
+            | Input::VolumePut(_)
+            | Input::VolumeDropped(_)
             | Input::Secret(_)
             | Input::Removed
             | Input::Leave
@@ -114,6 +116,14 @@ impl Engine {
             Input::Join(address) => self.tell_membership(membership::Input::Join { address }, out),
             Input::Seen(address) => self.tell_membership(membership::Input::Call { address }, out),
             Input::Rules(rules) => self.on_rules(rules, out),
+            Input::VolumePut(volume) => {
+                let outputs = self.agent.put_volume(volume, now);
+                self.carry_out(outputs, out);
+            }
+            Input::VolumeDropped(volume) => {
+                let outputs = self.agent.drop_volume(&volume, now);
+                self.carry_out(outputs, out);
+            }
             Input::Secret(answer) => {
                 let outputs = self.agent.secret_answer(answer, now);
                 self.carry_out(outputs, out);
