@@ -13,6 +13,7 @@
 //! Later, several files that override each other can be merged between the tree and the readers:
 //! a node knows its place, and only needs to know its file too.
 
+mod autoscale;
 mod depend;
 mod deploy;
 mod disk;

@@ -17,7 +17,7 @@ use super::traffic;
 use super::units::{bytes, duration_ms};
 use super::volumes::mounts;
 use super::words::{Unsplittable, split};
-use super::{ProjectService, Scope, depend, items, job, networks, policy, wishes};
+use super::{ProjectService, Scope, autoscale, depend, items, job, networks, policy, wishes};
 
 /// Longest image reference: those of registries stay below 300 characters.
 const MAX_IMAGE_CHARS: usize = 512;
@@ -76,6 +76,7 @@ pub(super) fn service(
         return None;
     }
     let environment = reader.environment.clone().or(reader.env_file.clone());
+    let autoscale = reader.autoscale.clone();
     let read = reader.finish(report, scope, key, view);
     if report.faults() == faults
         && let Err(fault) = check_spec(&read.service.spec)
@@ -83,6 +84,7 @@ pub(super) fn service(
         // What the readers let through and the cluster would refuse: bounds, above all.
         let place = match (&fault, &environment) {
             (SpecFault::EnvironmentTooLarge { .. }, Some(environment)) => environment,
+            (SpecFault::BadAutoscale(_), _) => autoscale.as_ref().unwrap_or(view),
             _ => view,
         };
         report.error(place.key_at, &place.path, fault.to_string());
@@ -105,6 +107,7 @@ struct Reader<'n> {
     image: Option<View<'n>>,
     runtime: Option<View<'n>>,
     build: Option<View<'n>>,
+    autoscale: Option<View<'n>>,
 }
 
 impl<'n> Reader<'n> {
@@ -184,6 +187,10 @@ impl<'n> Reader<'n> {
                 }
                 "liveness" => self.spec.liveness = own_health(report, &field, &LIVENESS),
                 "job" => self.spec.job = Some(Box::new(job::job(report, &field))),
+                "autoscale" => {
+                    self.spec.autoscale = autoscale::autoscale(report, &field).map(Box::new);
+                    self.autoscale = Some(field);
+                }
                 "hooks" => self.spec.hooks = Some(Box::new(job::hooks(report, &field))),
                 "schedule" => self.schedule = Some(job::schedule(report, &field)),
                 name if policy::read(report, name, &field, &mut self.spec.policy) => {}

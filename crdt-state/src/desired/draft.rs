@@ -149,6 +149,9 @@ impl Draft {
             self.writes
                 .insert(Key::Service(key.clone(), Aspect::Image), value);
         }
+        // Whoever follows the load does so across deploys.
+        let followed = service.spec.autoscale.is_some() && spec.autoscale.is_some();
+        let replicas = replicas.filter(|_| !followed);
         let revision = revision_of(spec);
         if *service.spec != *spec {
             let proven = self.proven.contains(key);
@@ -211,6 +214,13 @@ impl Draft {
         }
         if self.existing(key)?.spec.job.is_some() {
             return Err(Rejection::JobHasNoScale(key.clone()));
+        }
+        if let Some(autoscale) = self.existing(key)?.spec.autoscale.as_deref() {
+            return Err(Rejection::FollowsLoad {
+                service: key.clone(),
+                min: autoscale.min,
+                max: autoscale.max,
+            });
         }
         self.scale_to(key, replicas)
     }

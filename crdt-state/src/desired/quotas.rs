@@ -50,9 +50,11 @@ impl Desired {
     }
 }
 
+/// Nodes add replicas by themselves to services that follow their load, so these count as if they
+/// had all that they may.
 fn counted(service: &Service) -> u64 {
     match service.spec.mode {
-        Mode::Replicated => u64::from(service.wanted_replicas()),
+        Mode::Replicated => u64::from(service.most_replicas()),
         Mode::Global => u64::from(service.running),
     }
 }

@@ -68,6 +68,18 @@ pub enum Rejection {
     /// A job has no replicas to scale, and other services have no runs.
     #[error("service '{0}' is a job: its runs have as many replicas as 'completions' says")]
     JobHasNoScale(ServiceKey),
+    /// The load decides about the number of replicas.
+    #[error(
+        "service '{service}' follows its load, between {min} and {max} replicas; deploy it with other bounds, or without 'x-dunlin.autoscale' to scale it by hand"
+    )]
+    FollowsLoad {
+        /// Which service.
+        service: ServiceKey,
+        /// Its fewest replicas.
+        min: u32,
+        /// Its most replicas.
+        max: u32,
+    },
     /// Only jobs run.
     #[error("service '{0}' is no job; give it 'x-dunlin: {{job: {{}}}}' to make it one")]
     NoJob(ServiceKey),

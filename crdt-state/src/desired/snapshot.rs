@@ -195,6 +195,17 @@ impl Service {
         }
     }
 
+    /// Replicas that there may be without anybody asking: of a service that follows its load, its
+    /// maximum.
+    pub fn most_replicas(&self) -> u32 {
+        let autoscale = self.spec.autoscale.as_deref();
+        let most = autoscale.map_or(0, |autoscale| autoscale.max);
+        match self.wanted_replicas() {
+            0 if !self.running => 0,
+            wanted => wanted.max(most),
+        }
+    }
+
     /// Replicas that should exist now: none while stopped. Daemon services do not use it.
     pub fn wanted_replicas(&self) -> u32 {
         if self.running && !self.is_job() {

@@ -1,6 +1,7 @@
 //! What a specification may say. The same checks run on a command before it is written and on
 //! every register that a peer wrote, so that no decision ever sees an invalid specification.
 
+mod autoscale;
 mod files;
 mod health;
 mod job;
@@ -208,6 +209,9 @@ pub enum SpecFault {
     /// Something that a job cannot have.
     #[error("a job {0}")]
     BadJob(&'static str),
+    /// Something that scaling by load cannot do.
+    #[error("autoscale {0}")]
+    BadAutoscale(String),
     /// Too long a grace.
     #[error(
         "a stop grace or drain time of {0} ms is too long; at most one hour (3600000 ms) is allowed"
@@ -237,6 +241,7 @@ pub fn check_spec(spec: &ServiceSpec) -> Result<(), SpecFault> {
     check_list("networks", spec.networks.len())?;
     check_traffic(&spec.traffic)?;
     job::check_job(spec)?;
+    autoscale::check_autoscale(spec)?;
     check_list("dependencies", spec.depends_on.len())?;
     check_stop(spec)
 }

@@ -107,6 +107,7 @@ impl Value for SpecValue {
             fields.remove("depends_on");
             fields.remove("hooks");
             fields.remove("policy");
+            fields.remove("autoscale");
         }
         // Objects of serde_json are ordered by key, so this text is canonical.
         let digest = *blake3::hash(json.to_string().as_bytes()).as_bytes();

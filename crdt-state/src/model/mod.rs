@@ -1,5 +1,6 @@
 //! The vocabulary of the whole project: identities, specifications, reports.
 
+mod autoscale;
 mod constraint;
 mod depend;
 mod ids;
@@ -20,6 +21,7 @@ mod vip;
 mod volume;
 mod wishes;
 
+pub use autoscale::{Aim, Autoscale, Load, MAX_SCALED, Metric, ScaleDecision, ScaleStamp, Season};
 pub use constraint::{BadConstraint, Constraint, ConstraintOp, contradiction};
 pub use depend::{Condition, Dependency};
 pub use ids::{BadName, BadNodeId, NodeId, ServiceKey, Slot, SlotId, check_label};

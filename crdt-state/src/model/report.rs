@@ -5,7 +5,10 @@ use std::net::SocketAddr;
 
 use serde::{Deserialize, Serialize};
 
-use super::{HeldVolume, HostPort, NodeId, Preempted, Protocol, Resources, ServiceSpec, SlotId};
+use super::{
+    HeldVolume, HostPort, Load, NodeId, Preempted, Protocol, Resources, ScaleDecision, ServiceKey,
+    ServiceSpec, SlotId,
+};
 
 /// The age of a register: boots count before writes within a boot. Newer is greater.
 #[derive(
@@ -56,6 +59,12 @@ pub struct NodeReport {
     pub preempted: Vec<Preempted>,
     /// The volumes of which it has data, ordered: at most [`super::MAX_VOLUMES`].
     pub volumes: Vec<HeldVolume>,
+    /// The load of services that follow theirs, as far as this node sees it: at most
+    /// [`super::MAX_SCALED`].
+    pub loads: BTreeMap<ServiceKey, Load>,
+    /// How many replicas such services shall have, decided by this node or passed on from one that
+    /// is gone: at most [`super::MAX_SCALED`].
+    pub scales: BTreeMap<ServiceKey, ScaleDecision>,
     /// Milliseconds since the Unix epoch at which it started, by its own clock.
     pub started_at: u64,
 }

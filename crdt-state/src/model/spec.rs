@@ -8,8 +8,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Constraint, Dependency, FileMount, Hooks, Job, Network, Policy, Preference, Resources,
-    ScoreWeights, ServiceKey, SpreadRule, TrafficPolicy, VolumeMount,
+    Autoscale, Constraint, Dependency, FileMount, Hooks, Job, Network, Policy, Preference,
+    Resources, ScoreWeights, ServiceKey, SpreadRule, TrafficPolicy, VolumeMount,
 };
 
 /// Everything about a service but how many replicas it has and whether it runs, which are
@@ -87,6 +87,8 @@ pub struct ServiceSpec {
     pub job: Option<Box<Job>>,
     /// Jobs that belong to its deploys. Not part of the revision.
     pub hooks: Option<Box<Hooks>>,
+    /// Lets the number of replicas follow the load. Not part of the revision.
+    pub autoscale: Option<Box<Autoscale>>,
 }
 
 impl ServiceSpec {

@@ -1,10 +1,12 @@
 //! Bounds on what a peer may say of itself.
 
+use std::collections::BTreeMap;
+
 use thiserror::Error;
 
 use crate::model::{
-    Claim, MAX_HISTORY, MAX_LAST_WORDS, MAX_LAST_WORDS_BYTES, MAX_PREEMPTED, MAX_VOLUMES,
-    NodeRegister, NodeReport,
+    Claim, MAX_HISTORY, MAX_LAST_WORDS, MAX_LAST_WORDS_BYTES, MAX_PREEMPTED, MAX_SCALED,
+    MAX_VOLUMES, NodeRegister, NodeReport, ScaleDecision, ScaleStamp, Season,
 };
 
 /// Claims in one register: ten times what one host sensibly runs.
@@ -61,6 +63,9 @@ pub enum BadRegister {
     /// A volume is told twice, or out of order.
     #[error("volume {0} is told twice, or out of order")]
     DuplicateVolume(String),
+    /// A decision that nobody could decide after.
+    #[error("the counter of a decision is {0}, which no cluster reaches")]
+    BadStamp(u64),
     /// A part cannot be written.
     #[error("it cannot be encoded: {0}")]
     Unencodable(String),
@@ -113,6 +118,11 @@ pub fn check(register: &NodeRegister) -> Result<(), BadRegister> {
     if let Some(twice) = slots.windows(2).find(|pair| pair[0] == pair[1]) {
         return Err(BadRegister::DuplicateClaim(twice[0].to_string()));
     }
+    list("the list of loads", report.loads.len(), MAX_SCALED)?;
+    list("the list of scales", report.scales.len(), MAX_SCALED)?;
+    for scale in report.scales.values() {
+        check_scale(scale)?;
+    }
     let bytes = size(register);
     if bytes > MAX_REGISTER_BYTES {
         return Err(BadRegister::TooLong {
@@ -146,6 +156,17 @@ fn check_claim(claim: &Claim) -> Result<(), BadRegister> {
     text("a workload id", workload, MAX_TEXT)
 }
 
+fn check_scale(scale: &ScaleDecision) -> Result<(), BadRegister> {
+    text("a revision", &scale.revision, MAX_TEXT)?;
+    let reason = &scale.reason;
+    text("the reason of a scale", reason, ScaleDecision::MAX_REASON)?;
+    if scale.stamp.counter > ScaleStamp::MAX_COUNTER {
+        return Err(BadRegister::BadStamp(scale.stamp.counter));
+    }
+    let steps = scale.season.as_ref().map_or(0, |season| season.cycle.len());
+    list("the steps of a season", steps, Season::MAX_STEPS)
+}
+
 fn list(what: &'static str, len: usize, max: usize) -> Result<(), BadRegister> {
     if len > max {
         return Err(BadRegister::TooMany { what, len, max });
@@ -175,6 +196,8 @@ pub(super) fn host_of(report: &NodeReport) -> NodeReport {
         claims: Vec::new(),
         preempted: report.preempted.clone(),
         volumes: report.volumes.clone(),
+        loads: BTreeMap::new(),
+        scales: BTreeMap::new(),
         started_at: report.started_at,
     }
 }
@@ -220,7 +243,16 @@ pub fn size(register: &NodeRegister) -> usize {
                 .sum::<usize>()
             + PORT * (claim.host_ports.len() + claim.endpoints.len())
     });
+    const LOAD: usize = 200;
+    const SCALE: usize = 260;
+    const STEP_OF_SEASON: usize = 5;
+    let scales = report.scales.values().map(|scale| {
+        let steps = scale.season.as_ref().map_or(0, |season| season.cycle.len());
+        SCALE + scale.revision.len() + scale.reason.len() + STEP_OF_SEASON * steps
+    });
     REGISTER
+        + LOAD * report.loads.len()
+        + scales.sum::<usize>()
         + report.name.len()
         + report.dunlin_version.len()
         + labels.sum::<usize>()

@@ -8,6 +8,7 @@
 mod check;
 mod envelope;
 mod register;
+mod scaling;
 mod seal;
 
 use std::collections::BTreeMap;

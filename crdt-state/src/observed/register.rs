@@ -1,6 +1,6 @@
 //! A register as it is kept: the parts as they came, what they mean, and the proof.
 //!
-//! A register is cut into *parts*: one for the host and one for each claim. Each remembers the seq
+//! A register is cut into *parts*: one for the host and one for each claim, load and scale. Each remembers the seq
 //! at which it changed last, so that any node that holds the register can tell any other what has
 //! changed since any version that one knows, without a log. A part that is removed leaves its key
 //! behind for a while; the *floor* in the header says from which seq on these are complete.
@@ -18,6 +18,7 @@ use thiserror::Error;
 
 use super::check::{self, BadRegister, MAX_PARTS, MAX_REGISTER_BYTES, MAX_REMOVED, check};
 use super::envelope::{self, BadEnvelope, Envelope, Header, Parcel};
+use super::scaling;
 use super::seal::{Proof, Seal};
 use crate::model::{Claim, NodeId, NodeRegister, NodeReport, Slot, SlotId, Version};
 
@@ -56,7 +57,7 @@ pub enum Refused {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
-struct Part {
+pub(super) struct Part {
     seq: u64,
     /// Empty when the part was removed.
     body: Bytes,
@@ -64,7 +65,7 @@ struct Part {
 }
 
 impl Part {
-    fn new(seq: u64, body: Bytes) -> Self {
+    pub(super) fn new(seq: u64, body: Bytes) -> Self {
         let hash = match body.is_empty() {
             true => [0; 32],
             false => *blake3::hash(&body).as_bytes(),
@@ -116,6 +117,7 @@ impl Register {
             let part = Part::new(version.seq, encode(claim)?);
             parts.insert(key_of(&claim.slot), part);
         }
+        scaling::write(&mut parts, version.seq, &NodeReport::default(), &report)?;
         let floor = version.seq;
         let header = Header {
             node,
@@ -154,6 +156,7 @@ impl Register {
                 parts.insert(key_of(slot), Part::new(seq, encode(claim)?));
             }
         }
+        scaling::write(&mut parts, seq, before, &report)?;
         header.floor = forget_removed(&mut parts, header.floor);
         Self::sealed(header, parts, report, seal)
     }
@@ -340,6 +343,8 @@ fn check_parts(parts: &BTreeMap<Bytes, Part>) -> Result<(), Refused> {
 /// Reads the parts that have come; what has not changed is as it was.
 fn read(before: Option<&NodeReport>, parts: &[Parcel]) -> Result<NodeReport, Refused> {
     let mut claims = before.map(|b| b.claims.clone()).unwrap_or_default();
+    let mut loads = before.map(|b| b.loads.clone()).unwrap_or_default();
+    let mut scales = before.map(|b| b.scales.clone()).unwrap_or_default();
     let mut host = None;
     for Parcel { key, body, .. } in parts {
         match key.split_first() {
@@ -359,6 +364,8 @@ fn read(before: Option<&NodeReport>, parts: &[Parcel]) -> Result<NodeReport, Ref
                     Err(at) => claims.insert(at, claim),
                 }
             }
+            Some((&scaling::LOAD, _)) => scaling::read_one(&mut loads, key, body)?,
+            Some((&scaling::SCALE, _)) => scaling::read_one(&mut scales, key, body)?,
             _ if key == HOST => host = Some(decode::<NodeReport>(key, body)?),
             // Of a kind that a newer daemon knows.
             Some(_) | None => {}
@@ -369,22 +376,30 @@ fn read(before: Option<&NodeReport>, parts: &[Parcel]) -> Result<NodeReport, Ref
         (None, Some(before)) => check::host_of(before),
         (None, None) => return Err(unreadable(HOST, "it is not there")),
     };
-    Ok(NodeReport { claims, ..host })
+    Ok(NodeReport {
+        claims,
+        loads,
+        scales,
+        ..host
+    })
 }
 
-fn unreadable(key: &[u8], reason: &str) -> Refused {
+pub(super) fn unreadable(key: &[u8], reason: &str) -> Refused {
     Refused::Part {
         key: String::from_utf8_lossy(key).into_owned(),
         reason: reason.to_owned(),
     }
 }
 
-fn decode<T: serde::de::DeserializeOwned>(key: &[u8], body: &[u8]) -> Result<T, Refused> {
+pub(super) fn decode<T: serde::de::DeserializeOwned>(
+    key: &[u8],
+    body: &[u8],
+) -> Result<T, Refused> {
     ciborium::de::from_reader_with_recursion_limit(body, MAX_DEPTH)
         .map_err(|error| unreadable(key, &error.to_string()))
 }
 
-fn encode(value: &impl serde::Serialize) -> Result<Bytes, BadRegister> {
+pub(super) fn encode(value: &impl serde::Serialize) -> Result<Bytes, BadRegister> {
     let mut bytes = Vec::with_capacity(512);
     ciborium::into_writer(value, &mut bytes)
         .map_err(|error| BadRegister::Unencodable(error.to_string()))?;
@@ -395,7 +410,7 @@ fn encode_host(report: &NodeReport) -> Result<Bytes, BadRegister> {
     encode(&check::host_of(report))
 }
 
-/// Whether two reports differ in their claims at most.
+/// Whether two reports differ at most in what has parts of its own.
 fn same_host(a: &NodeReport, b: &NodeReport) -> bool {
     let NodeReport {
         name,
@@ -409,6 +424,8 @@ fn same_host(a: &NodeReport, b: &NodeReport) -> bool {
         claims: _,
         preempted,
         volumes,
+        loads: _,
+        scales: _,
         started_at,
     } = a;
     *name == b.name

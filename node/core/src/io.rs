@@ -9,8 +9,8 @@ use dunlin_gossip::membership::{MemberId, Profile};
 use dunlin_gossip::replication::{PersistId, ProposalId};
 use dunlin_state::desired::{Command, Rejection, Rules};
 use dunlin_state::model::{
-    Claim, Endpoint, Facts, HealthCheck, HeldVolume, HttpTest, NodeId, Resources, ServiceSpec,
-    SlotId, VipRange, VolumeId,
+    Claim, Endpoint, Facts, HealthCheck, HeldVolume, HttpTest, Load, NodeId, Resources, ServiceKey,
+    ServiceSpec, SlotId, VipRange, VolumeId,
 };
 
 use crate::secrets::{Answer, Order};
@@ -141,6 +141,9 @@ pub enum Input {
         /// Version of the container engine, if one answers.
         engine: Option<String>,
     },
+    /// What this node's proxies and replicas do for services that follow their load
+    /// ([`crate::engine::Engine::followed`]).
+    Measured(BTreeMap<ServiceKey, Load>),
     /// Time has passed; harmless when early.
     Timeout,
 }

@@ -6,6 +6,7 @@
 //! opens a socket or draws a random number of its own.
 
 pub mod agent;
+pub mod autoscale;
 pub mod bidding;
 mod cluster;
 pub mod depend;

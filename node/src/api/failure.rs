@@ -89,9 +89,10 @@ fn rejection_code(rejection: &Rejection) -> ErrorCode {
         Rejection::NoSuchService { .. } => ErrorCode::NoSuchService,
         Rejection::NoSuchItem { .. } => ErrorCode::NoSuchItem,
         Rejection::NoSuchRun { .. } => ErrorCode::NoSuchSlot,
-        Rejection::JobHasNoScale(_) | Rejection::NoJob(_) | Rejection::TooManyRuns { .. } => {
-            ErrorCode::Refused
-        }
+        Rejection::FollowsLoad { .. }
+        | Rejection::JobHasNoScale(_)
+        | Rejection::NoJob(_)
+        | Rejection::TooManyRuns { .. } => ErrorCode::Refused,
         Rejection::PortTaken { .. } | Rejection::ItemExists { .. } => ErrorCode::Conflict,
         Rejection::OverQuota { .. } => ErrorCode::Refused,
         Rejection::BadNamespace(_) => ErrorCode::BadRequest,

@@ -4,6 +4,7 @@
 //! so that the two cannot differ. One file for each part of a Compose file.
 
 mod attached;
+mod autoscale;
 mod checks;
 mod deploy;
 mod own;
@@ -12,6 +13,7 @@ mod top;
 mod wishes;
 
 pub use attached::{DEPENDS_ON, ENV_FILE, FILE_MOUNT, PORT, SERVICE_NETWORK, VOLUME};
+pub use autoscale::{AUTOSCALE, TARGETS};
 pub use checks::{HEALTHCHECK, HTTP_CHECK, LIVENESS, READINESS};
 pub use deploy::{
     DEPLOY, LIMITS, PLACEMENT, RESERVATIONS, RESOURCES, RESTART_POLICY, ROLLBACK_CONFIG,
@@ -119,4 +121,6 @@ pub const SECTIONS: &[Section] = &[
     HTTP_CHECK,
     SINGLETON,
     SPLIT,
+    AUTOSCALE,
+    TARGETS,
 ];

@@ -28,6 +28,7 @@ pub const SERVICE_DUNLIN: Section = Section {
             "job",
             "its replicas do their work and end; a run for each revision",
         ),
+        yes("autoscale", "lets the number of replicas follow the load"),
         yes("hooks", "jobs before and after a deploy"),
         yes("schedule", "makes it a job that runs at these times"),
         yes(

@@ -1,5 +1,6 @@
 //! Tests of the Compose parser.
 
+mod autoscale;
 mod depend;
 mod faults;
 mod hostile;

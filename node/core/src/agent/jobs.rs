@@ -22,7 +22,7 @@ impl Agent {
         self.jobs = jobs;
         let wait = again.map(|at| at.saturating_sub(now.wall));
         self.jobs_due = wait.map(|wait| now.mono.saturating_add(wait));
-        desired
+        self.with_scales(desired, now)
     }
 
     /// The time of a run may have come, or that of its end.

@@ -7,6 +7,7 @@
 //! in which news arrive within one instant does not matter.
 
 mod auctions;
+mod autoscale;
 mod depend;
 mod evict;
 mod floor;
@@ -44,6 +45,7 @@ use crate::reconcile::{self, Reconciler, World};
 use crate::rollout::Rollout;
 use crate::secrets::{self as secret_keys, Keeper};
 use crate::timers::Timers;
+use autoscale::Scaling;
 use floor::Opening;
 pub use volumes::VolumeCopy;
 
@@ -141,6 +143,7 @@ pub struct Agent {
     recording: BTreeMap<ServiceKey, Recording>,
     /// When to do something about it.
     record_at: Timers<ServiceKey>,
+    scaling: Scaling,
     desired_known: bool,
     cluster: Cluster,
     liveness: Liveness,
@@ -211,6 +214,8 @@ impl Agent {
                 claims: Vec::new(),
                 preempted: Vec::new(),
                 volumes: Vec::new(),
+                loads: BTreeMap::new(),
+                scales: BTreeMap::new(),
                 started_at: now.wall,
             },
             version: Version { boot, seq: 0 },
@@ -220,6 +225,7 @@ impl Agent {
             jobs_due: None,
             recording: BTreeMap::new(),
             record_at: Timers::default(),
+            scaling: Scaling::new(&start.claims),
             desired_known: start.desired_known,
             cluster: Cluster::new(me),
             liveness: Liveness::new(me),
@@ -271,6 +277,7 @@ impl Agent {
             self.steering.next(),
             self.jobs_due,
             self.record_at.next(),
+            self.scaling.poll_timeout(),
             self.persist_due,
             self.volumes_due,
         ];
@@ -289,6 +296,7 @@ impl Agent {
         self.dirty.extend(self.steering.take_due(now.mono));
         self.dirty.extend(self.record_at.take_due(now.mono));
         self.look_at_jobs(now, &mut out);
+        self.look_at_load(now, &mut out);
         push_reconciled(effects, &mut out);
         for node in self.distrusted.take_due(now.mono) {
             self.dirty.extend(self.cluster.trust(node));
@@ -450,6 +458,8 @@ impl Agent {
             claims: self.reconciler.claims().cloned().collect(),
             preempted: self.reconciler.preempted().to_vec(),
             volumes: self.reconciler.volumes().cloned().collect(),
+            loads: self.scaling.loads.clone(),
+            scales: self.scaling.own.clone(),
             ..self.host.clone()
         }
     }

@@ -74,16 +74,23 @@ impl Agent {
         now: Now,
     ) -> Vec<Output> {
         let mut out = Vec::new();
+        let mut rescaled = false;
         for register in registers {
             if register.node == self.me {
                 continue;
             }
+            let before = self.cluster.register(register.node).cloned();
+            rescaled |= self.note_scaling(before.as_deref(), register, now);
             if self.take_register(register, now) {
                 let address = register.report.address;
                 let effects = self.liveness.registered(register.node, address, now.mono);
                 self.on_liveness(effects, now, &mut out);
             }
             self.opening.heard_register(now.mono);
+        }
+        if rescaled {
+            let written = Arc::clone(&self.written);
+            self.take_desired(written, now, &mut out);
         }
         self.try_open(now, &mut out);
         self.settle(now, &mut out);
@@ -281,6 +288,7 @@ fn is_same(a: &Service, b: &Service) -> bool {
         || (a.revision == b.revision
             && a.spec.depends_on == b.spec.depends_on
             && a.spec.hooks == b.spec.hooks
+            && a.spec.autoscale == b.spec.autoscale
             && a.spec.policy == b.spec.policy);
     same_spec
         && (a.replicas, a.running) == (b.replicas, b.running)

@@ -59,6 +59,7 @@ impl Engine {
             | Input::Removed
             | Input::Leave
             | Input::Host { .. }
+            | Input::Measured(_)
             | Input::Timeout => None,
         }
     }
@@ -141,6 +142,10 @@ impl Engine {
                 let outputs = self.agent.host_changed(runtimes, disk_ok, engine, now);
                 self.carry_out(outputs, out);
             }
+            Input::Measured(samples) => {
+                let outputs = self.agent.measured(samples, now);
+                self.carry_out(outputs, out);
+            }
             Input::Timeout => self.on_timeout(out),
         }
     }
@@ -163,7 +168,19 @@ impl Engine {
     /// Says before a deploy whether what it replaces has proven itself, which only claims tell.
     fn with_proofs(&self, commands: Vec<Command>) -> Vec<Command> {
         let mut all = Vec::with_capacity(commands.len());
-        for command in commands {
+        for mut command in commands {
+            if let Command::Deploy {
+                service,
+                spec,
+                replicas: replicas @ None,
+            } = &mut command
+                && spec.autoscale.is_none()
+                && let Some(known) = self.agent.desired().services.get(service)
+                && known.spec.autoscale.is_some()
+            {
+                // Whoever follows the load no more stays as large as it is.
+                *replicas = Some(known.replicas);
+            }
             if let Command::Deploy { service, .. } = &command
                 && self.agent.is_proven(service)
             {

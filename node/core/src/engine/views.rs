@@ -10,7 +10,7 @@ use dunlin_state::desired::{
     AuditRecord, Command, Conflict, Desired, DocumentId, HistoryEntry, InvalidRegister, Rejection,
 };
 use dunlin_state::model::{
-    ItemKey, NodeId, NodeRegister, NodeReport, ServiceKey, SlotId, VolumeId,
+    ItemKey, NodeId, NodeRegister, NodeReport, ScaleDecision, ServiceKey, SlotId, VolumeId,
 };
 use dunlin_state::route::RouteTable;
 use dunlin_trust::Credential;
@@ -83,6 +83,17 @@ impl Engine {
     /// Why a service is as it is; `None` when there is no such service.
     pub fn explain(&self, service: &ServiceKey) -> Option<Explanation> {
         self.agent.explain(service, self.now.mono)
+    }
+
+    /// Services that follow their load, which has to be measured: [`crate::io::Input::Measured`].
+    pub fn followed(&self) -> &BTreeSet<ServiceKey> {
+        self.agent.followed()
+    }
+
+    /// How many replicas a service that follows its load shall have, and why, once somebody has
+    /// decided.
+    pub fn scale_decision(&self, service: &ServiceKey) -> Option<&ScaleDecision> {
+        self.agent.scale_decision(service)
     }
 
     /// The attempt of this slot that runs on this node.
