@@ -38,6 +38,8 @@ pub struct ServiceRoute {
     pub networks: Networks,
     /// How its connections are treated.
     pub traffic: TrafficPolicy,
+    /// Whether it may have no replica until somebody connects, who then waits for one.
+    pub wakes: bool,
     /// The virtual addresses of its replicas on this node, by slot; not of all where there are too
     /// many ([`ReplicaNumbers`]).
     pub replicas: BTreeMap<Slot, Vip>,
@@ -108,6 +110,7 @@ impl RouteTable {
                 vip: vip.map(|index| range.of(index)).unwrap_or_default(),
                 networks: networks_of(key, &service.spec.networks),
                 traffic: service.spec.traffic.clone(),
+                wakes: service.wakes(),
                 replicas: BTreeMap::new(),
                 backends: Vec::new(),
             };

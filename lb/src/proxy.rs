@@ -216,11 +216,14 @@ impl Proxy {
     pub fn new(service: ServiceKey, target: u16) -> Self {
         let limits = Limits::default();
         Self {
-            pool: Pool::new(PortKey {
-                service,
-                target,
-                protocol: Protocol::Tcp,
-            }),
+            pool: Pool::new(
+                PortKey {
+                    service,
+                    target,
+                    protocol: Protocol::Tcp,
+                },
+                Arc::default(),
+            ),
             shared: Shared {
                 limits,
                 node: None,

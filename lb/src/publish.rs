@@ -327,6 +327,7 @@ impl Ports {
     /// Tells every pool who is ready now. Pools of ports that are gone stay until their last
     /// connection has ended.
     fn follow_replicas(&mut self, table: &RouteTable) {
+        let bell = self.publisher.views.bell();
         let mut pools = self.publisher.views.pools();
         for (service, route) in &table.services {
             for port in &route.ports {
@@ -335,7 +336,7 @@ impl Ports {
                     target: port.target,
                     protocol: port.protocol,
                 };
-                let new = || Pool::new(key.clone());
+                let new = || Pool::new(key.clone(), Arc::clone(&bell));
                 pools.entry(key.clone()).or_insert_with(new);
             }
         }

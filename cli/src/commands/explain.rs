@@ -31,6 +31,13 @@ fn print(explanation: &Explanation, name: &str, out: &mut Output) -> Result<(), 
     out.line(format!("{name}: {}", explanation.summary))?;
     let networks: Vec<&str> = explanation.networks.iter().map(String::as_str).collect();
     out.line(format!("networks: {}", networks.join(", ")))?;
+    if let Some(autoscale) = &explanation.autoscale {
+        let text = show::autoscale(autoscale);
+        let age = autoscale
+            .since
+            .map(|since| format!(", {} ago", out.age(since)));
+        out.line(format!("autoscale: {text}{}", age.unwrap_or_default()))?;
+    }
     if !explanation.slots.is_empty() {
         out.line("")?;
         out.table(&slots(explanation))?;

@@ -120,6 +120,14 @@ fn facts(detail: &ServiceDetail) -> Vec<(&'static str, String)> {
             "Replicas",
             format!("{} ready of {}{running}", detail.ready, detail.wanted),
         ),
+        (
+            "Autoscale",
+            detail
+                .autoscale
+                .as_ref()
+                .map(show::autoscale)
+                .unwrap_or_default(),
+        ),
         ("Mode", show::mode(spec.mode, spec.job.is_some()).to_owned()),
         ("Runtime", show::runtime(spec.runtime).to_owned()),
         ("Image", spec.image.clone()),

@@ -38,7 +38,7 @@ pub async fn run(args: &LsArgs, context: &mut Context) -> Result<Exit, Failure> 
         .optional(&["REVISION", "MODE"]);
     for service in &services {
         let replicas = if service.running {
-            show::fraction(service.ready, service.wanted)
+            show::fraction(service.ready, service.wanted, service.autoscale.as_ref())
         } else {
             Cell::toned("stopped", Tone::Dim)
         };

@@ -97,12 +97,30 @@ fn table(list: &ReplicaList, reasons: &BTreeMap<ServiceKey, String>, context: &C
             vacant(slot, waits, reason, context),
         ));
     }
+    for service in &list.asleep {
+        rows.push(((service, Slot::Replica(0)), asleep(service, context)));
+    }
     // A stable sort: of several claims to a slot the node has put the one that counts first.
     rows.sort_by(|a, b| a.0.cmp(&b.0));
     for (_, cells) in rows {
         table.row(cells);
     }
     table
+}
+
+/// A service that nobody connects to.
+fn asleep(service: &ServiceKey, context: &Context) -> [Cell; 8] {
+    let empty = || Cell::from("");
+    [
+        Cell::from(context.display(service)),
+        empty(),
+        Cell::toned("asleep", Tone::Dim),
+        empty(),
+        empty(),
+        empty(),
+        empty(),
+        Cell::from("nobody connects; the first connection starts a replica"),
+    ]
 }
 
 fn held(replica: &Replica, context: &Context) -> [Cell; 8] {

@@ -1,11 +1,20 @@
 //! How the cluster's words look in cells that several commands print.
 
-use dunlin_api::{NodeState, Replica};
+use dunlin_api::{AutoscaleStatus, NodeState, Replica};
 use dunlin_state::model::{
     Availability, Endpoint, ExitReport, Mode, Phase, PortSpec, Protocol, RuntimeKind, Slot,
 };
 
 use crate::output::{Cell, Tone};
+
+/// The bounds of a service that follows its load, and why it has as many replicas as it has.
+pub(super) fn autoscale(status: &AutoscaleStatus) -> String {
+    let bounds = format!("{}..{} replicas", status.min, status.max);
+    let reason = status.reason.as_deref().unwrap_or("nobody has decided yet");
+    let by = status.decided_by.as_deref();
+    let by = by.map(|node| format!(" (decided by {node})"));
+    format!("{bounds}: {reason}{}", by.unwrap_or_default())
+}
 
 /// A phase, as people say it.
 pub(super) fn phase(phase: Phase) -> &'static str {
@@ -66,13 +75,17 @@ pub(super) fn phase_tone(phase: Phase, ready: bool) -> Tone {
 }
 
 /// `ready/wanted`, green when whole.
-pub(super) fn fraction(ready: u32, wanted: u32) -> Cell {
+pub(super) fn fraction(ready: u32, wanted: u32, autoscale: Option<&AutoscaleStatus>) -> Cell {
     let tone = match ready {
         _ if ready >= wanted => Tone::Good,
         0 => Tone::Bad,
         _ => Tone::Warn,
     };
-    Cell::toned(format!("{ready}/{wanted}"), tone)
+    let bounds = autoscale.map(|a| format!(" (auto {}..{})", a.min, a.max));
+    Cell::toned(
+        format!("{ready}/{wanted}{}", bounds.unwrap_or_default()),
+        tone,
+    )
 }
 
 /// What is believed of a node.

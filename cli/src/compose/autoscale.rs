@@ -66,8 +66,9 @@ fn read_targets(report: &mut Report, view: &View<'_>) -> BTreeMap<Metric, Aim> {
         let (metric, aim) = match key {
             "cpu" => (Metric::Cpu, report.parsed(&field, cpu)),
             "memory" => (Metric::Memory, report.parsed(&field, memory)),
-            "connections" => (Metric::Connections, connections(report, &field)),
-            "new_connections" => (Metric::NewConnections, connections(report, &field)),
+            "connections" => (Metric::Connections, connections(report, &field, 1)),
+            // In thousandths a second.
+            "new_connections" => (Metric::NewConnections, connections(report, &field, 1_000)),
             _ => {
                 report.unhandled(&field);
                 continue;
@@ -82,8 +83,9 @@ fn read_targets(report: &mut Report, view: &View<'_>) -> BTreeMap<Metric, Aim> {
     targets
 }
 
-fn connections(report: &mut Report, view: &View<'_>) -> Option<Aim> {
-    report.number(view, 1, MAX_CONNECTIONS).map(Aim::Each)
+fn connections(report: &mut Report, view: &View<'_>, parts: u64) -> Option<Aim> {
+    let number = report.number(view, 1, MAX_CONNECTIONS)?;
+    Some(Aim::Each(number * parts))
 }
 
 fn cpu(text: &str) -> Result<Aim, String> {

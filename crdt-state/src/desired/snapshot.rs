@@ -195,6 +195,12 @@ impl Service {
         }
     }
 
+    /// Whether it has no replica when nobody connects, and one again when somebody does.
+    pub fn wakes(&self) -> bool {
+        let autoscale = self.spec.autoscale.as_deref();
+        self.running && autoscale.is_some_and(|autoscale| autoscale.min == 0)
+    }
+
     /// Replicas that there may be without anybody asking: of a service that follows its load, its
     /// maximum.
     pub fn most_replicas(&self) -> u32 {

@@ -99,8 +99,8 @@ pub enum Metric {
     Memory,
     /// Connections through the proxies that are open.
     Connections,
-    /// Connections a second that the proxies accept. They carry TCP and UDP and do not look into
-    /// it, so requests within a connection are not seen.
+    /// Connections that the proxies accept, in thousandths a second. They carry TCP and UDP and do
+    /// not look into it, so requests within a connection are not seen.
     NewConnections,
 }
 
@@ -119,7 +119,10 @@ impl Metric {
             Self::Cpu => format!("{}.{:02} cores", amount / 1_000, amount % 1_000 / 10),
             Self::Memory => format!("{} MiB of memory", amount >> 20),
             Self::Connections => format!("{amount} connections"),
-            Self::NewConnections => format!("{amount} new connections/s"),
+            Self::NewConnections => {
+                let (whole, tenth) = (amount / 1_000, amount % 1_000 / 100);
+                format!("{whole}.{tenth} new connections/s")
+            }
         }
     }
 }

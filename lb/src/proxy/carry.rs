@@ -85,7 +85,7 @@ async fn to_replica(
     (pool, only): (&Arc<Pool>, Option<Slot>),
     shared: &Shared,
 ) {
-    let patience = shared.limits.patience;
+    let patience = pool.patience(shared.limits.patience);
     let found = timeout(patience, connect(shared, (pool, only), peer.from, peer.to));
     let (lease, path) = match found.await {
         Ok(Ok(found)) => found,

@@ -24,6 +24,15 @@ use crate::balance::{
 /// long as Docker waits before it kills a container that was asked to stop.
 pub const DEFAULT_DRAIN: Duration = Duration::from_secs(10);
 
+/// How long a connection may wait for the first replica of a service that has none unless somebody
+/// connects: a decision, an auction, an image of usual size and a slow start. Most clients give up
+/// before that by themselves.
+pub(crate) const WAKE_PATIENCE: Duration = Duration::from_secs(60);
+
+/// Connections that may wait for such a replica on one node and port, where the specification says
+/// nothing: each takes a descriptor, and whoever wakes a service shall not be able to take all.
+const MAX_WAKING: u32 = 1_024;
+
 /// A port of a service, as its specification calls it.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct PortKey {
@@ -64,6 +73,8 @@ pub struct PortView {
     pub targets: Vec<TargetView>,
     /// Connections that wait for a replica.
     pub pending: u32,
+    /// Whether they wait for the first replica of a service that has none unless somebody connects.
+    pub waits: bool,
     /// The time at which ejections end is told by this clock, in milliseconds.
     pub now: u64,
     /// What it has counted.
@@ -79,12 +90,16 @@ pub(crate) struct Pool {
     inner: Mutex<Inner>,
     /// Told when a connection that waits may look again.
     changed: Notify,
+    /// Told when one begins to wait although there is no replica.
+    bell: Arc<Notify>,
 }
 
 #[derive(Debug, Default)]
 struct Inner {
     balancer: Balancer,
     policy: Arc<TrafficPolicy>,
+    /// Whether the first connection brings a replica.
+    wakes: bool,
     networks: Arc<Networks>,
     limiter: Option<Limiter>,
     /// The pool of the service that gets a share, and which share.
@@ -101,13 +116,14 @@ struct Cut {
 }
 
 impl Pool {
-    pub(crate) fn new(key: PortKey) -> Arc<Self> {
+    pub(crate) fn new(key: PortKey, bell: Arc<Notify>) -> Arc<Self> {
         Arc::new(Self {
             key,
             counters: Counters::default(),
             start: Instant::now(),
             inner: Mutex::default(),
             changed: Notify::new(),
+            bell,
         })
     }
 
@@ -126,8 +142,9 @@ impl Pool {
             policy: traffic.balance,
             prefer: traffic.prefer,
             max_connections: traffic.max_connections,
-            max_pending: traffic.max_pending,
+            max_pending: traffic.max_pending.or(route.wakes.then_some(MAX_WAKING)),
         });
+        inner.wakes = route.wakes;
         inner.balancer.update(self.candidates(table, route, me));
         if inner.limiter.as_ref().map(Limiter::rate) != traffic.rate_limit {
             inner.limiter = traffic.rate_limit.map(Limiter::new);
@@ -254,8 +271,19 @@ impl Pool {
         let may = self.lock().balancer.wait();
         if !may {
             add(&self.counters.overflowed, 1);
+        } else if self.lock().waits() {
+            self.bell.notify_one();
         }
         may.then(|| Queued(Arc::clone(self)))
+    }
+
+    /// How long a connection may wait for a replica: longer than `usual` where it is the first that
+    /// brings one.
+    pub(crate) fn patience(&self, usual: Duration) -> Duration {
+        match self.lock().wakes {
+            true => usual.max(WAKE_PATIENCE),
+            false => usual,
+        }
     }
 
     /// To be asked for before looking, and waited for when nothing was found.
@@ -292,6 +320,7 @@ impl Pool {
             now,
             targets: inner.balancer.views(now).collect(),
             pending: inner.balancer.pending(),
+            waits: inner.waits(),
             tally: Tally {
                 ejections: inner.balancer.ejections(),
                 ..self.counters.tally()
@@ -315,6 +344,10 @@ fn drain(policy: &TrafficPolicy) -> Duration {
 }
 
 impl Inner {
+    fn waits(&self) -> bool {
+        self.wakes && self.balancer.pending() > 0 && !self.balancer.has_targets()
+    }
+
     /// Connections of those that have left may finish; of those that are back, go on.
     fn note_departures(&mut self) {
         let drain = drain(&self.policy);

@@ -215,7 +215,7 @@ async fn session(
     }
     let pool = door.share();
     let found = timeout(
-        patience,
+        pool.patience(patience),
         connect(shared, (&pool, door.only), pair.client, server),
     )
     .await;

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use dunlin_state::model::{ServiceKey, Slot};
+use tokio::sync::Notify;
 
 use super::plan::{Place, Refusal};
 use crate::proxy::{Pool, PortKey, PortView};
@@ -16,6 +17,7 @@ pub struct Views(Arc<Inner>);
 struct Inner {
     pools: Mutex<BTreeMap<PortKey, Arc<Pool>>>,
     listeners: Mutex<Arc<Listeners>>,
+    bell: Arc<Notify>,
 }
 
 /// Where this node answers, and where it cannot.
@@ -50,6 +52,12 @@ impl Views {
             .iter()
             .filter(|(key, _)| service.is_none_or(|s| *s == key.service));
         wanted.map(|(_, pool)| pool.view()).collect()
+    }
+
+    /// Rings when a connection begins to wait for the first replica of a service that has none
+    /// unless somebody connects ([`PortView::waits`]).
+    pub fn bell(&self) -> Arc<Notify> {
+        Arc::clone(&self.0.bell)
     }
 
     /// The listeners of all services.

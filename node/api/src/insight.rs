@@ -4,6 +4,8 @@ use dunlin_state::model::{Networks, NodeId, Phase, ServiceKey, Slot};
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
+use crate::AutoscaleStatus;
+
 /// Why a service is as it is: which slots lack what, and which node could take them or why not.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Explanation {
@@ -17,6 +19,9 @@ pub struct Explanation {
     pub wanted: u32,
     /// How many of them get traffic.
     pub ready: u32,
+    /// How its number of replicas follows the load, if it does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub autoscale: Option<AutoscaleStatus>,
     /// Every slot, ordered.
     pub slots: Vec<SlotState>,
     /// Every node, those that fit first and the best of them first.

@@ -58,8 +58,8 @@ pub use namespace::{NamespaceList, NamespaceSummary};
 pub use openapi::{openapi, openapi_json};
 pub use plan::{DeployPlan, PlannedChange, PlannedService, PlannedSlot, PlannedStep};
 pub use service::{
-    ChangeResponse, DeployRequest, DeployResponse, DeployService, DeployedService, Replica,
-    ReplicaList, ReplicaQuery, RevisionEntry, RevisionList, RolloutRequest, RolloutStatus,
+    AutoscaleStatus, ChangeResponse, DeployRequest, DeployResponse, DeployService, DeployedService,
+    Replica, ReplicaList, ReplicaQuery, RevisionEntry, RevisionList, RolloutRequest, RolloutStatus,
     RolloutStep, ScaleRequest, ServiceDetail, ServiceList, ServiceQuery, ServiceSummary,
     WaitingService,
 };

@@ -154,6 +154,21 @@ pub struct ServiceList {
     pub services: Vec<ServiceSummary>,
 }
 
+/// How many replicas a service may have that follows its load, and why it has as many as it has.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct AutoscaleStatus {
+    /// Fewest replicas.
+    pub min: u32,
+    /// Most replicas.
+    pub max: u32,
+    /// Why there are as many as there are, in words; absent until somebody has decided.
+    pub reason: Option<String>,
+    /// Since when, in milliseconds since the Unix epoch by the clock of who decided.
+    pub since: Option<u64>,
+    /// The name of the node that decided.
+    pub decided_by: Option<String>,
+}
+
 /// A service in a list.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct ServiceSummary {
@@ -170,6 +185,9 @@ pub struct ServiceSummary {
     pub wanted: u32,
     /// How many of them get traffic.
     pub ready: u32,
+    /// How its number of replicas follows the load, if it does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub autoscale: Option<AutoscaleStatus>,
     /// Its image; empty for host processes.
     pub image: String,
     /// The command and its arguments.
@@ -199,6 +217,9 @@ pub struct ServiceDetail {
     pub wanted: u32,
     /// How many of them get traffic.
     pub ready: u32,
+    /// How its number of replicas follows the load, if it does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub autoscale: Option<AutoscaleStatus>,
     /// Its virtual address, when it has one.
     #[schema(value_type = Option<String>)]
     pub address: Option<IpAddr>,
@@ -235,6 +256,9 @@ pub struct ReplicaList {
     /// Of these services, those whose present specification waits for another service.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub waiting: Vec<WaitingService>,
+    /// Of these services, those that have no replica until somebody connects.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub asleep: Vec<ServiceKey>,
 }
 
 /// A service that waits for what it depends on.

@@ -190,7 +190,8 @@ impl Watch {
             slot,
             node: to.node,
             node_name: to.name.clone(),
-            cpu_millis: before.and_then(|(then, before)| rate(before, usage, at - then)),
+            cpu_millis: before
+                .and_then(|(then, before)| usage.cpu_millis_since(&before, at - then)),
             memory: usage.memory,
             memory_limit: limit,
             processes: usage.processes,
@@ -205,13 +206,6 @@ impl Watch {
         let find = move |engine: &Engine| targets(engine, &query, &caller);
         self.context.engine.ask(find).await.unwrap_or_default()
     }
-}
-
-/// Thousandths of a core; nothing when it was started anew in between.
-fn rate(before: Usage, now: Usage, passed: Duration) -> Option<u64> {
-    let used = now.cpu_us?.checked_sub(before.cpu_us?)?;
-    let micros = u64::try_from(passed.as_micros()).ok()?.max(1);
-    Some(used.saturating_mul(1_000) / micros)
 }
 
 fn targets(engine: &Engine, query: &StatsQuery, caller: &Caller) -> Vec<(Destination, Vec<Asked>)> {
@@ -266,26 +260,4 @@ async fn ask(context: &Context, to: &Destination, asked: &[Asked]) -> Result<Use
         .map_err(|error| error.to_string())?;
     serde_json::from_slice::<Result<Used, String>>(&answer)
         .map_err(|error| format!("its answer is not understood: {error}"))?
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn used(cpu_us: u64) -> Usage {
-        Usage {
-            cpu_us: Some(cpu_us),
-            ..Usage::default()
-        }
-    }
-
-    #[test]
-    fn the_rate_is_what_was_used_meanwhile() {
-        let second = Duration::from_secs(1);
-        assert_eq!(rate(used(500), used(1_500_500), second), Some(1_500));
-        assert_eq!(rate(used(0), used(0), second), Some(0));
-        assert_eq!(rate(used(5), used(4), second), None, "started anew");
-        assert_eq!(rate(used(5), Usage::default(), second), None);
-        assert_eq!(rate(used(0), used(7), Duration::ZERO), Some(7_000));
-    }
 }

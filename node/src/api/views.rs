@@ -5,8 +5,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::jobs;
 use dunlin_api::{
-    Explanation, HistoryEntry, Node, NodeState, NodeVerdict, RefusalReason, Replica, ReplicaList,
-    ServiceDetail, ServiceProgress, ServiceSummary, SlotState, Verdict, WaitingService,
+    AutoscaleStatus, Explanation, HistoryEntry, Node, NodeState, NodeVerdict, RefusalReason,
+    Replica, ReplicaList, ServiceDetail, ServiceProgress, ServiceSummary, SlotState, Verdict,
+    WaitingService,
 };
 use dunlin_core::engine::Engine;
 use dunlin_core::placement::{Reason, Verdict as CoreVerdict};
@@ -133,10 +134,15 @@ pub(super) fn replicas(engine: &Engine, wanted: &Wanted) -> ReplicaList {
             })
         })
         .collect();
+    let services = engine.desired().services.iter();
+    let asleep = services.filter(|(key, service)| {
+        wanted.node.is_none() && wanted.has(key) && service.wakes() && service.replicas == 0
+    });
     ReplicaList {
         replicas,
         vacant,
         waiting,
+        asleep: asleep.map(|(key, _)| key.clone()).collect(),
     }
 }
 
@@ -158,6 +164,7 @@ pub(super) fn services(engine: &Engine, namespace: Option<&str>) -> Vec<ServiceS
                 running: service.running,
                 wanted: progress.wanted,
                 ready: progress.ready,
+                autoscale: autoscale(engine, key),
                 image: service.spec.image.clone(),
                 command: service.spec.command.clone(),
                 runtime: service.spec.runtime,
@@ -166,6 +173,24 @@ pub(super) fn services(engine: &Engine, namespace: Option<&str>) -> Vec<ServiceS
             })
         });
     listed.collect()
+}
+
+/// How the number of replicas of a service follows its load, if it does.
+fn autoscale(engine: &Engine, key: &ServiceKey) -> Option<AutoscaleStatus> {
+    let service = engine.desired().services.get(key)?;
+    let policy = service.spec.autoscale.as_deref()?;
+    let decision = engine.scale_decision(key);
+    let author = decision.map(|decision| decision.stamp.author);
+    Some(AutoscaleStatus {
+        min: policy.min,
+        max: policy.max,
+        reason: decision.map(|decision| decision.reason.clone()),
+        since: decision.map(|decision| decision.since),
+        decided_by: author.map(|node| {
+            let register = engine.register(node);
+            register.map_or_else(|| node.short(), |r| r.report.name.clone())
+        }),
+    })
 }
 
 /// One service in full.
@@ -187,6 +212,7 @@ pub(super) fn detail(engine: &Engine, key: &ServiceKey) -> Option<ServiceDetail>
         running: service.running,
         wanted: progress.wanted,
         ready: progress.ready,
+        autoscale: autoscale(engine, key),
         address: vip.and_then(|vip| vip.addresses().next()),
         replicas: listed.replicas,
         vacant: listed.vacant.into_iter().map(|s| s.slot).collect(),
@@ -433,6 +459,7 @@ pub(super) fn explain(engine: &Engine, key: &ServiceKey) -> Option<Explanation> 
         summary: explanation.summary,
         wanted: explanation.wanted,
         ready: explanation.ready,
+        autoscale: autoscale(engine, key),
         slots: explanation
             .slots
             .into_iter()

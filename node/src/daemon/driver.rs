@@ -26,6 +26,8 @@ use tokio_util::sync::CancellationToken;
 
 use super::clock::{Clock, wall_millis};
 use super::handle::{Request, VolumeNews};
+use super::handle::Request;
+use super::measuring::{self, Followed};
 use super::strangers::Strangers;
 use super::trust::{Duty, Trustee};
 use crate::api::EventLog;
@@ -85,6 +87,7 @@ pub(crate) struct Outbox {
     pub(crate) peer_requests: mpsc::Sender<PeerRequest>,
     pub(crate) streams: mpsc::Sender<Visitor>,
     pub(crate) routes: watch::Sender<Arc<RouteTable>>,
+    pub(crate) followed: watch::Sender<Followed>,
     pub(crate) events: EventLog,
     pub(crate) vault: Arc<SecretVault>,
 }
@@ -267,6 +270,7 @@ impl Driver {
             Request::Volume(VolumeNews::Dropped(volume)) => {
                 self.input(Input::VolumeDropped(volume))
             }
+            Request::Measured(samples) => self.input(Input::Measured(samples)),
             Request::Join(address) => self.input(Input::Join(address)),
             Request::Leave => self.input(Input::Leave),
         }
@@ -494,6 +498,25 @@ impl Driver {
             Effect::Changed(changed) => {
                 self.look |= changed.desired;
                 self.publish_routes();
+                if changed.desired {
+                    let followed = measuring::followed(&self.engine);
+                    out.followed.send_if_modified(|old| {
+                        let differs = *old != followed;
+                        if differs {
+                            *old = followed;
+                        }
+                        differs
+                    });
+                }
+                let mut table = self.engine.route_table();
+                self.numbers.assign(&mut table);
+                out.routes.send_if_modified(|old| {
+                    let differs = **old != table;
+                    if differs {
+                        *old = Arc::new(table);
+                    }
+                    differs
+                });
             }
             Effect::Event(event) => tell(&out.events, event),
         }

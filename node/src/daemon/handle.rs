@@ -1,11 +1,13 @@
 //! How the rest of the daemon speaks with the engine.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::time::Duration;
 
 use dunlin_core::engine::Engine;
 use dunlin_state::desired::{Command, Rejection};
 use dunlin_state::model::VolumeId;
+use dunlin_state::model::{Load, ServiceKey};
 use thiserror::Error;
 use tokio::sync::{mpsc, oneshot};
 
@@ -30,6 +32,7 @@ pub(crate) enum Request {
     Ask(Question),
     /// What became of a volume's data on this node.
     Volume(VolumeNews),
+    Measured(BTreeMap<ServiceKey, Load>),
     Join(SocketAddr),
     Leave,
 }
@@ -107,6 +110,9 @@ impl EngineHandle {
     /// Tells of a volume's data.
     pub(crate) fn volume(&self, news: VolumeNews) -> Result<(), Unanswered> {
         self.send(Request::Volume(news))
+    /// Tells what was measured of services that follow their load.
+    pub(crate) fn measured(&self, samples: BTreeMap<ServiceKey, Load>) -> Result<(), Unanswered> {
+        self.send(Request::Measured(samples))
     }
 
     /// Tries to join through an address.

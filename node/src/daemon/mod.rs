@@ -8,6 +8,7 @@ pub(crate) mod clock;
 mod driver;
 pub(crate) mod handle;
 mod joining;
+mod measuring;
 mod memory;
 mod naming;
 mod own;
@@ -229,6 +230,7 @@ impl Node {
             joining,
             keeper,
             key_keeper,
+            measuring,
             net,
             routes,
             dns,
@@ -269,8 +271,10 @@ impl Node {
         tasks.spawn(async move {
             let keys = key_keeper.run(stop.clone());
             let memory = memory::give_back(stop.clone());
-            tokio::join!(joining.run(stop.clone()), keeper.run(stop), keys, memory);
-            Ok("the watch for members, or a keeper of certificates, keys or memory")
+            let measuring = measuring.run(stop.clone());
+            let joining = joining.run(stop.clone());
+            tokio::join!(joining, keeper.run(stop), keys, memory, measuring);
+            Ok("the watch for members or load, or a keeper of certificates, keys or memory")
         });
         let (stop, served) = (stop_api.clone(), context.clone());
         tasks.spawn(async move {

@@ -34,6 +34,16 @@ n2    aibaeaqcai  down   drained       -              3         0.5/4  512MiB/8G
     );
 }
 
+fn follows() -> AutoscaleStatus {
+    AutoscaleStatus {
+        min: 1,
+        max: 10,
+        reason: Some("350 connections, with a target of 100 connections a replica".into()),
+        since: Some(NOW - 12_000),
+        decided_by: Some("n2".into()),
+    }
+}
+
 fn summary(name: &str) -> ServiceSummary {
     ServiceSummary {
         service: name.parse().unwrap(),
@@ -42,6 +52,7 @@ fn summary(name: &str) -> ServiceSummary {
         running: true,
         wanted: 3,
         ready: 2,
+        autoscale: None,
         image: "nginx:1.27".into(),
         command: vec![],
         runtime: Default::default(),
@@ -57,16 +68,18 @@ async fn ls() {
     clock.command = vec!["date".into(), "-u".into()];
     clock.running = false;
     clock.job = true;
+    let mut web = summary("web");
+    web.autoscale = Some(follows());
     let list = ServiceList {
-        services: vec![summary("web"), clock],
+        services: vec![web, clock],
     };
     let ran = answered(&list, &["ls"]).await;
     assert_eq!(
         ran.out,
         "\
-NAME        MODE            REPLICAS  RUNS        PORTS  REVISION
-web         replicated      2/3       nginx:1.27  -      0123456789ab
-shop/clock  replicated-job  stopped   date -u     -      0123456789ab
+NAME        MODE            REPLICAS          RUNS        PORTS  REVISION
+web         replicated      2/3 (auto 1..10)  nginx:1.27  -      0123456789ab
+shop/clock  replicated-job  stopped           date -u     -      0123456789ab
 "
     );
     let ran = answered(&list, &["ls", "-q", "-n", "shop"]).await;
@@ -101,12 +114,14 @@ async fn ps() {
             slot: Slot::Replica(2),
         }],
         waiting: vec![],
+        asleep: vec!["night".parse().unwrap()],
     };
     let ran = answered(&list, &["ps", "web"]).await;
     assert_eq!(
         ran.out,
         "\
 NAME   NODE  STATUS                   AGE  RESTARTS  ENDPOINTS       REVISION      MESSAGE
+night  -     asleep                   -    -         -               -             nobody connects; the first connection starts a replica
 web.0  n1    ready                    12s  0         -               0123456789ab  -
 web.0  n1    ready, superseded        12s  0         10.0.0.1:31000  0123456789ab  -
 web.1  n2    back-off (node suspect)  12s  4         -               0123456789ab  exit code 137, out of memory (OOM)
@@ -142,6 +157,7 @@ async fn inspect() {
         running: true,
         wanted: 1,
         ready: 1,
+        autoscale: Some(follows()),
         address: None,
         replicas: vec![replica(0, &n1)],
         vacant: vec![],
@@ -153,6 +169,7 @@ async fn inspect() {
 Service:      default/web
 Revision:     abc
 Replicas:     1 ready of 1
+Autoscale:    1..10 replicas: 350 connections, with a target of 100 connections a replica (decided by n2)
 Mode:         replicated
 Runtime:      auto
 Image:        nginx
@@ -181,6 +198,7 @@ async fn explain() {
         networks: ["default/default".to_owned()].into(),
         wanted: 2,
         ready: 1,
+        autoscale: Some(follows()),
         slots: vec![
             SlotState {
                 slot: Slot::Replica(0),
@@ -225,6 +243,7 @@ async fn explain() {
         "\
 web: 1 of 2 replicas has no node
 networks: default/default
+autoscale: 1..10 replicas: 350 connections, with a target of 100 connections a replica (decided by n2), 12s ago
 
 SLOT  NODE  STATUS  MESSAGE
 0     n1    ready   -

@@ -349,6 +349,7 @@ async fn drain_waits_until_the_node_is_empty() {
             replicas: (0..count).map(|slot| replica(slot, &n1)).collect(),
             vacant: vec![],
             waiting: vec![],
+            asleep: vec![],
         })
     });
     let ran = dunlin(&daemon, &["drain", "n1", "--wait"]).await;

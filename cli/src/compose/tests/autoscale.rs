@@ -28,7 +28,7 @@ fn bounds_targets_and_times_are_read() {
         (Metric::Cpu, Aim::Each(500)),
         (Metric::Memory, Aim::Each(200 << 20)),
         (Metric::Connections, Aim::Each(100)),
-        (Metric::NewConnections, Aim::Each(20)),
+        (Metric::NewConnections, Aim::Each(20_000)),
     ];
     assert_eq!(read.targets, targets.into());
     assert_eq!(

@@ -269,6 +269,17 @@ impl Flock {
         }
     }
 
+    /// The others suspect a node that lives.
+    pub(crate) fn suspect(&mut self, id: NodeId) {
+        self.nodes.get_mut(&id).unwrap().side = 9;
+        for other in self.nodes.keys().copied().collect::<Vec<_>>() {
+            if other != id {
+                let member = self.member(id);
+                self.push(1, other, Delivery::Member(MemberEvent::Suspect(member)));
+            }
+        }
+    }
+
     /// The daemon dies, its replicas go on.
     pub(crate) fn kill_daemon(&mut self, id: NodeId) {
         self.nodes.get_mut(&id).unwrap().agent = None;

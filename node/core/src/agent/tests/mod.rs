@@ -5,6 +5,7 @@ mod isolation;
 mod placing;
 mod planning;
 mod preempting;
+mod scaling;
 mod secrets;
 mod strict;
 mod updating;
