@@ -16,6 +16,7 @@ pub mod scenario;
 pub mod world;
 
 mod herd;
+mod load;
 mod node;
 mod queue;
 mod story;

@@ -8,6 +8,7 @@ use rand::RngExt as _;
 
 use super::check;
 use super::herd;
+use super::load;
 use super::network::Weather;
 use super::report::Outcome;
 use super::runtime::Temper;
@@ -54,6 +55,9 @@ pub enum Scenario {
     Strict,
     /// Data stays where it is, while nodes die, the network splits, and in the end all lose power.
     Volumes,
+    /// Services follow their load, down to no replica; in half of the runs nodes die and the network
+    /// splits meanwhile.
+    Autoscale,
     /// All of it.
     Churn,
     /// One large deploy on many nodes, for speed.
@@ -83,6 +87,7 @@ impl Scenario {
         Self::Strict,
         Self::Volumes,
         Self::Churn,
+        Self::Autoscale,
     ];
 
     /// Its name on the command line.
@@ -105,6 +110,7 @@ impl Scenario {
             Self::Ranks => "ranks",
             Self::Strict => "strict",
             Self::Volumes => "volumes",
+            Self::Autoscale => "autoscale",
             Self::Churn => "churn",
             Self::Scale => "scale",
             Self::Placement => "placement",
@@ -142,6 +148,7 @@ impl Scenario {
             | Self::Ranks
             | Self::Strict
             | Self::Volumes
+            | Self::Autoscale
             | Self::Liar
             | Self::Scale
             | Self::Placement => Weather::FAIR,
@@ -166,6 +173,7 @@ impl Scenario {
             | Self::Ranks
             | Self::Strict
             | Self::Volumes
+            | Self::Autoscale
             | Self::Liar
             | Self::Scale
             | Self::Placement => Temper::CALM,
@@ -190,6 +198,7 @@ impl Scenario {
             Self::Ranks => Variety::Ranked,
             Self::Strict => Variety::Strict,
             Self::Volumes => Variety::Volumes,
+            Self::Autoscale => Variety::Following,
         }
     }
 
@@ -217,6 +226,7 @@ impl Scenario {
             | Self::Ranks
             | Self::Strict
             | Self::Volumes
+            | Self::Autoscale
             | Self::Churn => false,
         };
         watch.no_gaps = match self {
@@ -239,13 +249,17 @@ impl Scenario {
             | Self::Ranks
             | Self::Strict
             | Self::Volumes
+            | Self::Autoscale
             | Self::Churn => false,
         };
         watch.spreads = self == Self::Calm;
         // When all nodes lose power, nobody remembers the claims of those that stay down.
         watch.epochs_are_kept = !matches!(self, Self::Disk | Self::Volumes);
         world.ops.variety = self.variety();
-        let halved = matches!(self, Self::Rollout | Self::Jobs | Self::Ranks);
+        let halved = matches!(
+            self,
+            Self::Rollout | Self::Jobs | Self::Ranks | Self::Autoscale
+        );
         world.watch.gentle = halved && world.rng.random_bool(0.5);
         world.ops.crash_on_accept = self == Self::Disk;
     }
@@ -298,6 +312,7 @@ pub fn run(
         | Scenario::Ranks
         | Scenario::Strict
         | Scenario::Volumes
+        | Scenario::Autoscale
         | Scenario::Churn => {}
     }
     let mut world = World::new(nodes, seed, scenario.weather(), scenario.temper());
@@ -309,10 +324,21 @@ pub fn run(
     });
     plan_people(&mut world, scenario, services);
     plan_trouble(&mut world, scenario, ends);
+    if scenario == Scenario::Autoscale {
+        load::plan(
+            &mut world,
+            services,
+            FORMED + 4 * SECOND,
+            TROUBLE_ENDS - 10 * SECOND,
+        );
+    }
     let mut at = FORMED;
     while at < ends && world.outcome.violations.is_empty() {
         world.run_until(at);
         check::observe(&mut world);
+        if at.is_multiple_of(load::EVERY) {
+            load::measure(&mut world);
+        }
         at += OBSERVE_EVERY;
     }
     world.run_until(ends);
@@ -321,6 +347,10 @@ pub fn run(
     rest(&mut world);
     undrain(&mut world);
     rest(&mut world);
+    if scenario == Scenario::Autoscale {
+        load::stay(&mut world);
+        rest(&mut world);
+    }
     world.finish()
 }
 
@@ -467,6 +497,7 @@ fn rest_until(world: &mut World, deadline: u64) {
     loop {
         let now = world.now;
         world.run_until(now + SECOND);
+        load::measure(world);
         let wrong = check::at_rest(world);
         if wrong.is_empty() || world.outcome.violations.len() > 10 {
             return;

@@ -130,6 +130,8 @@ pub(super) enum Variety {
     Strict,
     /// With volumes of all kinds.
     Volumes,
+    /// As many as their load needs.
+    Following,
     /// Their health is checked: of some for traffic and restarts, of others for traffic alone.
     Checked,
 }

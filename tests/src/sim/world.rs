@@ -18,6 +18,7 @@ use std::sync::Arc;
 
 use super::check;
 use super::faults::{self, Fault};
+use super::load::Loads;
 use super::network::{Network, Weather};
 use super::node::{Host, address};
 use super::queue::Queue;
@@ -100,6 +101,8 @@ pub struct World {
     pub network: Network,
     /// What people have asked for.
     pub(super) ops: Ops,
+    /// What people do to services that follow their load.
+    pub(super) loads: Loads,
     /// What was measured so far.
     pub outcome: Outcome,
     pub(super) rng: ChaCha8Rng,
@@ -131,6 +134,7 @@ impl World {
             hosts,
             network: Network::new(weather),
             ops: Ops::default(),
+            loads: Loads::default(),
             outcome: Outcome::default(),
             rng: ChaCha8Rng::seed_from_u64(seed),
             watch: check::Watch::default(),
@@ -350,7 +354,7 @@ impl World {
         (self.hosts[host].is_up() && until > self.now).then_some(until)
     }
 
-    fn deliver(&mut self, host: usize, input: Input) {
+    pub(super) fn deliver(&mut self, host: usize, input: Input) {
         self.tell(host, input);
         self.rearm(host);
     }
@@ -378,6 +382,7 @@ impl World {
 
     fn perform(&mut self, host: usize, effects: Vec<Effect>, before: Option<Arc<NodeRegister>>) {
         check::withdrawals(self, host, before.as_ref());
+        check::scales(self, host);
         for effect in effects {
             match effect {
                 Effect::SendDatagram { to, bytes } => self.send_datagram(host, to, &bytes),

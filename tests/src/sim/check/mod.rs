@@ -23,6 +23,7 @@ mod placed;
 mod ranks;
 mod rest;
 mod rollouts;
+mod scales;
 mod starts;
 mod strict;
 mod times;
@@ -33,6 +34,7 @@ pub(super) use order::start_is_in_order;
 pub(super) use placed::start_is_allowed;
 pub(super) use rest::at_rest;
 pub(super) use rollouts::rollouts;
+pub(super) use scales::scales;
 pub(super) use starts::{
     false_downs, forget_epoch, no_restart_storm, removal_is_harmless, start_is_needed,
 };
@@ -92,6 +94,12 @@ pub struct Watch {
     cuts: BTreeMap<usize, isolation::Cut>,
     /// Services that were whole once, with their scale then.
     whole: BTreeMap<dunlin_state::model::ServiceKey, u32>,
+    /// What hosts have said of services that follow their load, and acted on.
+    scaled: BTreeMap<(usize, dunlin_state::model::ServiceKey), scales::Last>,
+    /// How often the numbers of such services were changed although nothing else did.
+    rescaled: BTreeMap<dunlin_state::model::ServiceKey, u32>,
+    /// Whether load and nodes stay as they are.
+    pub(super) steady: bool,
     /// Whether updates are the only thing that happens.
     pub(super) gentle: bool,
     /// Whether nothing dies either: no replica goes before another one answers.

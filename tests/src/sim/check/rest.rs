@@ -24,6 +24,7 @@ pub(in crate::sim) fn at_rest(world: &World) -> Vec<String> {
     wrong.extend(clashes_are_told(world));
     wrong.extend(super::evenness::uneven(world));
     wrong.extend(super::jobs::runs_have_ended(world));
+    wrong.extend(super::scales::loads_are_followed(world));
     wrong
 }
 
@@ -101,7 +102,7 @@ fn nothing_lost(world: &World) -> Vec<String> {
         for (service, writes) in &world.ops.scales {
             let replicated = services
                 .get(service)
-                .filter(|s| s.spec.mode == Mode::Replicated);
+                .filter(|s| s.spec.mode == Mode::Replicated && s.spec.autoscale.is_none());
             let scale = replicated.map(|s| s.replicas.to_string());
             if scale
                 .as_deref()

@@ -20,8 +20,9 @@ fn is_wanted_by_all(world: &World, key: &ServiceKey) -> bool {
 /// Looks at every service that was whole once: no update may take more from it than its policy
 /// allows. Only where nothing else goes wrong.
 pub(in crate::sim) fn rollouts(world: &mut World) {
-    // Who makes way for others is away for more than its own updates.
-    if !world.watch.gentle || world.ops.variety == Variety::Ranked {
+    // Who makes way for others, or has little to do, is away for more than its own updates.
+    let other = matches!(world.ops.variety, Variety::Ranked | Variety::Following);
+    if !world.watch.gentle || other {
         return;
     }
     let Some(engine) = world.hosts.iter().find_map(|h| h.engine.as_ref()) else {

@@ -16,7 +16,8 @@ pub(super) fn plan_trouble(world: &mut World, scenario: Scenario, ends: u64) {
         Scenario::Disk => plan_disks(world),
         Scenario::Runtime => plan_deaths(world),
         Scenario::Health => plan_illness(world),
-        Scenario::Rollout | Scenario::Jobs | Scenario::Ranks if world.watch.gentle => {}
+        Scenario::Rollout | Scenario::Jobs | Scenario::Ranks | Scenario::Autoscale
+            if world.watch.gentle => {}
         Scenario::Ranks => plan_crashes(world, 3),
         Scenario::Volumes => {
             plan_crashes(world, 3);
@@ -29,7 +30,7 @@ pub(super) fn plan_trouble(world: &mut World, scenario: Scenario, ends: u64) {
             plan_jumps(world);
             plan_stalls(world, ends);
         }
-        Scenario::Rollout | Scenario::Depend | Scenario::Jobs => {
+        Scenario::Rollout | Scenario::Depend | Scenario::Jobs | Scenario::Autoscale => {
             plan_crashes(world, 3);
             plan_splits(world);
         }

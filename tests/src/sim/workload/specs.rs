@@ -1,12 +1,11 @@
 //! What people deploy: a specification for each kind of service, by its number.
 
 use dunlin_state::model::{
-    CatchUp, Condition, Constraint, ConstraintOp, Dependency, FailureAction, HealthCheck,
-    HealthTest, HttpTest, Job, Mode, PortSpec, PublishMode, Resources, Schedule, ServiceSpec,
-    SpreadRule, UpdateOrder, UpdatePolicy, VolumeMount, VolumeScope,
+    Aim, Autoscale, CatchUp, Condition, Constraint, ConstraintOp, Dependency, FailureAction, HealthCheck, HealthTest, HttpTest, Job, Metric, Mode, PortSpec, PublishMode, Resources, Schedule, ServiceSpec, SpreadRule, UpdateOrder, UpdatePolicy, VolumeMount, VolumeScope,
 };
 
 use super::{MISSING_IMAGE, Variety, service};
+use crate::sim::load::{MOST, TARGET};
 
 /// What the n-th service runs.
 pub(super) fn spec(number: usize, version: u32, variety: Variety) -> ServiceSpec {
@@ -41,6 +40,7 @@ pub(super) fn spec(number: usize, version: u32, variety: Variety) -> ServiceSpec
         Variety::Jobs => work(&mut spec, number),
         Variety::Strict => {}
         Variety::Volumes => hold(&mut spec, number),
+        Variety::Following => follow(&mut spec, number),
         Variety::Ranked => rank(&mut spec, number),
         Variety::Rolling => roll(&mut spec, number, version),
         Variety::Mixed | Variety::Large => vary(&mut spec, number),
@@ -87,6 +87,19 @@ fn hold(spec: &mut ServiceSpec, number: usize) {
         _ => volumes.push(mount("shared".to_owned(), VolumeScope::Node, false)),
     }
     spec.reservation.cpu_millis = 50;
+/// Follows its load, every second one down to nothing; in seconds instead of minutes.
+fn follow(spec: &mut ServiceSpec, number: usize) {
+    spec.reservation.cpu_millis = 50;
+    spec.drain_ms = Some(500);
+    spec.autoscale = Some(Box::new(Autoscale {
+        min: u32::from(number.is_multiple_of(2)),
+        max: MOST,
+        targets: [(Metric::Connections, Aim::Each(TARGET))].into(),
+        down_window_ms: Some(6_000),
+        zero_after_ms: (!number.is_multiple_of(2)).then_some(8_000),
+        season_ms: number.is_multiple_of(3).then_some(Autoscale::MIN_SEASON_MS),
+        ..Autoscale::default()
+    }));
 }
 
 /// Two or three fit on a host.
