@@ -340,6 +340,7 @@ impl Bus {
                 | Output::Secret(_)
                 | Output::Event(_)
                 | Output::Persist(_)
+                | Output::PersistVolumes(_)
                 | Output::Propose(_)
                 | Output::RoutesChanged
                 | Output::Standing { .. } => {}

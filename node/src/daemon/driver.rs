@@ -26,7 +26,6 @@ use tokio_util::sync::CancellationToken;
 
 use super::clock::{Clock, wall_millis};
 use super::handle::{Request, VolumeNews};
-use super::handle::Request;
 use super::measuring::{self, Followed};
 use super::strangers::Strangers;
 use super::trust::{Duty, Trustee};
@@ -497,7 +496,6 @@ impl Driver {
             }
             Effect::Changed(changed) => {
                 self.look |= changed.desired;
-                self.publish_routes();
                 if changed.desired {
                     let followed = measuring::followed(&self.engine);
                     out.followed.send_if_modified(|old| {
@@ -508,15 +506,7 @@ impl Driver {
                         differs
                     });
                 }
-                let mut table = self.engine.route_table();
-                self.numbers.assign(&mut table);
-                out.routes.send_if_modified(|old| {
-                    let differs = **old != table;
-                    if differs {
-                        *old = Arc::new(table);
-                    }
-                    differs
-                });
+                self.publish_routes();
             }
             Effect::Event(event) => tell(&out.events, event),
         }

@@ -110,6 +110,8 @@ impl EngineHandle {
     /// Tells of a volume's data.
     pub(crate) fn volume(&self, news: VolumeNews) -> Result<(), Unanswered> {
         self.send(Request::Volume(news))
+    }
+
     /// Tells what was measured of services that follow their load.
     pub(crate) fn measured(&self, samples: BTreeMap<ServiceKey, Load>) -> Result<(), Unanswered> {
         self.send(Request::Measured(samples))

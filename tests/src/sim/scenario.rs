@@ -68,7 +68,7 @@ pub enum Scenario {
 
 impl Scenario {
     /// Those that a run without `--scenario` goes through.
-    pub const ALL: [Self; 18] = [
+    pub const ALL: [Self; 19] = [
         Self::Calm,
         Self::Crash,
         Self::Partition,

@@ -115,6 +115,7 @@ impl World {
                 port: key(),
                 targets,
                 pending: 4,
+                waits: None,
                 now: 5_000,
                 tally: Tally::default(),
             }],

@@ -1,7 +1,9 @@
 //! What people deploy: a specification for each kind of service, by its number.
 
 use dunlin_state::model::{
-    Aim, Autoscale, CatchUp, Condition, Constraint, ConstraintOp, Dependency, FailureAction, HealthCheck, HealthTest, HttpTest, Job, Metric, Mode, PortSpec, PublishMode, Resources, Schedule, ServiceSpec, SpreadRule, UpdateOrder, UpdatePolicy, VolumeMount, VolumeScope,
+    Aim, Autoscale, CatchUp, Condition, Constraint, ConstraintOp, Dependency, FailureAction,
+    HealthCheck, HealthTest, HttpTest, Job, Metric, Mode, PortSpec, PublishMode, Resources,
+    Schedule, ServiceSpec, SpreadRule, UpdateOrder, UpdatePolicy, VolumeMount, VolumeScope,
 };
 
 use super::{MISSING_IMAGE, Variety, service};
@@ -87,6 +89,8 @@ fn hold(spec: &mut ServiceSpec, number: usize) {
         _ => volumes.push(mount("shared".to_owned(), VolumeScope::Node, false)),
     }
     spec.reservation.cpu_millis = 50;
+}
+
 /// Follows its load, every second one down to nothing; in seconds instead of minutes.
 fn follow(spec: &mut ServiceSpec, number: usize) {
     spec.reservation.cpu_millis = 50;

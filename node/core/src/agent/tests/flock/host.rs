@@ -5,9 +5,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use dunlin_state::desired::Item;
-use dunlin_state::model::{
-    ContentId, ItemKey, Load, NodeId, ServiceKey, Slot, VolumeId
-};
+use dunlin_state::model::{ContentId, ItemKey, Load, NodeId, ServiceKey, Slot, VolumeId};
 
 use super::{Delivery, Flock, RUNTIME};
 use crate::io::{Adopted, Running, RuntimeCommand, RuntimeEvent, Workload, WorkloadId};
@@ -188,6 +186,8 @@ impl Flock {
         let node = self.nodes.get_mut(&id).unwrap();
         let out = node.agent.as_mut().unwrap().put_volume(volume, now);
         self.perform(id, out);
+    }
+
     /// A node has measured something.
     pub(crate) fn measure(&mut self, id: NodeId, samples: BTreeMap<ServiceKey, Load>) {
         let now = self.now();
