@@ -4,9 +4,9 @@ use clap::{Args, Parser, Subcommand};
 
 use crate::commands::{
     audit, completions, context, cordon, deploy, diff, dns, doctor, drain, events, exec, explain,
-    history, inspect, install, item, job, label, leave, logs, ls, man, metrics, namespace, nodes,
-    plan, ps, remove, rm, rollout, root, routes, run, scale, start, stats, stop, ticket, up,
-    version, volume,
+    history, inspect, install, item, job, label, leave, logs, ls, maintenance, man, metrics,
+    namespace, nodes, plan, ps, rebalance, remove, rm, rollout, root, routes, run, scale, start,
+    stats, stop, ticket, up, version, volume,
 };
 use crate::demo::DemoArgs;
 use crate::whoami::WhoamiArgs;
@@ -169,6 +169,10 @@ pub enum Command {
     Cordon(cordon::CordonArgs),
     /// Let a cordoned or drained node take replicas again
     Uncordon(cordon::UncordonArgs),
+    /// Say when nodes are worked on: they are drained then, and come back by themselves
+    Maintenance(maintenance::MaintenanceArgs),
+    /// Move replicas that run so that nodes are evenly used, or show what would move
+    Rebalance(rebalance::RebalanceArgs),
     /// Change the labels that the cluster gives a node
     Label(label::LabelArgs),
     /// Remove a node from the cluster for good: its key is refused from then on

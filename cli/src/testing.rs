@@ -97,6 +97,7 @@ pub(crate) fn node(name: &str, key: u8) -> Node {
         this: false,
         state: NodeState::Alive,
         availability: Default::default(),
+        maintenance: Default::default(),
         address: Some(([10, 0, 0, key], 7400).into()),
         labels: [("zone".to_owned(), "north".to_owned())].into(),
         facts: Facts::default(),

@@ -15,5 +15,6 @@ pub mod observed;
 pub mod route;
 mod time;
 pub mod timetable;
+pub mod windows;
 
 pub use time::Now;

@@ -66,16 +66,21 @@ impl Timetable {
         let cron = parser
             .parse(&schedule.cron)
             .map_err(|error| bad(error.to_string()))?;
-        let zone = Some(schedule.timezone.as_str())
-            .filter(|zone| zone.len() <= MAX_ZONE)
-            .and_then(|zone| zone.parse().ok())
-            .ok_or_else(|| BadSchedule::Zone(shown(&schedule.timezone)))?;
+        let zone = Self::zone(&schedule.timezone)?;
         let table = Self { cron, zone };
         // A day in February comes again within eight years, whatever the year.
         match table.next_after(EPOCH_OF_PROOF) {
             Some(_) => Ok(table),
             None => Err(BadSchedule::Never(shown(&schedule.cron))),
         }
+    }
+
+    /// A time zone by its name.
+    pub(crate) fn zone(name: &str) -> Result<Tz, BadSchedule> {
+        Some(name)
+            .filter(|zone| zone.len() <= MAX_ZONE)
+            .and_then(|zone| zone.parse().ok())
+            .ok_or_else(|| BadSchedule::Zone(name.chars().take(80).collect()))
     }
 
     /// The first instant after this one at which it fires.

@@ -21,12 +21,14 @@ pub mod label;
 pub mod leave;
 pub mod logs;
 pub mod ls;
+pub mod maintenance;
 pub mod man;
 pub mod metrics;
 pub mod namespace;
 pub mod nodes;
 pub mod plan;
 pub mod ps;
+pub mod rebalance;
 pub mod remove;
 pub mod rm;
 pub mod rollout;
@@ -59,6 +61,8 @@ pub async fn dispatch(command: Command, context: &mut Context) -> Result<Exit, F
         Command::Nodes(args) => nodes::run(&args, context).await,
         Command::Deploy(args) => deploy::run(&args, context).await,
         Command::Namespace(args) => namespace::run(&args, context).await,
+        Command::Maintenance(args) => maintenance::run(&args, context).await,
+        Command::Rebalance(args) => rebalance::run(&args, context).await,
         Command::Plan(args) => plan::run(&args, context).await,
         Command::Run(args) => run::run(&args, context).await,
         Command::Ls(args) => ls::run(&args, context).await,

@@ -67,7 +67,7 @@ fn table(nodes: &[Node]) -> Table {
             Cell::from(name),
             Cell::from(node.id.short()),
             show::node_state_cell(node.state),
-            show::availability(node.availability),
+            show::node_availability(node),
             Cell::from(node.address.map(|a| a.to_string()).unwrap_or_default()),
             Cell::from(node.replicas.to_string()),
             used(

@@ -71,6 +71,7 @@ fn print(plan: &PlannedService, context: &mut Context) -> Result<(), Failure> {
     if plan.slots.iter().any(|s| s.step != PlannedStep::Keep) {
         context.out.table(&table)?;
     }
+    print_ousted(plan, &name, context)?;
     if !plan.refusals.is_empty() && plan.slots.iter().any(|s| s.step == PlannedStep::Nowhere) {
         let mut table = Table::new(["NODE", "TAKES NO MORE BECAUSE IT", "WHAT WOULD HELP"])
             .prose(&["TAKES NO MORE BECAUSE IT", "WHAT WOULD HELP"]);
@@ -83,6 +84,26 @@ fn print(plan: &PlannedService, context: &mut Context) -> Result<(), Failure> {
                 ]);
             }
         }
+        context.out.table(&table)?;
+    }
+    Ok(())
+}
+
+/// Who would have to go for what.
+fn print_ousted(plan: &PlannedService, name: &str, context: &mut Context) -> Result<(), Failure> {
+    let mut table = Table::new(["WOULD GIVE WAY", "TO", "ON"]);
+    let slots = plan.slots.iter().filter(|s| !s.ousts.is_empty());
+    for slot in slots.clone() {
+        for ousted in &slot.ousts {
+            let service = context.display(&ousted.service);
+            table.row([
+                Cell::toned(show::slot_name(&service, ousted.slot), Tone::Bad),
+                Cell::from(show::slot_name(name, slot.slot)),
+                Cell::from(slot.node_name.as_deref().unwrap_or_default()),
+            ]);
+        }
+    }
+    if slots.count() > 0 {
         context.out.table(&table)?;
     }
     Ok(())
@@ -114,6 +135,10 @@ fn summary(plan: &DeployPlan) -> String {
         steps(PlannedStep::Move),
         steps(PlannedStep::Stop),
     );
+    let ousted: usize = slots.clone().map(|s| s.ousts.len()).sum();
+    if ousted > 0 {
+        text.push_str(&format!("; {ousted} of lower priorities would give way"));
+    }
     let nowhere = steps(PlannedStep::Nowhere);
     if nowhere > 0 {
         text.push_str(&format!("; {nowhere} would find no node"));

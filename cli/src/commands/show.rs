@@ -1,9 +1,10 @@
 //! How the cluster's words look in cells that several commands print.
 
-use dunlin_api::{AutoscaleStatus, NodeState, Replica};
+use dunlin_api::{AutoscaleStatus, Node, NodeState, Replica};
 use dunlin_state::model::{
     Availability, Endpoint, ExitReport, Mode, Phase, PortSpec, Protocol, RuntimeKind, Slot,
 };
+use dunlin_state::windows::in_words;
 
 use crate::output::{Cell, Tone};
 
@@ -110,7 +111,18 @@ pub(super) fn node_state_cell(state: NodeState) -> Cell {
 }
 
 /// Whether a node takes replicas.
-pub(super) fn availability(availability: Availability) -> Cell {
+/// Whether a node takes replicas, and until when not while it is worked on.
+pub(super) fn node_availability(node: &Node) -> Cell {
+    match node.maintenance.until {
+        Some(until) => {
+            let text = format!("maintenance until {}", in_words(until));
+            Cell::toned(text, Tone::Warn)
+        }
+        None => availability(node.availability),
+    }
+}
+
+fn availability(availability: Availability) -> Cell {
     match availability {
         Availability::Active => Cell::from("active"),
         Availability::Cordoned => Cell::toned("cordoned", Tone::Warn),

@@ -11,6 +11,7 @@ use crate::testing::{NOW, Ran, dunlin, node, replica};
 
 mod asking;
 mod changing;
+mod maintenance;
 mod namespaces;
 mod planning;
 mod traffic;

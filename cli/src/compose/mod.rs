@@ -50,7 +50,7 @@ pub use disk::{Disk, find_file, load, read_variables};
 pub use docs::documentation;
 pub use fault::{ComposeError, Position, Warning};
 pub use project::parse;
-pub(crate) use units::{bytes, cpu_millis};
+pub(crate) use units::{bytes, cpu_millis, duration_ms};
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;

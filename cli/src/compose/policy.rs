@@ -14,6 +14,7 @@ pub(super) fn read(report: &mut Report, name: &str, field: &View<'_>, policy: &m
         "on_isolation" => {
             policy.stop_isolated_after_ms = report.parsed(field, isolation).unwrap_or_default();
         }
+        "rebalance" => policy.rebalance = report.flag(field),
         "singleton" => singleton(report, field, policy),
         _ => return false,
     }

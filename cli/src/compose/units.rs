@@ -7,7 +7,7 @@ const MAX_DURATION_MS: u64 = 365 * 24 * 3600 * 1000;
 const MAX_CORES: u64 = 100_000;
 
 /// Reads `1h5m30s20ms` into milliseconds, rounded up so that a short time never becomes none.
-pub(super) fn duration_ms(text: &str) -> Result<u64, String> {
+pub(crate) fn duration_ms(text: &str) -> Result<u64, String> {
     let expected = || format!("'{text}' is not a duration; write for example '10s' or '1m30s'");
     if text == "0" {
         return Ok(0);

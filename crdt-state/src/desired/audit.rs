@@ -35,7 +35,13 @@ impl Document {
         for text in self.engine.keys() {
             // Versioned registers are told by their versions, all others by themselves.
             let key = match Key::parse(&text) {
-                Some(Key::Service(..) | Key::Node(..) | Key::Item(..) | Key::Quota(_)) => continue,
+                Some(
+                    Key::Service(..)
+                    | Key::Node(..)
+                    | Key::Item(..)
+                    | Key::Quota(_)
+                    | Key::Rebalancing,
+                ) => continue,
                 Some(key) => key.current().to_string(),
                 None => text.clone(),
             };

@@ -58,10 +58,14 @@ pub enum DesiredChange {
         /// All of them now.
         labels: BTreeMap<String, String>,
     },
+    /// A node is to be worked on at other times.
+    WindowsChanged(NodeId),
     /// A secret or config has come, gone, or has another version.
     ItemChanged(ItemKind, ItemKey),
     /// A namespace has another quota.
     QuotaChanged(String),
+    /// Replicas are moved to even out nodes, or are not.
+    RebalancingChanged,
     /// Who belongs to the cluster has changed.
     TrustChanged,
 }
@@ -157,6 +161,9 @@ impl DesiredChange {
                 node,
                 availability: new.availability,
             });
+        }
+        if old.windows != new.windows {
+            changes.push(Self::WindowsChanged(node));
         }
         if old.labels != new.labels {
             changes.push(Self::LabelsChanged {

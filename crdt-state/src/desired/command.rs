@@ -8,7 +8,8 @@ use super::items::NewItem;
 use super::jobs::RunRecord;
 use super::trust::TrustCommand;
 use crate::model::{
-    Availability, ItemKey, ItemKind, NodeId, Quota, RunId, ServiceKey, ServiceSpec,
+    Availability, ItemKey, ItemKind, NodeId, Quota, Rebalancing, RunId, ServiceKey, ServiceSpec,
+    Window,
 };
 
 /// One intended change of desired state. Several commands given together become one change of the
@@ -95,6 +96,13 @@ pub enum Command {
         /// All of them.
         labels: BTreeMap<String, String>,
     },
+    /// Replace the times at which a node is to be worked on.
+    SetWindows {
+        /// Which node.
+        node: NodeId,
+        /// All of them.
+        windows: Vec<Window>,
+    },
     /// Bound what the services of a namespace may reserve together; a quota of nothing is none.
     SetQuota {
         /// Which namespace.
@@ -102,6 +110,8 @@ pub enum Command {
         /// The bounds.
         quota: Quota,
     },
+    /// Say whether replicas are moved to even out nodes.
+    SetRebalancing(Rebalancing),
     /// Create a secret or config, or give it another content or labels.
     PutItem {
         /// Which kind.

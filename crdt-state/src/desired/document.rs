@@ -349,6 +349,8 @@ impl Document {
             | Key::ItemRevision(..)
             | Key::Quota(_)
             | Key::QuotaRevision(..)
+            | Key::Rebalancing
+            | Key::RebalancingRevision(_)
             | Key::Trust(_)
             | Key::Vip(_) => None,
         }

@@ -6,6 +6,8 @@
 mod items;
 mod jobs;
 mod trust;
+mod voters;
+mod windows;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -57,9 +59,9 @@ pub fn preview(current: &Desired, commands: &[Command]) -> Result<Desired, Rejec
     Draft::of(current, commands).map(|draft| draft.desired)
 }
 
-struct Draft {
-    desired: Desired,
-    writes: Writes,
+pub(super) struct Draft {
+    pub(super) desired: Desired,
+    pub(super) writes: Writes,
     /// Services whose present revision is proven.
     proven: BTreeSet<ServiceKey>,
 }
@@ -116,7 +118,12 @@ impl Draft {
                 Ok(())
             }
             Command::SetLabels { node, labels } => self.set_labels(*node, labels),
+            Command::SetWindows { node, windows } => self.set_windows(*node, windows),
             Command::SetQuota { namespace, quota } => self.set_quota(namespace, quota),
+            Command::SetRebalancing(new) => {
+                self.set_rebalancing(*new);
+                Ok(())
+            }
             Command::PutItem { kind, item, new } => self.put_item(*kind, item, new),
             Command::RemoveItem { kind, item } => self.remove_item(*kind, item),
             Command::Trust(command) => self.trust(command),
@@ -139,6 +146,7 @@ impl Draft {
         let Some(service) = self.desired.services.get_mut(key) else {
             return self.create(key, spec, replicas.unwrap_or(1));
         };
+        voters::check(key, service, spec)?;
         if !same_but_image(&service.spec, spec) {
             let value = spec_json(spec);
             self.writes
@@ -282,7 +290,7 @@ impl Draft {
             return Err(Rejection::NothingBefore(key.clone()));
         };
         let undone = service.revision.clone();
-        let spec = ServiceSpec::clone(&previous.spec);
+        let spec = voters::keep(ServiceSpec::clone(&previous.spec), service);
         self.deploy(key, &spec, None)?;
         let service = self.existing(key)?;
         if service.revision == undone {
@@ -517,6 +525,6 @@ fn spec_json(spec: &ServiceSpec) -> serde_json::Value {
 }
 
 /// Our own values are structs, strings, numbers and maps with text keys, which always serialize.
-fn json(value: &impl serde::Serialize) -> serde_json::Value {
+pub(super) fn json(value: &impl serde::Serialize) -> serde_json::Value {
     serde_json::to_value(value).unwrap_or_default()
 }

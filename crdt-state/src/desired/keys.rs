@@ -11,7 +11,8 @@
 //! | `secret/<namespace>/<name>` | a secret, sealed |
 //! | `config/<namespace>/<name>` | a config |
 //! | `quota/<namespace>` | what its services may reserve together |
-//! | these three with `/<counter>-<actor>` | a version of it, never changed |
+//! | `rebalancing` | whether replicas are moved to even out nodes |
+//! | these four with `/<counter>-<actor>` | a version of it, never changed |
 //! | `trust/revoked/<key>` | an admin's order: this key was removed |
 //! | `trust/invite/<role>/<invite>` | a ticket for that role |
 //! | `trust/use/<invite>/<key>` | who was let in by it |
@@ -94,6 +95,8 @@ pub(super) enum NodeAspect {
     Availability,
     /// The labels that the cluster gives it.
     Labels,
+    /// When it is to be worked on.
+    Windows,
 }
 
 /// A key about who belongs.
@@ -132,6 +135,10 @@ pub(super) enum Key {
     Quota(String),
     /// One version of it.
     QuotaRevision(String, Stamp),
+    /// Whether replicas are moved to even out nodes.
+    Rebalancing,
+    /// One version of that.
+    RebalancingRevision(Stamp),
     /// Who belongs.
     Trust(TrustKey),
 }
@@ -174,6 +181,10 @@ impl Key {
                     None => Self::Quota(namespace),
                 }
             }
+            "rebalancing" => match parts.next() {
+                Some(stamp) => Self::RebalancingRevision(parse_stamp(stamp)?),
+                None => Self::Rebalancing,
+            },
             "trust" => Self::Trust(TrustKey::parse(&mut parts)?),
             _ => return None,
         };
@@ -196,12 +207,14 @@ impl Key {
             Self::NodeRevision(node, aspect, _) => Self::Node(*node, *aspect),
             Self::ItemRevision(kind, item, _) => Self::Item(*kind, item.clone()),
             Self::QuotaRevision(namespace, _) => Self::Quota(namespace.clone()),
+            Self::RebalancingRevision(_) => Self::Rebalancing,
             Self::Service(..)
             | Self::Ask(..)
             | Self::Node(..)
             | Self::Vip(_)
             | Self::Item(..)
             | Self::Quota(_)
+            | Self::Rebalancing
             | Self::Trust(_) => self.clone(),
         }
     }
@@ -226,6 +239,9 @@ impl Key {
             Self::Quota(namespace) | Self::QuotaRevision(namespace, _) => {
                 Some(Self::QuotaRevision(namespace.clone(), stamp))
             }
+            Self::Rebalancing | Self::RebalancingRevision(_) => {
+                Some(Self::RebalancingRevision(stamp))
+            }
             Self::Ask(..) | Self::Vip(_) | Self::Trust(_) => None,
         }
     }
@@ -236,13 +252,15 @@ impl Key {
             Self::Revision(_, _, stamp)
             | Self::NodeRevision(_, _, stamp)
             | Self::ItemRevision(_, _, stamp)
-            | Self::QuotaRevision(_, stamp) => Some(*stamp),
+            | Self::QuotaRevision(_, stamp)
+            | Self::RebalancingRevision(stamp) => Some(*stamp),
             Self::Service(..)
             | Self::Ask(..)
             | Self::Node(..)
             | Self::Vip(_)
             | Self::Item(..)
             | Self::Quota(_)
+            | Self::Rebalancing
             | Self::Trust(_) => None,
         }
     }
@@ -253,6 +271,7 @@ impl NodeAspect {
         match text {
             "availability" => Some(Self::Availability),
             "labels" => Some(Self::Labels),
+            "windows" => Some(Self::Windows),
             _ => None,
         }
     }
@@ -261,6 +280,7 @@ impl NodeAspect {
         match self {
             Self::Availability => "availability",
             Self::Labels => "labels",
+            Self::Windows => "windows",
         }
     }
 }
@@ -334,6 +354,11 @@ impl fmt::Display for Key {
             Self::QuotaRevision(namespace, stamp) => {
                 let Stamp { counter, actor } = stamp;
                 write!(f, "quota/{namespace}/{counter:016x}-{actor}")
+            }
+            Self::Rebalancing => f.write_str("rebalancing"),
+            Self::RebalancingRevision(stamp) => {
+                let Stamp { counter, actor } = stamp;
+                write!(f, "rebalancing/{counter:016x}-{actor}")
             }
             Self::Trust(key) => key.fmt(f),
         }

@@ -17,6 +17,7 @@ mod jobs;
 mod keys;
 mod pending;
 mod quotas;
+mod rebalancing;
 mod rebase;
 mod refused;
 mod register;

@@ -228,13 +228,15 @@ fn without_old(mut registers: BTreeMap<String, Chosen>) -> BTreeMap<String, Chos
                 existing.contains(service)
             }
             Key::Revision(service, ..) => existing.contains(service) && is_among(MAX_REVISIONS),
-            Key::NodeRevision(..) | Key::QuotaRevision(..) => {
+            Key::NodeRevision(..) | Key::QuotaRevision(..) | Key::RebalancingRevision(_) => {
                 standing.contains(&key.current()) && is_among(MAX_REVISIONS)
             }
             Key::ItemRevision(..) => {
                 standing.contains(&key.current()) && is_among(MAX_ITEM_REVISIONS)
             }
-            Key::Node(..) | Key::Item(..) | Key::Quota(_) | Key::Trust(_) => true,
+            Key::Node(..) | Key::Item(..) | Key::Quota(_) | Key::Rebalancing | Key::Trust(_) => {
+                true
+            }
         };
         if !keep {
             registers.remove(&key.to_string());
@@ -251,11 +253,13 @@ fn may_vanish(key: &Key) -> bool {
         | Key::Node(..)
         | Key::Vip(..)
         | Key::Item(..)
-        | Key::Quota(_) => true,
+        | Key::Quota(_)
+        | Key::Rebalancing => true,
         Key::Revision(..)
         | Key::NodeRevision(..)
         | Key::ItemRevision(..)
         | Key::QuotaRevision(..)
+        | Key::RebalancingRevision(_)
         | Key::Trust(_) => false,
     }
 }
@@ -303,6 +307,9 @@ pub(super) fn differences(old: &Desired, new: &Desired) -> Vec<DesiredChange> {
     DesiredChange::of_vips(&old.vips, &new.vips, &mut changes);
     DesiredChange::of_items(&old.items, &new.items, &mut changes);
     DesiredChange::of_quotas(&old.quotas, &new.quotas, &mut changes);
+    if old.rebalancing != new.rebalancing {
+        changes.push(DesiredChange::RebalancingChanged);
+    }
     if old.trust != new.trust {
         changes.push(DesiredChange::TrustChanged);
     }

@@ -39,6 +39,19 @@ pub enum Rejection {
         /// What it wants now, in the unit of the excess.
         used: u64,
     },
+    /// Who votes about what runs cannot be changed.
+    #[error(
+        "the voters of '{0}' cannot be changed while it runs, since the old ones and the new ones could each let a replica run: 'dunlin stop {0}', wait until 'dunlin ps' shows no replica of it, deploy it with the new voters, then 'dunlin start {0}'"
+    )]
+    VotersInUse(ServiceKey),
+    /// A time to work on a node that cannot be kept.
+    #[error("{fault}")]
+    BadWindow {
+        /// Which node.
+        node: NodeId,
+        /// What is wrong.
+        fault: crate::windows::BadWindow,
+    },
     /// Not the name of a namespace.
     #[error("{0}")]
     BadNamespace(String),

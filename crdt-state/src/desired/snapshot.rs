@@ -9,8 +9,8 @@ use super::jobs::Jobs;
 use super::trust::TrustRecords;
 use super::vips::Assigned;
 use crate::model::{
-    Availability, Hook, Hooks, Job, NodeId, PortSpec, PublishMode, Quota, RunId, ServiceKey,
-    ServiceSpec, Slot, UpdatePolicy,
+    Availability, Hook, Hooks, Job, NodeId, PortSpec, PublishMode, Quota, Rebalancing, RunId,
+    ServiceKey, ServiceSpec, Slot, UpdatePolicy, Window,
 };
 
 /// Desired state at one moment. Cheap to clone and never changed in place.
@@ -26,6 +26,8 @@ pub struct Desired {
     pub items: Arc<Items>,
     /// What the services of a namespace may reserve together, where somebody said so.
     pub quotas: Arc<BTreeMap<String, Quota>>,
+    /// Whether replicas are moved to even out nodes.
+    pub rebalancing: Rebalancing,
     /// Who belongs to the cluster.
     pub trust: Arc<TrustRecords>,
 }
@@ -229,4 +231,11 @@ pub struct NodeIntent {
     pub availability: Availability,
     /// Labels that add to, and win over, those of its command line.
     pub labels: BTreeMap<String, String>,
+    /// When it is to be worked on.
+    pub windows: Vec<Window>,
+    /// While a window is open, until when: nobody says that, it follows from the clock. See
+    /// [`crate::windows`].
+    pub maintenance: Option<u64>,
+    /// When the next window opens; follows from the clock too.
+    pub next_maintenance: Option<u64>,
 }

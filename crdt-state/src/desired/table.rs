@@ -21,7 +21,10 @@ use super::snapshot::{Desired, NodeIntent, Service};
 use super::trust::TrustRecords;
 use super::value::{Cell, ImageValue, RolloutValue, ScaleValue, SpecValue, Value};
 use super::vips::settle;
-use crate::model::{Availability, ItemKey, ItemKind, NodeId, Quota, RunId, ServiceKey, VipIndex};
+use crate::model::{
+    Availability, ItemKey, ItemKind, NodeId, Quota, Rebalancing, RunId, ServiceKey, VipIndex,
+    Window,
+};
 
 /// The aspects of one service.
 #[derive(Debug, Clone, Default)]
@@ -94,6 +97,7 @@ impl ServiceCells {
 pub(super) struct NodeCells {
     pub(super) availability: Option<Cell<Availability>>,
     pub(super) labels: Option<Cell<BTreeMap<String, String>>>,
+    pub(super) windows: Option<Cell<Vec<Window>>>,
 }
 
 /// All registers that this version understands.
@@ -104,6 +108,7 @@ pub(super) struct Table {
     vips: BTreeMap<ServiceKey, Cell<VipIndex>>,
     items: BTreeMap<(ItemKind, ItemKey), Cell<ItemValue>>,
     quotas: BTreeMap<String, Cell<Quota>>,
+    rebalancing: Option<Cell<Rebalancing>>,
     /// The kept versions of every aspect, by the key of its newest register.
     revisions: BTreeMap<Key, BTreeSet<Stamp>>,
     /// Authors that were removed.
@@ -215,6 +220,7 @@ impl Table {
         let mut aspects = BTreeMap::new();
         let mut renumber = false;
         let mut quotas = false;
+        let mut rebalancing = false;
         for text in keys {
             match Key::parse(&text) {
                 Some(Key::Trust(_)) | None => self.refresh_foreign(engine, text),
@@ -237,6 +243,7 @@ impl Table {
                             items.insert((*kind, item.clone()));
                         }
                         Key::Quota(_) | Key::QuotaRevision(..) => quotas = true,
+                        Key::Rebalancing | Key::RebalancingRevision(_) => rebalancing = true,
                         Key::Trust(_) => {}
                     }
                     let current = key.current();
@@ -259,6 +266,9 @@ impl Table {
         }
         if quotas {
             self.derive_quotas(&mut changes);
+        }
+        if rebalancing {
+            self.derive_rebalancing(&mut changes);
         }
         let came_or_went = |change: &DesiredChange| {
             matches!(
@@ -316,8 +326,10 @@ impl Table {
                 match aspect {
                     NodeAspect::Availability => cells.availability = self.decode(text, values),
                     NodeAspect::Labels => cells.labels = self.decode(text, values),
+                    NodeAspect::Windows => cells.windows = self.decode(text, values),
                 }
-                if cells.availability.is_some() || cells.labels.is_some() {
+                let said = cells.availability.is_some() || cells.labels.is_some();
+                if said || cells.windows.is_some() {
                     self.nodes.insert(node, cells);
                 }
             }
@@ -349,10 +361,12 @@ impl Table {
                     None => self.quotas.remove(&namespace),
                 };
             }
+            Key::Rebalancing => self.rebalancing = self.decode(text, values),
             Key::Revision(..)
             | Key::NodeRevision(..)
             | Key::ItemRevision(..)
             | Key::QuotaRevision(..)
+            | Key::RebalancingRevision(_)
             | Key::Trust(_) => {}
         }
     }
@@ -489,13 +503,27 @@ impl Table {
         }
     }
 
+    fn derive_rebalancing(&mut self, changes: &mut Vec<DesiredChange>) {
+        let new = self.rebalancing.as_ref().and_then(|cell| cell.value);
+        let new = new.unwrap_or_default();
+        if new != self.desired.rebalancing {
+            Arc::make_mut(&mut self.desired).rebalancing = new;
+            changes.push(DesiredChange::RebalancingChanged);
+        }
+    }
+
     fn derive_node(&mut self, node: NodeId, changes: &mut Vec<DesiredChange>) {
         let new = self.nodes.get(&node).and_then(|cells| {
             let availability = cells.availability.as_ref().and_then(|c| c.value);
             let labels = cells.labels.as_ref().and_then(|c| c.value.clone());
-            (availability.is_some() || labels.is_some()).then(|| NodeIntent {
+            let windows = cells.windows.as_ref().and_then(|c| c.value.clone());
+            let said = availability.is_some() || labels.is_some() || windows.is_some();
+            said.then(|| NodeIntent {
                 availability: availability.unwrap_or_default(),
                 labels: labels.unwrap_or_default(),
+                windows: windows.unwrap_or_default(),
+                maintenance: None,
+                next_maintenance: None,
             })
         });
         let old = self.desired.nodes.get(&node);

@@ -12,6 +12,7 @@ mod openapi;
 mod order;
 mod policy;
 mod quota;
+mod rebalancing;
 mod report;
 mod resources;
 mod spec;
@@ -19,6 +20,7 @@ mod text;
 mod traffic;
 mod vip;
 mod volume;
+mod window;
 mod wishes;
 
 pub use autoscale::{Aim, Autoscale, Load, MAX_SCALED, Metric, ScaleDecision, ScaleStamp, Season};
@@ -35,6 +37,7 @@ pub use network::{BadNetwork, DEFAULT_NETWORK, Network, Networks, networks_of, s
 pub use order::beats;
 pub use policy::{MAX_PREEMPTED, Policy, Preempted};
 pub use quota::{Excess, Quota, QuotaOf, Usage};
+pub use rebalancing::Rebalancing;
 pub use report::{
     Claim, Endpoint, ExitReport, Facts, MAX_HISTORY, MAX_LAST_WORDS, MAX_LAST_WORDS_BYTES,
     NodeRegister, NodeReport, Phase, PhaseChange, Trial, Version,
@@ -54,4 +57,5 @@ pub use volume::{
     BadVolumeName, HeldVolume, MAX_VOLUME_NAME, MAX_VOLUMES, VolumeId, VolumeMount, VolumeScope,
     is_volume_name,
 };
+pub use window::{Opens, Window};
 pub use wishes::{Preference, Preferred, ScoreWeights, SpreadRule};

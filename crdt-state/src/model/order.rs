@@ -73,6 +73,7 @@ mod tests {
                     workload: None,
                     started_at: None,
                     trial: crate::model::Trial::default(),
+                    moved_from: None,
                     history: Vec::new(),
                 };
                 (NodeId::from_bytes([node; 32]), claim)

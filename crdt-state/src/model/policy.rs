@@ -16,6 +16,8 @@ pub struct Policy {
     /// Milliseconds after which a node that is cut off stops its replicas; it keeps them when
     /// absent.
     pub stop_isolated_after_ms: Option<u64>,
+    /// Whether replicas may be moved to even out nodes. When absent, those that have no volumes.
+    pub rebalance: Option<bool>,
     /// Whose votes a replica needs to run, of a service of which there must never be two: the
     /// majority of these. Anybody may run when empty.
     pub voters: Vec<NodeId>,

@@ -130,6 +130,10 @@ pub struct Claim {
     /// Whether this revision has proven itself here.
     #[serde(default)]
     pub trial: Trial,
+    /// Whose replica it takes the place of, of one that was moved to even out nodes. Until it is
+    /// ready, and while that one serves, it may give up.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub moved_from: Option<NodeId>,
     /// Where it was before, oldest first, at most [`MAX_HISTORY`] entries.
     #[serde(default)]
     pub history: Vec<PhaseChange>,
@@ -155,6 +159,7 @@ impl Claim {
             workload: None,
             started_at: None,
             trial: Trial::Pending,
+            moved_from: None,
             history: Vec::new(),
         }
     }

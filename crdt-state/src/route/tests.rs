@@ -66,6 +66,7 @@ fn claim(name: &str, index: u32, phase: Phase, ready: bool) -> Claim {
         workload: None,
         started_at: None,
         trial: crate::model::Trial::default(),
+        moved_from: None,
         history: Vec::new(),
     }
 }

@@ -7,6 +7,8 @@ use dunlin_state::model::{Availability, Facts, NodeId, Resources};
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
+use crate::Maintenance;
+
 /// What software answers.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct VersionInfo {
@@ -134,6 +136,9 @@ pub struct Node {
     pub state: NodeState,
     /// Whether it takes replicas.
     pub availability: Availability,
+    /// When it is worked on.
+    #[serde(default)]
+    pub maintenance: Maintenance,
     /// Its membership address.
     #[schema(value_type = Option<String>)]
     pub address: Option<SocketAddr>,

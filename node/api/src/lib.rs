@@ -22,10 +22,12 @@ pub mod fake;
 mod insight;
 mod item;
 mod job;
+mod maintenance;
 mod metrics;
 mod namespace;
 mod openapi;
 mod plan;
+mod rebalance;
 pub mod routes;
 mod service;
 mod stats;
@@ -53,10 +55,14 @@ pub use insight::{
 };
 pub use item::{ItemDetail, ItemList, ItemQuery, ItemRequest, ItemSummary};
 pub use job::{JobList, JobQuery, JobRun, JobSummary, RunResponse};
+pub use maintenance::{Maintenance, MaintenanceRequest, NamedWindow};
 pub use metrics::{BadSample, METRICS_TYPE, Sample, parse_metrics};
 pub use namespace::{NamespaceList, NamespaceSummary};
 pub use openapi::{openapi, openapi_json};
-pub use plan::{DeployPlan, PlannedChange, PlannedService, PlannedSlot, PlannedStep};
+pub use plan::{
+    DeployPlan, OustedReplica, PlannedChange, PlannedService, PlannedSlot, PlannedStep,
+};
+pub use rebalance::{NodeUse, PlannedMove, RebalancePlan, RebalanceRequest, StayingService};
 pub use service::{
     AutoscaleStatus, ChangeResponse, DeployRequest, DeployResponse, DeployService, DeployedService,
     Replica, ReplicaList, ReplicaQuery, RevisionEntry, RevisionList, RolloutRequest, RolloutStatus,

@@ -35,6 +35,7 @@ pub fn openapi_json() -> String {
         nodes,
         availability,
         labels,
+        maintenance,
         remove_node,
         audit,
         deploy,
@@ -57,6 +58,8 @@ pub fn openapi_json() -> String {
         exec,
         namespaces,
         quota,
+        rebalance_plan,
+        rebalance,
         secrets,
         secret,
         put_secret,
@@ -153,6 +156,14 @@ operation! {
 }
 
 operation! {
+    /// Changes when a node is worked on: it is drained then, and comes back by itself.
+    maintenance: post NODE_MAINTENANCE in "nodes",
+    params(("node" = String, Path, description = "The node's id, a unique beginning of it, or its name")),
+    takes MaintenanceRequest
+    => ChangeResponse
+}
+
+operation! {
     /// Removes a node's key from the cluster for good.
     remove_node: delete NODE_MEMBER in "nodes",
     params(("node" = String, Path, description = "The node's id, a unique beginning of it, or its name"), RemoveQuery)
@@ -183,6 +194,19 @@ operation! {
     quota: put QUOTA in "services",
     params(("name" = String, Path, description = "The namespace")),
     takes Quota
+    => ChangeResponse
+}
+
+operation! {
+    /// Says which replicas would be moved so that nodes are evenly used, and whether they are.
+    rebalance_plan: get REBALANCE in "nodes"
+    => RebalancePlan
+}
+
+operation! {
+    /// Has replicas moved so that nodes are evenly used, or says whether they move by themselves.
+    rebalance: post REBALANCE in "nodes",
+    takes RebalanceRequest
     => ChangeResponse
 }
 

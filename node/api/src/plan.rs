@@ -66,6 +66,18 @@ pub struct PlannedSlot {
     /// The name of the node that it would leave.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub from: Option<String>,
+    /// Replicas of services with a lower priority that would give way to it there.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub ousts: Vec<OustedReplica>,
+}
+
+/// A replica that would give way.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct OustedReplica {
+    /// Whose.
+    pub service: ServiceKey,
+    /// Which.
+    pub slot: Slot,
 }
 
 /// What would happen to a slot.

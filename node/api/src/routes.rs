@@ -19,6 +19,8 @@ pub const NODES: &str = "/v1/nodes";
 pub const NODE_AVAILABILITY: &str = "/v1/nodes/{node}/availability";
 /// `POST` [`crate::LabelsRequest`] → [`crate::ChangeResponse`].
 pub const NODE_LABELS: &str = "/v1/nodes/{node}/labels";
+/// `POST` [`crate::MaintenanceRequest`] → [`crate::ChangeResponse`].
+pub const NODE_MAINTENANCE: &str = "/v1/nodes/{node}/maintenance";
 /// `DELETE` [`crate::RemoveQuery`] → [`crate::ChangeResponse`]: the node is removed for good.
 pub const NODE_MEMBER: &str = "/v1/nodes/{node}";
 /// `GET` → [`crate::AuditList`].
@@ -59,6 +61,8 @@ pub const SERVICE_EXEC: &str = "/v1/services/{namespace}/{name}/exec";
 pub const NAMESPACES: &str = "/v1/namespaces";
 /// `PUT` [`dunlin_state::model::Quota`] → [`crate::ChangeResponse`].
 pub const QUOTA: &str = "/v1/namespaces/{name}/quota";
+/// `GET` → [`crate::RebalancePlan`]; `POST` [`crate::RebalanceRequest`] → [`crate::ChangeResponse`].
+pub const REBALANCE: &str = "/v1/rebalance";
 /// Secrets.
 pub const SECRETS: &str = "/v1/secrets";
 /// One secret.
@@ -103,6 +107,7 @@ pub const ALL: [(&str, &str); 51] = [
     ("GET", NODES),
     ("POST", NODE_AVAILABILITY),
     ("POST", NODE_LABELS),
+    ("POST", NODE_MAINTENANCE),
     ("DELETE", NODE_MEMBER),
     ("GET", AUDIT),
     ("POST", DEPLOY),
@@ -125,6 +130,8 @@ pub const ALL: [(&str, &str); 51] = [
     ("POST", SERVICE_EXEC),
     ("GET", NAMESPACES),
     ("PUT", QUOTA),
+    ("GET", REBALANCE),
+    ("POST", REBALANCE),
     ("GET", SECRETS),
     ("GET", SECRET),
     ("PUT", SECRET),

@@ -22,6 +22,7 @@ pub mod liveness;
 pub mod placement;
 pub mod plan;
 mod preempt;
+pub mod rebalance;
 mod reconcile;
 mod rollout;
 pub mod secrets;

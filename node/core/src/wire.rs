@@ -125,6 +125,7 @@ mod tests {
                 slots: 3,
                 by_force: true,
                 first: 7,
+                moved_from: Some(node),
             }),
             PeerMessage::Bidding(Message::Bid {
                 round,

@@ -221,9 +221,15 @@ fn need(method: &Method, template: &str) -> Need {
             | routes::EVENTS,
             true,
         ) => Need::Read,
-        (routes::DOCTOR, true) => Need::ReadAll,
+        (routes::DOCTOR | routes::REBALANCE, true) => Need::ReadAll,
         (routes::DEPLOY | routes::PLAN, false) => Need::Write,
-        (routes::NODE_AVAILABILITY | routes::NODE_LABELS, false) => Need::Everywhere,
+        (
+            routes::NODE_AVAILABILITY
+            | routes::NODE_LABELS
+            | routes::NODE_MAINTENANCE
+            | routes::REBALANCE,
+            false,
+        ) => Need::Everywhere,
         (_, _) => Need::Admin,
     }
 }

@@ -94,8 +94,8 @@ fn rejection_code(rejection: &Rejection) -> ErrorCode {
         | Rejection::NoJob(_)
         | Rejection::TooManyRuns { .. } => ErrorCode::Refused,
         Rejection::PortTaken { .. } | Rejection::ItemExists { .. } => ErrorCode::Conflict,
-        Rejection::OverQuota { .. } => ErrorCode::Refused,
-        Rejection::BadNamespace(_) => ErrorCode::BadRequest,
+        Rejection::OverQuota { .. } | Rejection::VotersInUse(_) => ErrorCode::Refused,
+        Rejection::BadNamespace(_) | Rejection::BadWindow { .. } => ErrorCode::BadRequest,
         Rejection::ItemInUse { .. } | Rejection::TooManyItems { .. } => ErrorCode::Refused,
         Rejection::TooManyServices { .. } | Rejection::GlobalHasNoScale(_) => ErrorCode::Refused,
         Rejection::NotAllowed { .. } | Rejection::Certificate(_) | Rejection::GrantorRemoved => {

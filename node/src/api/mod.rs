@@ -16,11 +16,13 @@ mod items;
 mod jobs;
 mod local;
 mod logs;
+mod maintenance;
 mod metrics;
 mod namespaces;
 mod node;
 mod nodes;
 mod plan;
+mod rebalance;
 mod redeem;
 mod remote;
 mod rollouts;
@@ -89,10 +91,12 @@ fn router(context: Context, people: People) -> Router {
         .route(routes::NODES, get(nodes::list))
         .route(routes::NODE_AVAILABILITY, post(nodes::set_availability))
         .route(routes::NODE_LABELS, post(nodes::set_labels))
+        .route(routes::NODE_MAINTENANCE, post(maintenance::set))
         .route(routes::DEPLOY, post(services::deploy))
         .route(routes::PLAN, post(plan::plan))
         .route(routes::NAMESPACES, get(namespaces::list))
         .route(routes::QUOTA, put(namespaces::set_quota))
+        .route(routes::REBALANCE, get(rebalance::plan).post(rebalance::set))
         .route(routes::SERVICES, get(services::list))
         .route(routes::SERVICE, get(services::inspect))
         .route(routes::SERVICE, delete(services::remove))

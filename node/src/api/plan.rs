@@ -4,8 +4,8 @@ use axum::Extension;
 use axum::Json;
 use axum::extract::State;
 use dunlin_api::{
-    DeployPlan, DeployRequest, NodeVerdict, PlannedChange, PlannedService, PlannedSlot,
-    PlannedStep, Verdict,
+    DeployPlan, DeployRequest, NodeVerdict, OustedReplica, PlannedChange, PlannedService,
+    PlannedSlot, PlannedStep, Verdict,
 };
 use dunlin_core::engine::Engine;
 use dunlin_core::plan::{ServicePlan, SlotPlan, Step};
@@ -68,6 +68,10 @@ fn show(engine: &Engine, plan: ServicePlan) -> PlannedService {
 }
 
 fn show_slot(engine: &Engine, plan: &SlotPlan) -> PlannedSlot {
+    let ousts = plan.ousts.iter().map(|slot| OustedReplica {
+        service: slot.service.clone(),
+        slot: slot.slot,
+    });
     PlannedSlot {
         slot: plan.slot,
         step: match plan.step {
@@ -81,6 +85,7 @@ fn show_slot(engine: &Engine, plan: &SlotPlan) -> PlannedSlot {
         node: plan.node,
         node_name: plan.node.map(|node| name(engine, node)),
         from: plan.from.map(|node| name(engine, node)),
+        ousts: ousts.collect(),
     }
 }
 

@@ -46,6 +46,7 @@ fn node(engine: &Engine, id: NodeId, state: NodeState) -> Node {
     let report = register.map(|r| r.report.clone()).unwrap_or_default();
     let intent = engine.desired().nodes.get(&id).cloned().unwrap_or_default();
     let mut labels = report.labels;
+    let maintenance = super::maintenance::of(&intent);
     labels.extend(intent.labels);
     Node {
         id,
@@ -53,6 +54,7 @@ fn node(engine: &Engine, id: NodeId, state: NodeState) -> Node {
         this: id == engine.me().node,
         state,
         availability: intent.availability,
+        maintenance,
         address: report.address,
         labels,
         facts: report.facts,

@@ -4,7 +4,7 @@
 //! | key | who |
 //! |---|---|
 //! | `svc/`, `vip/`, `job/`, `config/`, `secret/`, `rev/` + `<namespace>/…` | operators of that namespace, admins |
-//! | `node/…`, `noderev/…` | operators of all namespaces, admins |
+//! | `node/…`, `noderev/…`, `rebalancing` | operators of all namespaces, admins |
 //! | `trust/invite/node/…`, `trust/use/…` | nodes, admins |
 //! | `trust/…` otherwise | admins |
 //! | anything else | admins |
@@ -63,6 +63,7 @@ fn scope(key: &str) -> Scope<'_> {
             Scope::Namespace(namespace)
         }
         (Some("node" | "noderev"), Some(_), Some(_)) => Scope::Nodes,
+        (Some("rebalancing"), _, None) => Scope::Nodes,
         (Some("trust"), Some("invite"), Some("node")) => Scope::Admission,
         (Some("trust"), Some("use"), Some(_)) => Scope::Admission,
         _ => Scope::Cluster,

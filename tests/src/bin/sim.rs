@@ -28,7 +28,7 @@ struct Args {
     #[arg(long)]
     seed: Option<u64>,
     /// Only this scenario: calm, crash, partition, lossy, disk, runtime, clock, drain, full, health,
-    /// rollout, liar, depend, jobs, ranks, strict, churn, autoscale, scale, placement.
+    /// rollout, liar, depend, jobs, ranks, strict, churn, volumes, autoscale, rebalance, scale, placement.
     #[arg(long)]
     scenario: Option<String>,
     /// Simulated hours of trouble in each run of 'lossy', instead of a minute.

@@ -133,6 +133,7 @@ fn report(claims: u32) -> NodeReport {
         workload: None,
         started_at: None,
         trial: Trial::Pending,
+        moved_from: None,
         history: Vec::new(),
     };
     NodeReport {
@@ -258,6 +259,7 @@ fn of_wire() -> Vec<Vec<u8>> {
             slots: 3,
             by_force: true,
             first: 0,
+            moved_from: None,
         }),
         PeerMessage::Bidding(bidding::Message::Bid {
             round,

@@ -25,6 +25,8 @@ pub struct Outcome {
     pub succeeded: u64,
     /// Replicas that made way for others of a higher priority.
     pub preempted: u64,
+    /// Replicas that were moved to even out hosts.
+    pub rebalanced: u64,
     /// Faults that were injected.
     pub faults: u64,
     /// Slots started although they answered on a host that lived.

@@ -51,6 +51,9 @@ pub enum Scenario {
     /// Services of different priorities want more than there is; in half of the runs nodes die
     /// meanwhile.
     Ranks,
+    /// Nodes join a cluster that is at work, and replicas are moved to them; in half of the runs nodes
+    /// die meanwhile, the others go on for long enough to see everything come to rest.
+    Rebalance,
     /// Of no service there may ever be two, while nodes die, freeze and are cut off, and clocks jump.
     Strict,
     /// Data stays where it is, while nodes die, the network splits, and in the end all lose power.
@@ -68,7 +71,7 @@ pub enum Scenario {
 
 impl Scenario {
     /// Those that a run without `--scenario` goes through.
-    pub const ALL: [Self; 19] = [
+    pub const ALL: [Self; 20] = [
         Self::Calm,
         Self::Crash,
         Self::Partition,
@@ -88,6 +91,7 @@ impl Scenario {
         Self::Volumes,
         Self::Churn,
         Self::Autoscale,
+        Self::Rebalance,
     ];
 
     /// Its name on the command line.
@@ -108,6 +112,7 @@ impl Scenario {
             Self::Depend => "depend",
             Self::Jobs => "jobs",
             Self::Ranks => "ranks",
+            Self::Rebalance => "rebalance",
             Self::Strict => "strict",
             Self::Volumes => "volumes",
             Self::Autoscale => "autoscale",
@@ -146,6 +151,7 @@ impl Scenario {
             | Self::Depend
             | Self::Jobs
             | Self::Ranks
+            | Self::Rebalance
             | Self::Strict
             | Self::Volumes
             | Self::Autoscale
@@ -171,6 +177,7 @@ impl Scenario {
             | Self::Depend
             | Self::Jobs
             | Self::Ranks
+            | Self::Rebalance
             | Self::Strict
             | Self::Volumes
             | Self::Autoscale
@@ -196,6 +203,8 @@ impl Scenario {
             Self::Depend => Variety::Chained,
             Self::Jobs => Variety::Jobs,
             Self::Ranks => Variety::Ranked,
+            // Of the half in which nothing dies, see below.
+            Self::Rebalance => Variety::Mixed,
             Self::Strict => Variety::Strict,
             Self::Volumes => Variety::Volumes,
             Self::Autoscale => Variety::Following,
@@ -224,6 +233,7 @@ impl Scenario {
             | Self::Depend
             | Self::Jobs
             | Self::Ranks
+            | Self::Rebalance
             | Self::Strict
             | Self::Volumes
             | Self::Autoscale
@@ -247,6 +257,7 @@ impl Scenario {
             | Self::Depend
             | Self::Jobs
             | Self::Ranks
+            | Self::Rebalance
             | Self::Strict
             | Self::Volumes
             | Self::Autoscale
@@ -258,9 +269,13 @@ impl Scenario {
         world.ops.variety = self.variety();
         let halved = matches!(
             self,
-            Self::Rollout | Self::Jobs | Self::Ranks | Self::Autoscale
+            Self::Rollout | Self::Jobs | Self::Ranks | Self::Autoscale | Self::Rebalance
         );
         world.watch.gentle = halved && world.rng.random_bool(0.5);
+        if self == Self::Rebalance && world.watch.gentle {
+            world.ops.variety = Variety::Plain;
+            world.watch.no_gaps = true;
+        }
         world.ops.crash_on_accept = self == Self::Disk;
     }
 }
@@ -271,6 +286,9 @@ const FORMED: u64 = 3 * SECOND;
 pub(super) const QUIET_UNTIL: u64 = FORMED + 5 * SECOND;
 /// Trouble lasts until then.
 const TROUBLE_ENDS: u64 = 60 * SECOND;
+/// Where replicas are moved by themselves, which they are only after they have rested: several times
+/// what one move needs.
+const SLOWLY_ENDS: u64 = 1_800 * SECOND;
 /// After the trouble, the cluster has so long to come to rest. Crash loops wait up to minutes, and
 /// those that were in one need their next attempt.
 const REST: u64 = 90 * SECOND;
@@ -310,6 +328,7 @@ pub fn run(
         | Scenario::Depend
         | Scenario::Jobs
         | Scenario::Ranks
+        | Scenario::Rebalance
         | Scenario::Strict
         | Scenario::Volumes
         | Scenario::Autoscale
@@ -319,9 +338,11 @@ pub fn run(
     scenario.set_rules(&mut world);
     form(&mut world);
     let stretched = hours.filter(|_| scenario == Scenario::Lossy);
-    let ends = stretched.map_or(TROUBLE_ENDS, |h| {
-        FORMED + (h * 3_600.0 * SECOND as f64) as u64
-    });
+    let usual = match scenario == Scenario::Rebalance && world.watch.gentle {
+        true => SLOWLY_ENDS,
+        false => TROUBLE_ENDS,
+    };
+    let ends = stretched.map_or(usual, |h| FORMED + (h * 3_600.0 * SECOND as f64) as u64);
     plan_people(&mut world, scenario, services);
     plan_trouble(&mut world, scenario, ends);
     if scenario == Scenario::Autoscale {
@@ -420,6 +441,7 @@ fn plan_people(world: &mut World, scenario: Scenario, services: usize) {
         );
     }
     let quiet = matches!(scenario, Scenario::Lossy | Scenario::Crash | Scenario::Liar);
+    let quiet = quiet || scenario == Scenario::Rebalance;
     let edits = if quiet { 0 } else { services * 3 };
     if !quiet && services > 1 {
         // Only the last one is removed, and nobody edits it.

@@ -5,7 +5,7 @@ mod specs;
 use std::collections::{BTreeMap, BTreeSet};
 
 use dunlin_state::desired::{Command, Desired, Rejection};
-use dunlin_state::model::{Availability, ServiceKey};
+use dunlin_state::model::{Availability, Rebalancing, ServiceKey};
 use rand::RngExt as _;
 
 use super::faults::Fault;
@@ -47,6 +47,8 @@ pub(super) enum Op {
         /// Its number.
         service: usize,
     },
+    /// Even out the nodes now.
+    Rebalance,
     /// Hand over all work of a host, or take work again.
     Drain {
         /// Which host.
@@ -277,6 +279,14 @@ fn order(world: &World, host: usize, op: Op) -> (Change, Command) {
             let service = service(number);
             let change = Change::Removed(service.clone());
             (change, Command::Remove { service })
+        }
+        Op::Rebalance => {
+            let asked = Some(world.hosts[host].now(world.now).wall);
+            let rules = Rebalancing {
+                asked,
+                ..Rebalancing::default()
+            };
+            (Change::Other, Command::SetRebalancing(rules))
         }
         Op::Drain {
             host: which,

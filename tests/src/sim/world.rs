@@ -449,6 +449,7 @@ impl World {
                 if workload.id.attempt == 0 {
                     self.outcome.awards += 1;
                 }
+                check::move_is_worth_it(self, host, &workload.id);
                 check::start_is_needed(self, host, &workload.id);
                 check::no_restart_storm(self, host, &workload.id);
                 check::start_is_allowed(self, host, workload);

@@ -11,6 +11,7 @@ fn slot(index: u32, step: PlannedStep, node: Option<&str>) -> PlannedSlot {
         node: None,
         node_name: node.map(str::to_owned),
         from: None,
+        ousts: vec![],
     }
 }
 

@@ -51,6 +51,10 @@ pub const SERVICE_DUNLIN: Section = Section {
             "-1000 to 1000, 0 when absent: where there is no room, replicas of services with a lower one make way",
         ),
         yes(
+            "rebalance",
+            "`false`: replicas that run are not moved to even out nodes; `true`: they are, also when they have volumes, which stay behind",
+        ),
+        yes(
             "singleton",
             "there are never two of a slot: a replica runs only with the votes of a majority of these nodes",
         ),

@@ -106,6 +106,9 @@ fn priority_and_isolation_are_read() {
     );
     let read = policy("x-dunlin: {on_isolation: keep}");
     assert_eq!((read.priority, read.stop_isolated_after_ms), (0, None));
+    assert_eq!(read.rebalance, None);
+    let read = policy("x-dunlin: {rebalance: false}");
+    assert_eq!(read.rebalance, Some(false));
 }
 
 #[test]

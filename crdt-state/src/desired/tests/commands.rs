@@ -1,6 +1,6 @@
 use super::*;
 use crate::model::{
-    Availability, HealthCheck, HealthTest, Mode, PublishMode, RuntimeKind, VolumeMount,
+    Availability, HealthCheck, HealthTest, Mode, PublishMode, Rebalancing, RuntimeKind, VolumeMount,
 };
 
 fn rejected(document: &mut Document, commands: &[Command]) -> Rejection {
@@ -383,4 +383,58 @@ fn labels_and_availability_of_nodes() {
     };
     let rejection = rejected(&mut document, &[labels]);
     assert!(matches!(rejection, Rejection::InvalidLabels { .. }));
+}
+
+/// Two majorities of different voters need not share one, so voters change only while nothing runs.
+#[test]
+fn the_voters_of_what_runs_cannot_be_changed() {
+    let mut document = Document::new(actor(1));
+    let strict = |image: &str, voters: [u8; 3]| {
+        let mut spec = spec(image);
+        spec.policy.voters = voters.map(node).to_vec();
+        deploy("web", spec)
+    };
+    write(&mut document, strict("a", [1, 2, 3]), 1);
+    // The same ones in another order are no change.
+    write(&mut document, strict("b", [3, 2, 1]), 2);
+    let refused = rejected(&mut document, &[strict("b", [1, 2, 4])]).to_string();
+    assert!(refused.contains("dunlin stop"), "{refused}");
+    write(&mut document, stop("web"), 3);
+    write(&mut document, strict("c", [1, 2, 4]), 4);
+    let start = Command::SetRunning {
+        service: key("web"),
+        running: true,
+    };
+    write(&mut document, start, 5);
+    // Going back does not bring back the voters.
+    let back = Command::Rollout {
+        service: key("web"),
+        revision: None,
+        change: RolloutChange::Rollback { reason: None },
+    };
+    write(&mut document, back, 6);
+    let web = service(&document, "web").unwrap();
+    assert_eq!(web.spec.image, "a", "what was never proven is no way back");
+    assert!(web.spec.policy.voters.contains(&node(4)));
+}
+
+/// Whether replicas are moved is said once for the whole cluster, and saying it again writes nothing.
+#[test]
+fn rebalancing_is_wanted_or_not() {
+    let mut document = Document::new(actor(1));
+    let rules = Rebalancing {
+        manual: true,
+        asked: Some(7),
+    };
+    write(&mut document, Command::SetRebalancing(rules), 1);
+    assert_eq!(snapshot_of(&document).rebalancing, rules);
+    let again = document.propose(&[Command::SetRebalancing(rules)], "bob", at(2));
+    assert_eq!(again.unwrap(), None);
+    assert_reads_the_same_from_disk(&document);
+    write(
+        &mut document,
+        Command::SetRebalancing(Rebalancing::default()),
+        3,
+    );
+    assert_eq!(snapshot_of(&document).rebalancing, Rebalancing::default());
 }

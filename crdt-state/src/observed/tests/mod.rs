@@ -64,6 +64,7 @@ fn claim_of(name: &str, slot: Slot) -> Claim {
         workload: None,
         started_at: None,
         trial: Default::default(),
+        moved_from: None,
         history: Vec::new(),
     }
 }

@@ -45,6 +45,7 @@ fn report(claims: u32, ready: bool) -> Box<NodeReport> {
         workload: Some("0123456789abcdef".to_owned()),
         started_at: Some(1_767_225_600_000),
         trial: Default::default(),
+        moved_from: None,
         history: Vec::new(),
     };
     Box::new(NodeReport {

@@ -113,6 +113,16 @@ impl Client {
         self.post(&path, request).await
     }
 
+    /// Changes when a node is worked on.
+    pub async fn set_maintenance(
+        &self,
+        node: &str,
+        request: &MaintenanceRequest,
+    ) -> Result<ChangeResponse, ClientError> {
+        let path = routes::node(routes::NODE_MAINTENANCE, node);
+        self.post(&path, request).await
+    }
+
     /// Creates services or gives them new specifications, all or none.
     pub async fn deploy(&self, request: &DeployRequest) -> Result<DeployResponse, ClientError> {
         self.post(routes::DEPLOY, request).await
@@ -133,6 +143,19 @@ impl Client {
         let body = serde_json::to_vec(quota).map_err(ClientError::Unwritable)?;
         self.call("PUT", &routes::quota(namespace), Some(body))
             .await
+    }
+
+    /// What would be moved so that nodes are evenly used.
+    pub async fn rebalance_plan(&self) -> Result<RebalancePlan, ClientError> {
+        self.get(routes::REBALANCE).await
+    }
+
+    /// Has replicas moved, or says whether they move by themselves.
+    pub async fn rebalance(
+        &self,
+        request: &RebalanceRequest,
+    ) -> Result<ChangeResponse, ClientError> {
+        self.post(routes::REBALANCE, request).await
     }
 
     /// What a deploy would do; nothing is changed.

@@ -38,10 +38,14 @@ async fn every_call_goes_to_a_route_of_the_contract() {
     let _ = client.nodes().await;
     let _ = client.set_availability("n1", drain).await;
     let _ = client.set_labels("n1", &LabelsRequest::default()).await;
+    let request = MaintenanceRequest::default();
+    let _ = client.set_maintenance("n1", &request).await;
     let _ = client.deploy(&DeployRequest { services: vec![] }).await;
     let _ = client.plan(&DeployRequest { services: vec![] }).await;
     let _ = client.namespaces().await;
     let _ = client.set_quota("web", &Quota::default()).await;
+    let _ = client.rebalance_plan().await;
+    let _ = client.rebalance(&RebalanceRequest::default()).await;
     let _ = client.services(&ServiceQuery::default()).await;
     let _ = client.inspect(&web).await;
     let _ = client.remove(&web).await;

@@ -17,11 +17,24 @@ impl Agent {
         out: &mut Vec<Output>,
     ) {
         match message {
-            Message::Call { ref service, .. } => {
-                self.auctioneer.heard_call(service, from, now.mono);
+            Message::Call {
+                ref service,
+                moved_from,
+                ..
+            } => {
+                if moved_from.is_none() {
+                    self.auctioneer.heard_call(service, from, now.mono);
+                }
                 self.tell_bidder(from, message, now, out);
             }
             Message::Award { .. } => self.tell_bidder(from, message, now, out),
+            Message::Bid { round, .. }
+            | Message::Refusal { round, .. }
+            | Message::AwardRefused { round, .. }
+                if self.rebalancer.asked(round) =>
+            {
+                self.on_move_answer(from, &message, now, out);
+            }
             Message::Bid { .. } | Message::Refusal { .. } | Message::AwardRefused { .. } => {
                 let open = self.is_floor_open(now);
                 let floor = floor::floor(&self.cluster, &self.desired, open);
@@ -51,9 +64,11 @@ impl Agent {
                     service,
                     slot,
                     epoch,
+                    moved_from,
                 } => {
                     let slot = SlotId { service, slot };
-                    let effects = self.with_world(|r, world| r.take(slot, epoch, world, now));
+                    let effects =
+                        self.with_world(|r, world| r.take(slot, epoch, moved_from, world, now));
                     push_reconciled(effects, out);
                 }
                 BidderEffect::Evict {
@@ -108,7 +123,7 @@ impl Agent {
         }
     }
 
-    fn send(&mut self, to: NodeId, message: Message, out: &mut Vec<Output>) {
+    pub(super) fn send(&mut self, to: NodeId, message: Message, out: &mut Vec<Output>) {
         if to == self.me {
             self.loopback.push_back(message);
         } else {

@@ -9,8 +9,26 @@ use dunlin_state::model::ServiceKey;
 use super::{Agent, Output, STEER_AGAIN_MS, turn};
 use crate::jobs::{Expanded, Recording, due, expand};
 
+/// Milliseconds after which it is looked again what the clock says, since it may be put forward or
+/// back.
+const LOOK_AGAIN_MS: u64 = 60_000;
+
+/// Drains nodes whose windows are open. Returns when that has to be looked at again.
+fn with_windows(mut desired: Arc<Desired>, wall: u64) -> (Arc<Desired>, Option<u64>) {
+    if desired.nodes.values().all(|n| n.windows.is_empty()) {
+        return (desired, None);
+    }
+    let nodes = Arc::make_mut(&mut desired).nodes.values_mut();
+    let planned = nodes.filter(|n| !n.windows.is_empty());
+    let changes: Vec<u64> = planned.filter_map(|intent| intent.at(wall)).collect();
+    let again = changes.into_iter().min();
+    let latest = wall.saturating_add(LOOK_AGAIN_MS);
+    (desired, again.map(|at| at.min(latest)))
+}
+
 impl Agent {
-    /// Takes in what people want, and adds the runs of jobs to it.
+    /// Takes in what people want, and adds what follows from the clock: runs of jobs, and nodes that
+    /// are worked on.
     pub(super) fn with_runs(&mut self, written: Arc<Desired>, now: Now) -> Arc<Desired> {
         let held = |key: &ServiceKey| self.reconciler.holds_any(key);
         let Expanded {
@@ -20,6 +38,8 @@ impl Agent {
         } = expand(&written, now.wall, held);
         self.written = written;
         self.jobs = jobs;
+        let (desired, windows) = with_windows(desired, now.wall);
+        let again = again.into_iter().chain(windows).min();
         let wait = again.map(|at| at.saturating_sub(now.wall));
         self.jobs_due = wait.map(|wait| now.mono.saturating_add(wait));
         self.with_scales(desired, now)

@@ -13,6 +13,7 @@ mod evict;
 mod floor;
 mod isolation;
 mod jobs;
+mod moving;
 mod news;
 mod secrets;
 #[cfg(test)]
@@ -41,6 +42,7 @@ use crate::jobs::Recording;
 use crate::lease::{self, Leases};
 use crate::liveness::{Heard, Liveness, Standing};
 use crate::placement::Reason;
+use crate::rebalance::Rebalancer;
 use crate::reconcile::{self, Reconciler, World};
 use crate::rollout::Rollout;
 use crate::secrets::{self as secret_keys, Keeper};
@@ -152,6 +154,7 @@ pub struct Agent {
     reconciler: Reconciler,
     opening: Opening,
     isolation: Isolation,
+    rebalancer: Rebalancer,
     leases: Leases,
     /// Whether there are services of which there must never be two.
     any_strict: bool,
@@ -234,6 +237,7 @@ impl Agent {
             reconciler: Reconciler::new(me, boot, seed ^ 2),
             opening: Opening::new(start.peers_known, now.mono),
             isolation: Isolation::new(start.peers_known, now.mono),
+            rebalancer: Rebalancer::new(me, boot, seed ^ 4, now.mono),
             leases: Leases::new(me, seed ^ 3, now.mono),
             any_strict: false,
             keeper: Keeper::new(me),
@@ -271,6 +275,7 @@ impl Agent {
             self.reconciler.poll_timeout(),
             self.opening.poll_timeout(),
             self.isolation.poll_timeout(),
+            self.rebalancer.poll_timeout(),
             self.leases.poll_timeout(),
             self.keeper.poll_timeout(),
             self.distrusted.next(),
@@ -304,6 +309,7 @@ impl Agent {
         }
         self.keys_due(now, &mut out);
         self.look_at_isolation(now);
+        self.look_at_balance(now, &mut out);
         self.leases_due(now, &mut out);
         self.try_open(now, &mut out);
         let open = self.is_floor_open(now);
@@ -501,6 +507,7 @@ impl Agent {
             let found = reconciler.evictions(service, revision, slots, &world)?;
             Ok(found.into_iter().map(|eviction| eviction.score).collect())
         };
+        let moves = || reconciler.is_moving();
         let market = Market {
             desired: &self.desired,
             own: &own,
@@ -508,6 +515,7 @@ impl Agent {
             holds: &holds,
             lacks: &lacks,
             makes_room: &makes_room,
+            moves: &moves,
             force: &force,
         };
         let result = act(&mut bidder, &market);

@@ -46,7 +46,11 @@ impl Agent {
         }
         self.follow_items(&old, now, out);
         self.keys_dirty = true;
+        if old.rebalancing != new.rebalancing {
+            self.rebalancer.look_soon(now.mono);
+        }
         if old.nodes != new.nodes {
+            self.rebalancer.disturbed(now.mono);
             self.auctioneer.nudge(now.mono);
             if old.nodes.get(&self.me) != new.nodes.get(&self.me) {
                 self.review_all_own();
@@ -226,6 +230,7 @@ impl Agent {
                     self.dirty.extend(touched);
                     out.push(Output::Standing { node, standing });
                     self.observe_isolation(now);
+                    self.rebalancer.disturbed(now.mono);
                     if standing == Standing::Alive {
                         self.auctioneer.nudge(now.mono);
                         continue;

@@ -249,6 +249,7 @@ impl Auctioneer {
             slots: u32::try_from(slots).unwrap_or(u32::MAX),
             by_force,
             first: need.first().copied().unwrap_or_default(),
+            moved_from: None,
         };
         let calls = nodes.iter().map(|to| AuctionEffect::Send {
             to: *to,

@@ -35,6 +35,8 @@ pub enum BidderEffect {
         slot: Slot,
         /// Its fencing epoch.
         epoch: u64,
+        /// Whose replica it takes the place of, if it is moved.
+        moved_from: Option<NodeId>,
     },
     /// The same, after replicas of lower priorities have made way.
     Evict {
@@ -71,6 +73,7 @@ struct Call {
     slots: u32,
     by_force: bool,
     first: u32,
+    moved_from: Option<NodeId>,
 }
 
 #[derive(Debug)]
@@ -82,6 +85,7 @@ struct Offer {
     holds: Resources,
     ports: Vec<HostPort>,
     by_force: bool,
+    moved_from: Option<NodeId>,
 }
 
 impl Bidder {
@@ -109,6 +113,7 @@ impl Bidder {
                 slots,
                 by_force,
                 first,
+                moved_from,
             } => {
                 let call = Call {
                     service,
@@ -116,6 +121,7 @@ impl Bidder {
                     slots: slots.min(MAX_SCORES),
                     by_force,
                     first,
+                    moved_from,
                 };
                 self.on_call((from, round), call, market, now)
             }
@@ -193,6 +199,11 @@ impl Bidder {
         if !lacks.is_empty() {
             return vec![refusal(key, lacks)];
         }
+        // One at a time, so that what was reckoned with when it was decided is still so.
+        let moves = self.offers.values().any(|o| o.moved_from.is_some()) || (market.moves)();
+        if call.moved_from.is_some() && moves {
+            return vec![refusal(key, vec![Reason::Busy])];
+        }
         let scores = if call.by_force {
             (market.force)(self, &call.service, &call.revision, call.slots)
         } else {
@@ -264,6 +275,7 @@ impl Bidder {
                         service: offer.service.clone(),
                         slot,
                         epoch,
+                        moved_from: offer.moved_from,
                     });
                 }
             }
@@ -289,6 +301,8 @@ pub struct Market<'a> {
     pub lacks: &'a dyn Fn(&ServiceKey, &ServiceSpec, Slot) -> Vec<Reason>,
     /// Whether room is being made for the service.
     pub makes_room: &'a dyn Fn(&ServiceKey) -> bool,
+    /// Whether a replica that is moved here is not ready yet.
+    pub moves: &'a dyn Fn() -> bool,
     /// Scores of further replicas for which others would make way.
     pub force: &'a Force<'a>,
 }
@@ -325,6 +339,7 @@ impl Offer {
             holds,
             ports,
             by_force: call.by_force,
+            moved_from: call.moved_from,
         }
     }
 }

@@ -1,6 +1,6 @@
 //! What auctioneers and bidders tell each other.
 
-use dunlin_state::model::{ServiceKey, Slot};
+use dunlin_state::model::{NodeId, ServiceKey, Slot};
 use serde::{Deserialize, Serialize};
 
 use crate::placement::Reason;
@@ -34,6 +34,9 @@ pub enum Message {
         /// One of the slots: the data that they need, if any, is for all of them on the same node.
         #[serde(default)]
         first: u32,
+        /// Who runs the replica that is to be moved, if it is no vacant slot that is called for.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        moved_from: Option<NodeId>,
     },
     /// Candidate to auctioneer: this well. The offer holds for [`super::OFFER_MS`].
     Bid {

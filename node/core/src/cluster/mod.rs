@@ -18,7 +18,7 @@ use std::sync::Arc;
 
 use dunlin_state::desired::{Desired, Service};
 use dunlin_state::model::{
-    Claim, FailureAction, Mode, NodeId, NodeRegister, NodeReport, ServiceKey, Slot,
+    Claim, FailureAction, Mode, NodeId, NodeRegister, NodeReport, ServiceKey, Slot, SlotId,
 };
 
 use filter::Filter;
@@ -156,6 +156,13 @@ impl Cluster {
     /// are not.
     pub(crate) fn is_complete(&self) -> bool {
         self.missing.is_empty()
+    }
+
+    /// So high an epoch of a slot was given away: the next one is higher, whoever has it.
+    pub(crate) fn note_epoch(&mut self, slot: &SlotId, epoch: u64) {
+        if let Some(watch) = self.watched.get_mut(&slot.service) {
+            watch.note_epoch(slot.slot, epoch);
+        }
     }
 
     pub(crate) fn watch(&self, service: &ServiceKey) -> Option<&Watch> {

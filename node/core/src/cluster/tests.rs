@@ -34,6 +34,7 @@ fn claim(service: u8, slot: u32, epoch: u64, leaving: bool) -> Claim {
         workload: None,
         started_at: None,
         trial: dunlin_state::model::Trial::default(),
+        moved_from: None,
         history: Vec::new(),
     }
 }

@@ -69,6 +69,11 @@ impl Watch {
         self.epochs.get(&slot).copied().unwrap_or(0)
     }
 
+    pub(super) fn note_epoch(&mut self, slot: Slot, epoch: u64) {
+        let known = self.epochs.entry(slot).or_default();
+        *known = epoch.max(*known);
+    }
+
     pub(super) fn set_wanted(
         &mut self,
         wanted: u32,

@@ -22,6 +22,7 @@ use crate::explain::Explanation;
 use crate::io::{NodeConfig, WorkloadId};
 use crate::liveness::Standing;
 use crate::plan::Plan;
+use crate::rebalance::Forecast;
 
 /// A member of the cluster as this node sees it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -117,6 +118,11 @@ impl Engine {
     /// The slots on this node that have the volume and may be running.
     pub fn volume_users(&self, volume: &VolumeId) -> Vec<SlotId> {
         self.agent.volume_users(volume)
+    }
+
+    /// What rebalancing would move.
+    pub fn rebalance_forecast(&self) -> Forecast {
+        self.agent.rebalance_forecast()
     }
 
     /// What the present revision of a service waits for, if anything.

@@ -64,6 +64,11 @@ impl Isolation {
         true
     }
 
+    /// Whether it sees enough of the others, and has for a moment.
+    pub(crate) fn is_over(&self) -> bool {
+        self.since.is_none() && self.settling.is_none()
+    }
+
     /// Why a replica may not run now, if it may not. `runs` says that it does.
     pub(crate) fn bars(&self, policy: &Policy, runs: bool, now: u64) -> Option<String> {
         let patience = policy.stop_isolated_after_ms?;

@@ -87,9 +87,10 @@ fn refuse_by_state(node: &NodeView, reasons: &mut Vec<Reason>) {
         Standing::Suspect => reasons.push(Reason::Suspect),
         Standing::Gone | Standing::Left => reasons.push(Reason::Gone),
     }
-    match node.availability {
-        Availability::Active => {}
-        Availability::Cordoned | Availability::Drained => {
+    match (node.maintenance, node.availability) {
+        (Some(until), _) => reasons.push(Reason::Maintenance { until }),
+        (None, Availability::Active) => {}
+        (None, Availability::Cordoned | Availability::Drained) => {
             reasons.push(Reason::Unavailable(node.availability));
         }
     }

@@ -18,5 +18,6 @@ mod view;
 pub(crate) use judge::reserves_anything;
 pub use judge::{Verdict, judge, marginal_scores, matches_constraints, resolve_runtime};
 pub use reason::Reason;
+pub(crate) use score::{fullness, wishes};
 pub(crate) use spread::Domains;
 pub use view::NodeView;

@@ -5,6 +5,7 @@ use std::fmt;
 use dunlin_state::model::{
     Availability, Constraint, ConstraintOp, HostPort, NodeId, Protocol, ServiceKey, VolumeId,
 };
+use dunlin_state::windows::in_words;
 use serde::{Deserialize, Serialize};
 
 use super::facts;
@@ -85,6 +86,11 @@ pub enum Reason {
     NoCommand,
     /// The node is cordoned or drained.
     Unavailable(Availability),
+    /// The node is worked on.
+    Maintenance {
+        /// Until when, in milliseconds since the Unix epoch.
+        until: u64,
+    },
     /// The node's disk does not accept writes.
     DiskFailing,
     /// The node misses its probes.
@@ -134,6 +140,7 @@ impl Reason {
             | Self::Runtime(_)
             | Self::NoCommand
             | Self::Unavailable(_)
+            | Self::Maintenance { .. }
             | Self::DiskFailing
             | Self::Suspect
             | Self::Gone
@@ -201,6 +208,9 @@ impl Reason {
             Self::Unavailable(Availability::Active) => "nothing to do".to_owned(),
             Self::Unavailable(Availability::Cordoned | Availability::Drained) => {
                 "run `dunlin uncordon` for the node".to_owned()
+            }
+            Self::Maintenance { .. } => {
+                "wait until then, or end it with `dunlin maintenance rm`".to_owned()
             }
             Self::DiskFailing => "free space or replace the disk of the data directory".to_owned(),
             Self::Suspect => "wait a moment; check the node's network and load if it stays".into(),
@@ -294,6 +304,9 @@ impl fmt::Display for Reason {
             Self::Unavailable(Availability::Active) => f.write_str("is active"),
             Self::Unavailable(Availability::Cordoned) => f.write_str("is cordoned"),
             Self::Unavailable(Availability::Drained) => f.write_str("is drained"),
+            Self::Maintenance { until } => {
+                write!(f, "is in maintenance until {}", in_words(*until))
+            }
             Self::DiskFailing => f.write_str("its disk does not accept writes"),
             Self::Suspect => f.write_str("misses its probes"),
             Self::Gone => f.write_str("is gone"),

@@ -45,15 +45,52 @@ pub(super) fn score(spec: &ServiceSpec, service: &ServiceKey, node: &NodeView) -
 }
 
 fn preferences(spec: &ServiceSpec, node: &NodeView) -> i64 {
-    let preferences = spec.placement.preferences.iter();
-    let fulfilled = preferences.filter(|preference| match &preference.of {
-        Preferred::Service(other) => node.services.contains_key(other),
-        Preferred::Constraint(constraint) => {
-            constraint.holds(facts::value(constraint.key(), node).as_deref())
+    let Wishes { company, node } = wishes(spec, node);
+    company
+        .saturating_add(node)
+        .saturating_mul(PREFERENCE_WEIGHT)
+}
+
+/// The weights of the preferences that a node fulfils.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct Wishes {
+    /// Of those for other services there.
+    pub(crate) company: i64,
+    /// Of those for what the node is.
+    pub(crate) node: i64,
+}
+
+pub(crate) fn wishes(spec: &ServiceSpec, node: &NodeView) -> Wishes {
+    let mut sums = Wishes::default();
+    for preference in &spec.placement.preferences {
+        let weight = i64::from(preference.weight);
+        match &preference.of {
+            Preferred::Service(other) if node.services.contains_key(other) => {
+                sums.company = sums.company.saturating_add(weight);
+            }
+            Preferred::Constraint(constraint)
+                if constraint.holds(facts::value(constraint.key(), node).as_deref()) =>
+            {
+                sums.node = sums.node.saturating_add(weight);
+            }
+            Preferred::Service(_) | Preferred::Constraint(_) => {}
         }
-    });
-    let weights = fulfilled.map(|preference| i64::from(preference.weight));
-    weights.sum::<i64>().saturating_mul(PREFERENCE_WEIGHT)
+    }
+    sums
+}
+
+/// How full a node is, in millionths: what it has least left of decides. Unlike scores it is the same
+/// for all services.
+pub(crate) fn fullness(node: &NodeView) -> u64 {
+    let taken = node.committed.plus(node.offered);
+    let room = u64::from(node.facts.cpus.max(1)) * REPLICAS_PER_CORE;
+    let parts = [
+        fraction_ppm(taken.cpu_millis, node.capacity.cpu_millis),
+        fraction_ppm(taken.memory, node.capacity.memory),
+        fraction_ppm(taken.disk, node.capacity.disk),
+        fraction_ppm(u64::from(node.replicas()), room),
+    ];
+    parts.into_iter().max().unwrap_or(0)
 }
 
 /// A hash as a number below `end`.

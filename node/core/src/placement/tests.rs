@@ -39,6 +39,7 @@ fn node(index: u8) -> NodeView {
         services: BTreeMap::new(),
         repelled: BTreeMap::new(),
         availability: Availability::Active,
+        maintenance: None,
         runtimes: vec!["process".to_owned(), "docker".to_owned()],
         disk_ok: true,
         standing: Standing::Alive,

@@ -34,6 +34,8 @@ pub struct NodeView {
     pub repelled: BTreeMap<ServiceKey, ServiceKey>,
     /// Whether it takes new replicas.
     pub availability: Availability,
+    /// Until when it is worked on, if it is.
+    pub maintenance: Option<u64>,
     /// Runtimes it offers.
     pub runtimes: Vec<String>,
     /// Whether its disk accepts writes.
@@ -77,6 +79,7 @@ impl NodeView {
             services: BTreeMap::new(),
             repelled: BTreeMap::new(),
             availability: intent.map(|i| i.availability).unwrap_or_default(),
+            maintenance: intent.and_then(|i| i.maintenance),
             runtimes: report.runtimes.clone(),
             disk_ok: report.disk_ok,
             standing,

@@ -7,9 +7,10 @@
 //! nodes have on offer elsewhere at that moment, starts that fail; and in clusters of more than 64
 //! nodes an auction asks a sample.
 
-mod room;
+mod oust;
+pub(crate) mod room;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use dunlin_state::desired::{Command, Desired, Rejection, Service, preview};
@@ -55,6 +56,8 @@ pub struct SlotPlan {
     pub node: Option<NodeId>,
     /// Where it runs now, when it would go elsewhere.
     pub from: Option<NodeId>,
+    /// Replicas of lower priorities that would give way to it there.
+    pub ousts: Vec<SlotId>,
 }
 
 /// What would happen to a slot.
@@ -196,7 +199,13 @@ impl Planner<'_, '_> {
     /// Gives a slot to the best other node; its present replica makes room only then.
     fn find(&mut self, slot: Slot, from: Option<NodeId>, domains: &mut Domains) {
         let (revision, spec) = self.after.target(slot);
-        let Some(node) = self.room.best(spec, self.key, from, domains) else {
+        let free = self.room.best(spec, self.key, from, domains);
+        let found = free.map(|node| (node, BTreeSet::new()));
+        let found = found.or_else(|| {
+            let service = (self.key, self.after, &**spec);
+            oust::best(self.room, service, from, domains)
+        });
+        let Some((node, ousts)) = found else {
             if self.refusals.is_empty() {
                 self.refusals = self.room.refusals(spec, self.key, domains);
             }
@@ -207,12 +216,21 @@ impl Planner<'_, '_> {
         if let Some(from) = from {
             self.room.release(from, &id);
         }
+        for victim in &ousts {
+            self.room.release(node, victim);
+        }
         self.room.take(node, id, revision, spec);
         let step = match from {
             Some(_) => Step::Move,
             None => Step::Start,
         };
-        self.note(slot, step, Some(node), from);
+        self.slots.push(SlotPlan {
+            slot,
+            step,
+            node: Some(node),
+            from,
+            ousts: ousts.into_iter().collect(),
+        });
     }
 
     fn update(&mut self, slot: Slot, node: NodeId) {
@@ -277,6 +295,7 @@ impl Planner<'_, '_> {
             step,
             node,
             from,
+            ousts: Vec::new(),
         });
     }
 }

@@ -14,7 +14,7 @@ use crate::placement::{Domains, NodeView, Reason, Verdict, judge, matches_constr
 const MAX_REFUSALS: usize = 64;
 
 /// All nodes that have told what they hold.
-pub(super) struct Room<'d> {
+pub(crate) struct Room<'d> {
     desired: &'d Desired,
     places: BTreeMap<NodeId, Place>,
 }
@@ -28,7 +28,7 @@ struct Place {
 }
 
 impl<'d> Room<'d> {
-    pub(super) fn new(cluster: &Cluster, desired: &'d Desired) -> Self {
+    pub(crate) fn new(cluster: &Cluster, desired: &'d Desired) -> Self {
         let places = cluster.nodes().filter_map(|(node, known)| {
             let report = &known.register.as_ref()?.report;
             let bare = NodeView::conditions(node, report, known.standing, desired);
@@ -43,12 +43,12 @@ impl<'d> Room<'d> {
     }
 
     /// All nodes, ordered.
-    pub(super) fn nodes(&self) -> Vec<NodeId> {
+    pub(crate) fn nodes(&self) -> Vec<NodeId> {
         self.places.keys().copied().collect()
     }
 
     /// How many nodes answer.
-    pub(super) fn alive(&self) -> usize {
+    pub(crate) fn alive(&self) -> usize {
         let places = self.places.values();
         places
             .filter(|p| p.view.standing == Standing::Alive)
@@ -56,7 +56,7 @@ impl<'d> Room<'d> {
     }
 
     /// A node without one of its replicas.
-    pub(super) fn without(&self, node: NodeId, slot: &SlotId) -> Option<NodeView> {
+    pub(crate) fn without(&self, node: NodeId, slot: &SlotId) -> Option<NodeView> {
         let place = self.places.get(&node)?;
         let others: Vec<Claim> = place
             .claims
@@ -67,7 +67,22 @@ impl<'d> Room<'d> {
         Some(filled(&place.bare, &others, self.desired))
     }
 
-    pub(super) fn judge(
+    pub(crate) fn desired(&self) -> &'d Desired {
+        self.desired
+    }
+
+    /// A node without its replicas, and these.
+    pub(crate) fn parts(&self, node: NodeId) -> Option<(&NodeView, &[Claim])> {
+        let place = self.places.get(&node)?;
+        Some((&place.bare, &place.claims))
+    }
+
+    /// A node with its replicas.
+    pub(crate) fn view(&self, node: NodeId) -> Option<&NodeView> {
+        Some(&self.places.get(&node)?.view)
+    }
+
+    pub(crate) fn judge(
         &self,
         node: NodeId,
         spec: &ServiceSpec,
@@ -76,13 +91,13 @@ impl<'d> Room<'d> {
         Some(judge(spec, service, &self.places.get(&node)?.view))
     }
 
-    pub(super) fn matches(&self, node: NodeId, spec: &ServiceSpec) -> bool {
+    pub(crate) fn matches(&self, node: NodeId, spec: &ServiceSpec) -> bool {
         let place = self.places.get(&node);
         place.is_some_and(|place| matches_constraints(spec, &place.bare))
     }
 
     /// Where these replicas are by the values of labels.
-    pub(super) fn domains(
+    pub(crate) fn domains(
         &self,
         spec: &ServiceSpec,
         held: impl Iterator<Item = NodeId>,
@@ -102,7 +117,7 @@ impl<'d> Room<'d> {
     }
 
     /// The node that would win an auction.
-    pub(super) fn best(
+    pub(crate) fn best(
         &self,
         spec: &ServiceSpec,
         service: &ServiceKey,
@@ -122,7 +137,7 @@ impl<'d> Room<'d> {
     }
 
     /// What each node says against one more replica.
-    pub(super) fn refusals(
+    pub(crate) fn refusals(
         &self,
         spec: &ServiceSpec,
         service: &ServiceKey,
@@ -140,7 +155,7 @@ impl<'d> Room<'d> {
     }
 
     /// A replica ends there.
-    pub(super) fn release(&mut self, node: NodeId, slot: &SlotId) {
+    pub(crate) fn release(&mut self, node: NodeId, slot: &SlotId) {
         if let Some(place) = self.places.get_mut(&node) {
             place.claims.retain(|claim| claim.slot != *slot);
             place.view = filled(&place.bare, &place.claims, self.desired);
@@ -148,7 +163,7 @@ impl<'d> Room<'d> {
     }
 
     /// A replica of this specification comes.
-    pub(super) fn take(&mut self, node: NodeId, slot: SlotId, revision: &str, spec: &ServiceSpec) {
+    pub(crate) fn take(&mut self, node: NodeId, slot: SlotId, revision: &str, spec: &ServiceSpec) {
         if let Some(place) = self.places.get_mut(&node) {
             let claim = Claim::won(slot, 0, revision, spec, 0);
             place.view.add_claim(&claim, self.desired);

@@ -27,7 +27,10 @@ impl Reconciler {
             view
         };
         let evicted = self.evicted(slot, now.mono);
-        let wish = wish(held, evicted.as_ref(), world, view);
+        let wish = match held.gives_up_move(world) {
+            Some(why) => Wish::Stop(why),
+            None => wish(held, evicted.as_ref(), world, view),
+        };
         let wish = match (halt::bar(held, world, now), wish) {
             (
                 Some(Bar { why, urgent }),
@@ -46,6 +49,7 @@ impl Reconciler {
             (Wish::Leave(why), _) => self.leave(slot, &why),
             (Wish::Halt(why, urgent), _) => self.halt(slot, &why, urgent, now),
             (Wish::Stop(why), service) => {
+                self.note_given_up(slot, &why, world, now);
                 // What nobody wants at all has nobody to hand its connections to.
                 let drain = service.is_some_and(|s| s.running) && !world.leaving;
                 self.end(slot, &why, drain, now)

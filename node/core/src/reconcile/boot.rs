@@ -219,6 +219,7 @@ impl Reconciler {
             workload: None,
             started_at: None,
             trial: dunlin_state::model::Trial::default(),
+            moved_from: None,
             history: Vec::new(),
         };
         let spec = service.and_then(|s| s.spec_of(revision)).map(Arc::clone);

@@ -267,7 +267,7 @@ impl Reconciler {
                 Verdict::Fit { .. } => {
                     self.cooling.retain(|_, until| *until > now.mono);
                     self.cooling.insert(slot.clone(), now.mono + COOL_DOWN_MS);
-                    effects.extend(self.take(slot.clone(), eviction.epoch, world, now));
+                    effects.extend(self.take(slot.clone(), eviction.epoch, None, world, now));
                 }
                 Verdict::Refused(_) => {}
             }

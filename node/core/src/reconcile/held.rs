@@ -44,6 +44,8 @@ pub(super) struct Held {
     pub(super) waits_for_votes: bool,
     /// Whether it waits for a volume.
     pub(super) waits_for_volume: bool,
+    /// Until when it may try to take the place of a replica that is moved.
+    pub(super) move_until: Option<u64>,
     /// What the last dead attempt left behind, kept so that its log can be read.
     pub(super) residue: Option<WorkloadId>,
 }
@@ -106,6 +108,7 @@ impl Held {
             waits_for_votes: false,
             waits_for_volume: false,
             residue: None,
+            move_until: None,
         }
     }
 
@@ -136,6 +139,7 @@ impl Held {
             waits_for_votes: false,
             waits_for_volume: false,
             residue: None,
+            move_until: None,
         }
     }
 

@@ -16,6 +16,7 @@ mod evict;
 mod files;
 mod halt;
 mod held;
+mod moving;
 mod restart;
 #[cfg(test)]
 mod tests;
@@ -246,6 +247,7 @@ impl Reconciler {
         &mut self,
         slot: SlotId,
         epoch: u64,
+        moved_from: Option<NodeId>,
         world: &World<'_>,
         now: Now,
     ) -> Vec<Effect> {
@@ -260,6 +262,9 @@ impl Reconciler {
         self.changes.held.insert(slot.service.clone());
         let mut held = Held::new(slot.clone(), epoch, service, now.wall, now.mono);
         held.round = service.rollout.round;
+        if let Some(from) = moved_from {
+            held.set_moving(from, now.mono);
+        }
         let rollout = Rollout::of(&slot.service, service, world.cluster);
         if rollout.is_proven_revision(slot.slot, &held.claim.revision) {
             held.claim.trial = Trial::Proven;
@@ -314,7 +319,7 @@ impl Reconciler {
             Verdict::Fit { .. } => {
                 let epoch = self.next_node_epoch();
                 let service = key.clone();
-                self.take(SlotId { service, slot }, epoch, world, now)
+                self.take(SlotId { service, slot }, epoch, None, world, now)
             }
             Verdict::Refused(reasons) => {
                 if reasons.contains(&Reason::Busy) {
@@ -398,6 +403,7 @@ impl Reconciler {
             | Stage::Stopping { .. } => {}
         }
         effects.extend(self.judge_trial(slot, now));
+        self.look_at_move(slot, now);
         self.set_timer(slot);
         effects
     }
@@ -486,7 +492,10 @@ impl Held {
             Stage::Draining { until, .. } => Some(until),
             Stage::Recovering | Stage::Parked | Stage::Ended => None,
         };
-        next.into_iter().chain(self.trial_due()).min()
+        next.into_iter()
+            .chain(self.trial_due())
+            .chain(self.move_until)
+            .min()
     }
 
     fn stop_again_at(&self, asked: u64) -> u64 {

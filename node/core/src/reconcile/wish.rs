@@ -1,9 +1,10 @@
 //! What should become of a claim, given what the cluster wants and who else holds the slot.
 
-use dunlin_state::desired::Service;
+use dunlin_state::desired::{NodeIntent, Service};
 use dunlin_state::model::{
     Availability, Claim, Mode, NodeId, Phase, Slot, SlotId, UpdateOrder, beats,
 };
+use dunlin_state::windows::in_words;
 
 use super::World;
 use super::evict::Evicted;
@@ -79,8 +80,8 @@ pub(super) fn wish(
         return make_way(held, evicted, service, world);
     }
     let intent = world.desired.nodes.get(&world.cluster.me());
-    if intent.is_some_and(|i| i.availability == Availability::Drained) {
-        return go(held, service, "the node is drained".to_owned());
+    if let Some(intent) = intent.filter(|i| i.availability == Availability::Drained) {
+        return go(held, service, why_drained(intent));
     }
     if !outdated {
         let constrained = !service.spec.placement.constraints.is_empty();
@@ -95,6 +96,13 @@ pub(super) fn wish(
         };
     }
     update(held, service, world, view)
+}
+
+fn why_drained(intent: &NodeIntent) -> String {
+    match intent.maintenance {
+        Some(until) => format!("the node is in maintenance until {}", in_words(until)),
+        None => "the node is drained".to_owned(),
+    }
 }
 
 /// The slot is to be filled elsewhere.
@@ -251,6 +259,7 @@ pub(crate) fn forbids_update(reason: &Reason) -> bool {
         // What a replica follows may come and go; it stays, as after its first start.
         Reason::Affinity(_) | Reason::Skew { .. } => false,
         Reason::Unavailable(_)
+        | Reason::Maintenance { .. }
         | Reason::DiskFailing
         | Reason::Suspect
         | Reason::Gone

@@ -16,7 +16,7 @@ fn port(service: &str, tally: Tally) -> PortView {
         },
         targets: Vec::new(),
         pending: 0,
-        waits: None,
+        waits: false,
         now: 0,
         tally,
     }

@@ -44,6 +44,7 @@ fn replica(n: u8) -> Replica {
         started_at: None,
         message: None,
         last_exit: None,
+        moved_from: None,
         history: Vec::new(),
         workload: None,
     }
@@ -115,7 +116,7 @@ impl World {
                 port: key(),
                 targets,
                 pending: 4,
-                waits: None,
+                waits: false,
                 now: 5_000,
                 tally: Tally::default(),
             }],

@@ -18,6 +18,7 @@ use super::world::{SECOND, World};
 mod evenness;
 mod isolation;
 mod jobs;
+mod moves;
 mod order;
 mod placed;
 mod ranks;
@@ -30,6 +31,7 @@ mod times;
 mod volumes;
 
 pub(super) use jobs::{ended, start_is_no_repetition};
+pub(super) use moves::move_is_worth_it;
 pub(super) use order::start_is_in_order;
 pub(super) use placed::start_is_allowed;
 pub(super) use rest::at_rest;
@@ -90,6 +92,8 @@ pub struct Watch {
     preempted: BTreeSet<(usize, Preempted)>,
     /// When others last made way for a slot.
     driven: BTreeMap<SlotId, u64>,
+    /// What was moved to even out hosts.
+    moves: moves::Moves,
     /// How the hosts see each other.
     cuts: BTreeMap<usize, isolation::Cut>,
     /// Services that were whole once, with their scale then.

@@ -4,6 +4,7 @@ use dunlin_core::io::WorkloadId;
 use dunlin_gossip::membership::MemberState;
 use dunlin_state::model::{Availability, SlotId};
 
+use super::moves;
 use crate::sim::world::{SECOND, World};
 
 /// A replica that has answered for so long is known to everybody who can be reached.
@@ -13,7 +14,9 @@ const BELIEVED: u64 = 10 * SECOND;
 
 /// A replica starts: not if one answers elsewhere, and only with a newer fencing epoch.
 pub(in crate::sim) fn start_is_needed(world: &mut World, host: usize, id: &WorkloadId) {
-    let broken = if let Some(holder) = holder(world, host, id) {
+    let broken = if let Some(holder) = holder(world, host, id)
+        && !moves::is_moved_from(world, host, holder, id)
+    {
         world.outcome.moved += 1;
         let strict = world.watch.nothing_may_move || world.is_calm();
         strict.then(|| {

@@ -24,6 +24,7 @@ pub(super) fn plan_trouble(world: &mut World, scenario: Scenario, ends: u64) {
             plan_splits(world);
             plan_darkness(world);
         }
+        Scenario::Rebalance => plan_joins(world),
         Scenario::Strict => {
             plan_crashes(world, 3);
             plan_splits(world);
@@ -49,6 +50,36 @@ pub(super) fn plan_trouble(world: &mut World, scenario: Scenario, ends: u64) {
 fn some_host(world: &mut World) -> usize {
     let hosts = world.hosts.len();
     world.rng.random_range(0..hosts)
+}
+
+/// Nearly half of the hosts come when the others have filled up. Somebody asks for moves, or waits for
+/// those that come by themselves.
+fn plan_joins(world: &mut World) {
+    let hosts = world.hosts.len();
+    for host in hosts - (hosts - 1) / 2..hosts {
+        world.plan(FORMED, Fault::PowerOff(host));
+        let joins = FORMED + world.rng.random_range(14 * SECOND..20 * SECOND);
+        world.plan(joins, Fault::Start(host));
+    }
+    if world.watch.gentle {
+        return;
+    }
+    for n in 0..3 {
+        let at = FORMED + (22 + 11 * n) * SECOND + world.rng.random_range(0..4 * SECOND);
+        world.plan_op(at, Op::Rebalance);
+        let host = some_host(world);
+        let fault = match world.rng.random_range(0..4) {
+            0 => Fault::Kill(host),
+            1 => Fault::WorkloadDies(host),
+            2 => Fault::Stall(host, SECOND),
+            _ => Fault::PowerOff(host),
+        };
+        // While replicas are on their way, or shortly before.
+        let strikes = at + world.rng.random_range(SECOND..8 * SECOND);
+        world.plan(strikes, fault);
+        let back = strikes + world.rng.random_range(SECOND..6 * SECOND);
+        world.plan(back, Fault::Start(host));
+    }
 }
 
 fn plan_crashes(world: &mut World, count: u64) {

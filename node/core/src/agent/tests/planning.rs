@@ -167,3 +167,36 @@ fn what_would_be_refused_is_refused_alike() {
         "{refused:?}"
     );
 }
+
+/// What would give way is what then gives way.
+#[test]
+fn a_plan_foretells_who_gives_way() {
+    let sized = |cpu_millis, priority| {
+        let mut spec = process_spec();
+        spec.reservation.cpu_millis = cpu_millis;
+        spec.policy.priority = priority;
+        spec
+    };
+    let mut flock = Flock::new(2);
+    flock.deploy("low", sized(1_000, -5), 4);
+    flock.deploy("middle", sized(2_000, 1), 2);
+    assert!(
+        flock
+            .run_until(10_000, |f| f.is_exact("low") && f.is_exact("middle"))
+            .is_some()
+    );
+    let none = plan(&flock, &[deploy("same", &sized(2_000, -5), 1)]).remove(0);
+    assert_eq!(steps(&none), [Step::Nowhere]);
+    let shop = deploy("shop", &sized(2_000, 3), 1);
+    let planned = plan(&flock, &[shop]).remove(0).slots.remove(0);
+    assert_eq!(planned.step, Step::Start);
+    let foretold: BTreeSet<_> = planned.ousts.iter().cloned().collect();
+    assert_eq!(foretold.len(), 2, "{foretold:?}");
+    flock.deploy("shop", sized(2_000, 3), 1);
+    assert!(flock.run_until(20_000, |f| f.is_exact("shop")).is_some());
+    let there = holders(&flock, "shop")[&Slot::Replica(0)];
+    assert_eq!(Some(there), planned.node);
+    let nodes = (0..2).flat_map(|n| flock.agent(n).report().preempted);
+    let gone: BTreeSet<_> = nodes.map(|p| p.slot).collect();
+    assert_eq!(gone, foretold);
+}

@@ -31,6 +31,7 @@ impl Bench {
             holds: &|_, slot| self.held.contains(&slot),
             lacks: &|_, _, _| self.lacks.clone(),
             makes_room: &|_| self.makes_room,
+            moves: &|| false,
             force: &|_, _, _, slots| Ok(vec![-7; slots as usize]),
         };
         act(&mut self.bidder, &market)
@@ -189,6 +190,7 @@ proptest! {
                 holds: &|_, _| false,
                 lacks: &|_, _, _| Vec::new(),
                 makes_room: &|_| false,
+                moves: &|| false,
                 force: &|_, _, _, _| Err(Vec::new()),
             };
             let effects = bench.bidder.handle(id(9), message, &market, now);

@@ -80,5 +80,6 @@ fn call(seq: u64, revision: &str, slots: u32) -> Message {
         slots,
         by_force: false,
         first: 0,
+        moved_from: None,
     }
 }

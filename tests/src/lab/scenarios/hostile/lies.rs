@@ -174,6 +174,7 @@ fn claim(service: ServiceKey, index: u32, message: Option<String>) -> Claim {
         workload: None,
         started_at: None,
         trial: Trial::Pending,
+        moved_from: None,
         history: Vec::new(),
     }
 }
