@@ -118,6 +118,28 @@ fn higher_priorities_find_room() {
     assert!(preempted.sum::<u64>() > 0, "somebody makes way");
 }
 
+/// Replicas are moved to hosts that join, by request and by themselves, and nothing is amiss.
+#[test]
+fn replicas_are_moved_to_hosts_that_join() {
+    let runs: Vec<Outcome> = (1..4)
+        .map(|seed| replay(Scenario::Rebalance, seed))
+        .collect();
+    for run in &runs {
+        let story = run.trace.join("\n");
+        assert_eq!(run.violations, Vec::<String>::new(), "{story}");
+        assert!(run.rebalanced > 0, "something is moved");
+    }
+}
+
+/// What services may want together is kept to, and going over it stops nothing.
+#[test]
+fn quotas_are_kept_to() {
+    for seed in 1..4 {
+        assert_holds(Scenario::Quota, seed);
+    }
+    assert!(replay(Scenario::Quota, 1).refused > 0, "quotas are met");
+}
+
 /// Of what must never run twice there are never two, whatever dies, freezes or is cut off.
 #[test]
 fn strict_singletons_are_never_two() {

@@ -8,7 +8,7 @@ use dunlin_state::windows;
 use crate::compose::duration_ms;
 use crate::context::Context;
 use crate::failure::Failure;
-use crate::output::{Cell, Table, Tone, duration};
+use crate::output::{Cell, Table, Tone};
 
 /// Words of `dunlin maintenance`.
 #[derive(Debug, Args)]
@@ -31,12 +31,16 @@ pub enum MaintenanceCommand {
 
 /// Words of `dunlin maintenance add`.
 #[derive(Debug, Args)]
-#[group(id = "opens", required = true, multiple = false, args = ["at", "cron"])]
 pub struct AddArgs {
     /// The node
     pub node: String,
     /// When it begins, once, such as '2026-12-01 02:00'
-    #[arg(long, value_name = "TIME")]
+    #[arg(
+        long,
+        value_name = "TIME",
+        required_unless_present = "cron",
+        conflicts_with = "cron"
+    )]
     pub at: Option<String>,
     /// When it begins, again and again, as in crontab: '0 2 * * sun'
     #[arg(long, value_name = "PATTERN")]
@@ -140,7 +144,7 @@ async fn list(args: &LsArgs, context: &mut Context) -> Result<Exit, Failure> {
                 Cell::from(&node.name),
                 Cell::from(&window.id),
                 Cell::from(opens(window)),
-                Cell::from(duration(window.window.lasts_ms)),
+                Cell::from(lasts(window.window.lasts_ms)),
                 state(node),
             ]);
         }
@@ -154,6 +158,20 @@ fn opens(named: &NamedWindow) -> String {
         Opens::At(at) => windows::in_words(*at),
         Opens::Cron { cron, timezone } => format!("{cron} {timezone}"),
     }
+}
+
+/// How long a window is open, to the second.
+fn lasts(ms: u64) -> String {
+    let seconds = ms.div_ceil(1_000);
+    let parts = [
+        (seconds / 3_600, 'h'),
+        (seconds / 60 % 60, 'm'),
+        (seconds % 60, 's'),
+    ];
+    let parts = parts.iter().filter(|(count, _)| *count > 0);
+    parts
+        .map(|(count, unit)| format!("{count}{unit}"))
+        .collect()
 }
 
 fn state(node: &Node) -> Cell {

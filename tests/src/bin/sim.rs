@@ -28,7 +28,8 @@ struct Args {
     #[arg(long)]
     seed: Option<u64>,
     /// Only this scenario: calm, crash, partition, lossy, disk, runtime, clock, drain, full, health,
-    /// rollout, liar, depend, jobs, ranks, strict, churn, volumes, autoscale, rebalance, scale, placement.
+    /// rollout, liar, depend, jobs, ranks, strict, churn, volumes, autoscale, rebalance, quota, scale,
+    /// placement.
     #[arg(long)]
     scenario: Option<String>,
     /// Simulated hours of trouble in each run of 'lossy', instead of a minute.
@@ -70,6 +71,12 @@ fn main() -> ExitCode {
         let mut summary = Summary::new(scenario.name());
         for (seed, (outcome, wall)) in run_all(&args, *scenario, &seeds) {
             summary.add(&outcome, wall);
+            if args.trace {
+                println!(
+                    "    seed {seed}: {} moved for evenness, {} driven out, {} refused, {} parts of jobs done",
+                    outcome.rebalanced, outcome.preempted, outcome.refused, outcome.succeeded
+                );
+            }
             if args.traffic {
                 tell_traffic(&outcome);
             }

@@ -25,6 +25,8 @@ pub struct Outcome {
     pub succeeded: u64,
     /// Replicas that made way for others of a higher priority.
     pub preempted: u64,
+    /// Changes that were refused because of a quota.
+    pub refused: u64,
     /// Replicas that were moved to even out hosts.
     pub rebalanced: u64,
     /// Faults that were injected.

@@ -54,6 +54,9 @@ pub enum Scenario {
     /// Nodes join a cluster that is at work, and replicas are moved to them; in half of the runs nodes
     /// die meanwhile, the others go on for long enough to see everything come to rest.
     Rebalance,
+    /// What services may want together is bounded, and the bound is changed; in half of the runs one
+    /// change follows the other, in the others the network splits and nodes die.
+    Quota,
     /// Of no service there may ever be two, while nodes die, freeze and are cut off, and clocks jump.
     Strict,
     /// Data stays where it is, while nodes die, the network splits, and in the end all lose power.
@@ -71,7 +74,7 @@ pub enum Scenario {
 
 impl Scenario {
     /// Those that a run without `--scenario` goes through.
-    pub const ALL: [Self; 20] = [
+    pub const ALL: [Self; 21] = [
         Self::Calm,
         Self::Crash,
         Self::Partition,
@@ -92,6 +95,7 @@ impl Scenario {
         Self::Churn,
         Self::Autoscale,
         Self::Rebalance,
+        Self::Quota,
     ];
 
     /// Its name on the command line.
@@ -113,6 +117,7 @@ impl Scenario {
             Self::Jobs => "jobs",
             Self::Ranks => "ranks",
             Self::Rebalance => "rebalance",
+            Self::Quota => "quota",
             Self::Strict => "strict",
             Self::Volumes => "volumes",
             Self::Autoscale => "autoscale",
@@ -152,6 +157,7 @@ impl Scenario {
             | Self::Jobs
             | Self::Ranks
             | Self::Rebalance
+            | Self::Quota
             | Self::Strict
             | Self::Volumes
             | Self::Autoscale
@@ -178,6 +184,7 @@ impl Scenario {
             | Self::Jobs
             | Self::Ranks
             | Self::Rebalance
+            | Self::Quota
             | Self::Strict
             | Self::Volumes
             | Self::Autoscale
@@ -205,6 +212,7 @@ impl Scenario {
             Self::Ranks => Variety::Ranked,
             // Of the half in which nothing dies, see below.
             Self::Rebalance => Variety::Mixed,
+            Self::Quota => Variety::Bounded,
             Self::Strict => Variety::Strict,
             Self::Volumes => Variety::Volumes,
             Self::Autoscale => Variety::Following,
@@ -234,6 +242,7 @@ impl Scenario {
             | Self::Jobs
             | Self::Ranks
             | Self::Rebalance
+            | Self::Quota
             | Self::Strict
             | Self::Volumes
             | Self::Autoscale
@@ -258,6 +267,7 @@ impl Scenario {
             | Self::Jobs
             | Self::Ranks
             | Self::Rebalance
+            | Self::Quota
             | Self::Strict
             | Self::Volumes
             | Self::Autoscale
@@ -269,7 +279,12 @@ impl Scenario {
         world.ops.variety = self.variety();
         let halved = matches!(
             self,
-            Self::Rollout | Self::Jobs | Self::Ranks | Self::Autoscale | Self::Rebalance
+            Self::Rollout
+                | Self::Jobs
+                | Self::Ranks
+                | Self::Autoscale
+                | Self::Rebalance
+                | Self::Quota
         );
         world.watch.gentle = halved && world.rng.random_bool(0.5);
         if self == Self::Rebalance && world.watch.gentle {
@@ -288,10 +303,12 @@ pub(super) const QUIET_UNTIL: u64 = FORMED + 5 * SECOND;
 const TROUBLE_ENDS: u64 = 60 * SECOND;
 /// Where replicas are moved by themselves, which they are only after they have rested: several times
 /// what one move needs.
-const SLOWLY_ENDS: u64 = 1_800 * SECOND;
+const SLOWLY_ENDS: u64 = 1_200 * SECOND;
 /// After the trouble, the cluster has so long to come to rest. Crash loops wait up to minutes, and
 /// those that were in one need their next attempt.
 const REST: u64 = 90 * SECOND;
+/// What people do where it is bounded: all of it before the trouble ends.
+const BOUNDED_OPS: usize = 50;
 /// Replicas of each service in the scenario for speed.
 const REPLICAS: u32 = 10;
 /// Services that are deployed in one file there.
@@ -329,6 +346,7 @@ pub fn run(
         | Scenario::Jobs
         | Scenario::Ranks
         | Scenario::Rebalance
+        | Scenario::Quota
         | Scenario::Strict
         | Scenario::Volumes
         | Scenario::Autoscale
@@ -343,7 +361,10 @@ pub fn run(
         false => TROUBLE_ENDS,
     };
     let ends = stretched.map_or(usual, |h| FORMED + (h * 3_600.0 * SECOND as f64) as u64);
-    plan_people(&mut world, scenario, services);
+    match scenario {
+        Scenario::Quota => plan_bounded(&mut world, services),
+        _ => plan_people(&mut world, scenario, services),
+    }
     plan_trouble(&mut world, scenario, ends);
     if scenario == Scenario::Autoscale {
         load::plan(
@@ -476,6 +497,44 @@ fn plan_people(world: &mut World, scenario: Scenario, services: usize) {
                 replicas: None,
                 version,
             }
+        };
+        world.plan_op(at, op);
+    }
+}
+
+/// People deploy and scale up to a bound that somebody changes. Where nothing goes wrong, one after the
+/// other, with time for each change to reach everybody.
+fn plan_bounded(world: &mut World, services: usize) {
+    let mut at = FORMED;
+    for n in 0..BOUNDED_OPS {
+        at += if world.watch.gentle {
+            SECOND
+        } else {
+            world.rng.random_range(0..2 * SECOND)
+        };
+        let service = n % services.max(1);
+        let replicas = world.rng.random_range(0..=6);
+        let version = u32::try_from(n).unwrap_or(u32::MAX) + 1;
+        let op = match world.rng.random_range(0..10) {
+            _ if n < services => Op::Deploy {
+                service,
+                replicas: Some(replicas),
+                version,
+            },
+            0..=2 => Op::Quota {
+                cpu_millis: Some(world.rng.random_range(500..5_000)),
+                replicas: Some(world.rng.random_range(3..20)),
+            },
+            3 => Op::Quota {
+                cpu_millis: None,
+                replicas: None,
+            },
+            4..=7 => Op::Scale { service, replicas },
+            _ => Op::Deploy {
+                service,
+                replicas: Some(replicas),
+                version,
+            },
         };
         world.plan_op(at, op);
     }

@@ -5,9 +5,10 @@ mod specs;
 use std::collections::{BTreeMap, BTreeSet};
 
 use dunlin_state::desired::{Command, Desired, Rejection};
-use dunlin_state::model::{Availability, Rebalancing, ServiceKey};
+use dunlin_state::model::{Availability, Quota, Rebalancing, ServiceKey};
 use rand::RngExt as _;
 
+use super::check;
 use super::faults::Fault;
 use super::runtime::MISSING_IMAGE;
 use super::world::{SECOND, World};
@@ -47,6 +48,13 @@ pub(super) enum Op {
         /// Its number.
         service: usize,
     },
+    /// Bound what all services want together.
+    Quota {
+        /// Thousandths of a core.
+        cpu_millis: Option<u64>,
+        /// How many.
+        replicas: Option<u64>,
+    },
     /// Even out the nodes now.
     Rebalance,
     /// Hand over all work of a host, or take work again.
@@ -82,6 +90,7 @@ enum Change {
         replicas: u32,
     },
     Removed(ServiceKey),
+    Quota,
     /// All of them, in one write.
     Stack(Vec<Self>),
     Other,
@@ -126,6 +135,8 @@ pub(super) enum Variety {
     Chained,
     /// Jobs, scheduled ones, and services that wait for jobs.
     Jobs,
+    /// Plain ones that may want only so much together.
+    Bounded,
     /// Plain ones of four priorities and three sizes, more than fit.
     Ranked,
     /// Of which there must never be two.
@@ -229,6 +240,7 @@ pub(super) fn act(world: &mut World, op: Op) {
     world.ops.next += 1;
     let id = world.ops.next;
     world.ops.asked.insert(id, (host, change));
+    check::quota_before(world, host, id);
     world.propose(host, id, commands);
 }
 
@@ -280,6 +292,18 @@ fn order(world: &World, host: usize, op: Op) -> (Change, Command) {
             let change = Change::Removed(service.clone());
             (change, Command::Remove { service })
         }
+        Op::Quota {
+            cpu_millis,
+            replicas,
+        } => {
+            let quota = Quota {
+                cpu_millis,
+                replicas,
+                memory: None,
+            };
+            let namespace = "default".to_owned();
+            (Change::Quota, Command::SetQuota { namespace, quota })
+        }
         Op::Rebalance => {
             let asked = Some(world.hosts[host].now(world.now).wall);
             let rules = Rebalancing {
@@ -326,7 +350,7 @@ fn remember_asked(ops: &mut Ops, change: &Change) {
             ops.created.remove(service);
         }
         Change::Stack(changes) => changes.iter().for_each(|c| remember_asked(ops, c)),
-        Change::Other => {}
+        Change::Quota | Change::Other => {}
     }
 }
 
@@ -336,6 +360,14 @@ pub(super) fn answered(world: &mut World, host: usize, id: u64, result: Result<b
         world.violation(format!("n{host} answers a write twice"));
         return;
     };
+    let wish = match &change {
+        Change::Quota => check::QuotaWish::Bounds,
+        Change::Scaled { service, replicas } => check::QuotaWish::Scale(service.clone(), *replicas),
+        Change::Deployed { .. } | Change::Removed(_) | Change::Stack(_) | Change::Other => {
+            check::QuotaWish::Other
+        }
+    };
+    check::quota_after(world, host, id, &result, &wish);
     match result {
         Ok(changed) => {
             world.note(format!("n{host} accepts {change:?}"));
@@ -371,7 +403,7 @@ fn accept(ops: &mut Ops, change: &Change) {
             ops.removed.insert(service.clone());
         }
         Change::Stack(changes) => changes.iter().for_each(|c| accept(ops, c)),
-        Change::Other => {}
+        Change::Quota | Change::Other => {}
     }
 }
 
@@ -384,7 +416,7 @@ fn lose_power(world: &mut World, host: usize) {
 }
 
 fn start_spreading(world: &mut World, host: usize, change: Change) {
-    if matches!(change, Change::Other | Change::Removed(_)) {
+    if matches!(change, Change::Other | Change::Quota | Change::Removed(_)) {
         return;
     }
     let missing: BTreeSet<usize> = world
@@ -436,7 +468,7 @@ fn has(desired: &Desired, change: &Change) -> bool {
             replicas,
         } => service(key).is_some_and(|s| s.replicas == *replicas),
         Change::Stack(changes) => changes.iter().all(|change| has(desired, change)),
-        Change::Removed(_) | Change::Other => true,
+        Change::Removed(_) | Change::Quota | Change::Other => true,
     }
 }
 

@@ -86,7 +86,6 @@ async fn windows_that_cannot_be_kept_are_not_sent() {
         (&["--cron", "0 0 30 2 *", "--for", "2h"], "never fires"),
         (&["--cron", "0 * * * *", "--for", "1h"], "never close"),
         (&["--cron", "0 2 * * *", "--for", "1s"], "from a minute"),
-        (&["--for", "2h"], "--at"),
     ] {
         let all: Vec<&str> = ["maintenance", "add", "n1"]
             .iter()

@@ -39,9 +39,6 @@ pub use search::{Gain, Move};
 /// moves by itself. A node that restarts for an update is back well within it.
 const QUIET_MS: u64 = 300_000;
 
-/// The same when somebody has asked for it: registers have arrived by then.
-const ASKED_QUIET_MS: u64 = 5_000;
-
 /// Milliseconds for which a replica stays where it is before it moves by itself: caches are warm, and
 /// what was just placed was placed well.
 const REST_MS: u64 = 600_000;
@@ -201,9 +198,10 @@ impl Rebalancer {
             return None;
         }
         match asked {
-            Some(at) if quiet >= ASKED_QUIET_MS => Some(Mode::Asked(at)),
-            Some(_) | None if rules.manual || quiet < QUIET_MS => None,
-            Some(_) | None => Some(Mode::Automatic),
+            // Who asks sees who is there. A service with a holder that misses probes is left alone.
+            Some(at) => Some(Mode::Asked(at)),
+            None if rules.manual || quiet < QUIET_MS => None,
+            None => Some(Mode::Automatic),
         }
     }
 

@@ -21,6 +21,7 @@ mod jobs;
 mod moves;
 mod order;
 mod placed;
+mod quotas;
 mod ranks;
 mod rest;
 mod rollouts;
@@ -34,6 +35,7 @@ pub(super) use jobs::{ended, start_is_no_repetition};
 pub(super) use moves::move_is_worth_it;
 pub(super) use order::start_is_in_order;
 pub(super) use placed::start_is_allowed;
+pub(super) use quotas::{QuotaWish, quota_after, quota_before};
 pub(super) use rest::at_rest;
 pub(super) use rollouts::rollouts;
 pub(super) use scales::scales;
@@ -92,6 +94,8 @@ pub struct Watch {
     preempted: BTreeSet<(usize, Preempted)>,
     /// When others last made way for a slot.
     driven: BTreeMap<SlotId, u64>,
+    /// How things stood when something was asked for that a quota bounds.
+    quotas: quotas::Asked,
     /// What was moved to even out hosts.
     moves: moves::Moves,
     /// How the hosts see each other.

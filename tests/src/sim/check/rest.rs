@@ -24,6 +24,7 @@ pub(in crate::sim) fn at_rest(world: &World) -> Vec<String> {
     wrong.extend(clashes_are_told(world));
     wrong.extend(super::evenness::uneven(world));
     wrong.extend(super::moves::uneven(world));
+    wrong.extend(super::quotas::excess_is_told(world));
     wrong.extend(super::jobs::runs_have_ended(world));
     wrong.extend(super::scales::loads_are_followed(world));
     wrong

@@ -16,7 +16,11 @@ pub(super) fn plan_trouble(world: &mut World, scenario: Scenario, ends: u64) {
         Scenario::Disk => plan_disks(world),
         Scenario::Runtime => plan_deaths(world),
         Scenario::Health => plan_illness(world),
-        Scenario::Rollout | Scenario::Jobs | Scenario::Ranks | Scenario::Autoscale
+        Scenario::Rollout
+        | Scenario::Jobs
+        | Scenario::Ranks
+        | Scenario::Autoscale
+        | Scenario::Quota
             if world.watch.gentle => {}
         Scenario::Ranks => plan_crashes(world, 3),
         Scenario::Volumes => {
@@ -31,7 +35,11 @@ pub(super) fn plan_trouble(world: &mut World, scenario: Scenario, ends: u64) {
             plan_jumps(world);
             plan_stalls(world, ends);
         }
-        Scenario::Rollout | Scenario::Depend | Scenario::Jobs | Scenario::Autoscale => {
+        Scenario::Rollout
+        | Scenario::Depend
+        | Scenario::Jobs
+        | Scenario::Autoscale
+        | Scenario::Quota => {
             plan_crashes(world, 3);
             plan_splits(world);
         }

@@ -36,7 +36,7 @@ pub(super) fn spec(number: usize, version: u32, variety: Variety) -> ServiceSpec
         return spec;
     }
     match variety {
-        Variety::Plain | Variety::Missing => {}
+        Variety::Plain | Variety::Missing | Variety::Bounded => {}
         Variety::Checked => check_health(&mut spec, number),
         Variety::Chained => chain(&mut spec, number),
         Variety::Jobs => work(&mut spec, number),
