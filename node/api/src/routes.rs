@@ -99,7 +99,7 @@ pub const STATS: &str = "/v1/stats";
 pub const EVENTS: &str = "/v1/events";
 
 /// Every operation, as method and template: the generated description and the tests go by it.
-pub const ALL: [(&str, &str); 51] = [
+pub const ALL: [(&str, &str); 54] = [
     ("POST", REDEEM),
     ("GET", VERSION),
     ("GET", OPENAPI),

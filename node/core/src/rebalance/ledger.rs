@@ -86,7 +86,7 @@ impl<'a> Ledger<'a> {
         let moved: Vec<(NodeId, &Claim, NodeId)> = moved.collect();
         for (node, claim, from) in moved {
             ledger.last = ledger.last.max(Some(claim.since));
-            if ledger.holds(from, &claim.slot) {
+            if !claim.leaving && ledger.holds(from, &claim.slot) {
                 ledger.moving += 1;
                 ledger.busy.extend([node, from]);
             }

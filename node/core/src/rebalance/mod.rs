@@ -270,6 +270,10 @@ impl Rebalancer {
             revision: service.revision.clone(),
             slots: 1,
             by_force: false,
+            first: match next.slot.slot {
+                Slot::Replica(index) => index,
+                Slot::Node(_) => 0,
+            },
             moved_from: Some(next.from),
         };
         let to = next.to;

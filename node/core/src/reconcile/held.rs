@@ -44,7 +44,9 @@ pub(super) struct Held {
     pub(super) waits_for_votes: bool,
     /// Whether it waits for a volume.
     pub(super) waits_for_volume: bool,
-    /// Until when it may try to take the place of a replica that is moved.
+    /// Whether it is to take the place of a replica that is moved, and has not served yet.
+    pub(super) moving: bool,
+    /// Until when it may try that.
     pub(super) move_until: Option<u64>,
     /// What the last dead attempt left behind, kept so that its log can be read.
     pub(super) residue: Option<WorkloadId>,
@@ -108,6 +110,7 @@ impl Held {
             waits_for_votes: false,
             waits_for_volume: false,
             residue: None,
+            moving: false,
             move_until: None,
         }
     }
@@ -118,6 +121,7 @@ impl Held {
         claim.ready = false;
         claim.endpoints.clear();
         let ended = claim.phase == Phase::Completed || claim.phase == Phase::Failed;
+        let moving = claim.moved_from.is_some() && claim.phase != Phase::Running;
         Self {
             claim,
             spec,
@@ -139,6 +143,7 @@ impl Held {
             waits_for_votes: false,
             waits_for_volume: false,
             residue: None,
+            moving,
             move_until: None,
         }
     }

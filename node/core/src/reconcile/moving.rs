@@ -19,13 +19,15 @@ impl Held {
     /// It takes the place of a replica that serves.
     pub(super) fn set_moving(&mut self, from: NodeId, now: u64) {
         self.claim.moved_from = Some(from);
+        self.moving = true;
         self.move_until = Some(now.saturating_add(PATIENCE_MS));
         self.say("takes the place of a replica that serves until this one is ready");
     }
 
     /// Whether the replica that it is to replace serves, and this one does not.
     fn is_moving(&self, world: &World<'_>) -> bool {
-        let Some(from) = self.claim.moved_from.filter(|_| !self.serves()) else {
+        let waits = self.moving && !self.serves() && !self.claim.leaving;
+        let Some(from) = self.claim.moved_from.filter(|_| waits) else {
             return false;
         };
         let cluster = world.cluster;
@@ -74,7 +76,7 @@ impl Reconciler {
     /// Whether a replica was given to this node to take another one's place, and is not ready yet.
     pub(crate) fn is_moving(&self) -> bool {
         let mut held = self.claims.values();
-        held.any(|held| held.move_until.is_some() && !held.serves())
+        held.any(|held| held.moving && !held.serves())
     }
 
     /// Its time to become ready may be up.
@@ -83,6 +85,7 @@ impl Reconciler {
             return;
         };
         if held.serves() {
+            held.moving = false;
             held.move_until = None;
         } else if held.move_until.is_some_and(|until| until <= now.mono) {
             held.move_until = None;

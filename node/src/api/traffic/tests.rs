@@ -44,7 +44,6 @@ fn replica(n: u8) -> Replica {
         started_at: None,
         message: None,
         last_exit: None,
-        moved_from: None,
         history: Vec::new(),
         workload: None,
     }

@@ -202,6 +202,29 @@ fn the_death_of_the_new_node_is_survived() {
     assert_eq!(flock.lowest, 4);
 }
 
+/// What has moved is a replica like any other: its node can be drained and take work again.
+#[test]
+fn who_has_moved_may_go_and_come_again() {
+    let mut flock = joined_late(3, &[("web", spec(500), 4)]);
+    ask(&mut flock);
+    flock.run(MINUTE);
+    let late = node_id(2);
+    assert_eq!(per_node(&flock)[&late], 1);
+    flock.edit(|d| {
+        let intent = d.nodes.entry(late).or_default();
+        intent.availability = Availability::Drained;
+    });
+    flock.run(MINUTE);
+    assert_eq!(per_node(&flock).get(&late), None);
+    flock.edit(|d| d.nodes.clear());
+    flock.run(100);
+    flock.deploy("more", spec(100), 3);
+    flock.edit(|d| d.services.get_mut(&key("web")).unwrap().replicas = 6);
+    assert!(flock.run_until(5_000, |f| f.is_exact("web")).is_some());
+    assert!(per_node(&flock)[&late] >= 2, "{:?}", per_node(&flock));
+    assert_eq!(flock.lowest, 4);
+}
+
 #[test]
 fn labels_are_evened_out_first_and_drained_nodes_get_nothing() {
     let mut flock = Flock::with(4, |config| {
