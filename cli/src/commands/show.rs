@@ -12,6 +12,8 @@ use crate::output::{Cell, Tone};
 pub(super) fn autoscale(status: &AutoscaleStatus) -> String {
     let bounds = format!("{}..{} replicas", status.min, status.max);
     let reason = status.reason.as_deref().unwrap_or("nobody has decided yet");
+    // A register may say anything.
+    let reason = reason.replace(char::is_control, " ");
     let by = status.decided_by.as_deref();
     let by = by.map(|node| format!(" (decided by {node})"));
     format!("{bounds}: {reason}{}", by.unwrap_or_default())

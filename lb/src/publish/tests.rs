@@ -11,6 +11,8 @@ use tokio::task::JoinHandle;
 use super::*;
 use crate::origin::{Origin, Peer};
 
+mod waking;
+
 const LOCAL: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 
 /// A replica that says its number to each client.

@@ -26,6 +26,7 @@ mod rebalance;
 mod redeem;
 mod remote;
 mod rollouts;
+mod scaling;
 mod server;
 mod services;
 mod stats;

@@ -4,10 +4,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::jobs;
+use super::scaling::autoscale;
 use dunlin_api::{
-    AutoscaleStatus, Explanation, HistoryEntry, Node, NodeState, NodeVerdict, RefusalReason,
-    Replica, ReplicaList, ServiceDetail, ServiceProgress, ServiceSummary, SlotState, Verdict,
-    WaitingService,
+    Explanation, HistoryEntry, Node, NodeState, NodeVerdict, RefusalReason, Replica, ReplicaList,
+    ServiceDetail, ServiceProgress, ServiceSummary, SlotState, Verdict, WaitingService,
 };
 use dunlin_core::engine::Engine;
 use dunlin_core::placement::{Reason, Verdict as CoreVerdict};
@@ -175,24 +175,6 @@ pub(super) fn services(engine: &Engine, namespace: Option<&str>) -> Vec<ServiceS
             })
         });
     listed.collect()
-}
-
-/// How the number of replicas of a service follows its load, if it does.
-fn autoscale(engine: &Engine, key: &ServiceKey) -> Option<AutoscaleStatus> {
-    let service = engine.desired().services.get(key)?;
-    let policy = service.spec.autoscale.as_deref()?;
-    let decision = engine.scale_decision(key);
-    let author = decision.map(|decision| decision.stamp.author);
-    Some(AutoscaleStatus {
-        min: policy.min,
-        max: policy.max,
-        reason: decision.map(|decision| decision.reason.clone()),
-        since: decision.map(|decision| decision.since),
-        decided_by: author.map(|node| {
-            let register = engine.register(node);
-            register.map_or_else(|| node.short(), |r| r.report.name.clone())
-        }),
-    })
 }
 
 /// One service in full.

@@ -60,22 +60,24 @@ pub(super) struct Measuring {
 }
 
 impl Measuring {
+    /// Nothing is to be measured until the sender says so.
     pub(super) fn new(
-        engine: EngineHandle,
-        runtimes: RuntimesHandle,
-        proxies: Views,
-        followed: watch::Receiver<Followed>,
-    ) -> Self {
-        Self {
-            engine,
-            runtimes,
-            proxies,
+        engine: &EngineHandle,
+        runtimes: &RuntimesHandle,
+        proxies: &Views,
+    ) -> (watch::Sender<Followed>, Self) {
+        let (sender, followed) = watch::channel(Followed::default());
+        let measuring = Self {
+            engine: engine.clone(),
+            runtimes: runtimes.clone(),
+            proxies: proxies.clone(),
             followed,
             accepted: BTreeMap::new(),
             at: None,
             used: BTreeMap::new(),
             last: BTreeMap::new(),
-        }
+        };
+        (sender, measuring)
     }
 
     /// Measures until it is told to stop.

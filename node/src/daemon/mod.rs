@@ -269,11 +269,18 @@ impl Node {
         });
         let stop = stop_rest.clone();
         tasks.spawn(async move {
-            let keys = key_keeper.run(stop.clone());
-            let memory = memory::give_back(stop.clone());
+            let (keys, memory) = (
+                key_keeper.run(stop.clone()),
+                memory::give_back(stop.clone()),
+            );
             let measuring = measuring.run(stop.clone());
-            let joining = joining.run(stop.clone());
-            tokio::join!(joining, keeper.run(stop), keys, memory, measuring);
+            tokio::join!(
+                joining.run(stop.clone()),
+                keeper.run(stop),
+                keys,
+                memory,
+                measuring
+            );
             Ok("the watch for members or load, or a keeper of certificates, keys or memory")
         });
         let (stop, served) = (stop_api.clone(), context.clone());

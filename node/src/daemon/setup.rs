@@ -24,7 +24,7 @@ use super::clock::Clock;
 use super::driver::{Driver, Inbox, Outbox, PeerRequest};
 use super::handle::{EngineHandle, Request};
 use super::joining::Joining;
-use super::measuring::{Followed, Measuring};
+use super::measuring::Measuring;
 use super::naming::{self, Naming};
 use super::own::{Own, absolute, invitation, of_this_host_only, settle};
 use super::peers::{self, PeerDesk};
@@ -261,13 +261,7 @@ fn assemble(built: Built, info: NodeInfo, invitation: Option<&Ticket>) -> Result
     let own = (node, me.seed, me.publish_ip);
     let seen = (&event_log, &runtimes_handle, built.naming.as_ref());
     let (publisher, hop, traffic) = proxies(own, me.data_plane, &routes, seen, &mut succession)?;
-    let (followed_tx, followed) = watch::channel(Followed::default());
-    let measuring = Measuring::new(
-        handle.clone(),
-        runtimes_handle.clone(),
-        traffic.proxies.clone(),
-        followed,
-    );
+    let (followed, measuring) = Measuring::new(&handle, &runtimes_handle, &traffic.proxies);
     let own_side = (node, me.name, runtimes_handle.clone(), handle.clone());
     let held = (built.authority, VolumeRoot::below(&dir));
     let desks = Desks::new(own_side, held, &event_log, &net.control);
@@ -288,7 +282,7 @@ fn assemble(built: Built, info: NodeInfo, invitation: Option<&Ticket>) -> Result
         peer_requests: desks.requests,
         streams: desks.visitors,
         routes: routes_tx,
-        followed: followed_tx,
+        followed,
         events: event_log.clone(),
         vault: Arc::clone(&vault),
     };

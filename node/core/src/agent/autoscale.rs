@@ -52,6 +52,8 @@ pub(super) struct Scaling {
     recovered: BTreeMap<ServiceKey, u32>,
     /// Since when nobody who lives carries the decision.
     orphaned: BTreeMap<ServiceKey, u64>,
+    /// Whether decisions in this node's register differ from those that it has published.
+    unpublished: bool,
     due: Option<u64>,
     told_at: Option<u64>,
 }
@@ -155,6 +157,7 @@ impl Agent {
             }
         }
         let scaling = &mut self.scaling;
+        let told = scaling.own.len() + scaling.loads.len();
         let known = |key: &ServiceKey| followed.contains(key);
         scaling.chosen.retain(|key, _| known(key));
         scaling.own.retain(|key, _| known(key));
@@ -168,6 +171,10 @@ impl Agent {
             false => Some(scaling.due.unwrap_or(now.mono + SOON_MS)),
         };
         scaling.followed = followed;
+        if scaling.own.len() + scaling.loads.len() < told {
+            // Should a service of that name come again, nothing of this one may count.
+            self.publish_own(now);
+        }
     }
 
     /// Another node's register has changed. Returns whether a number of replicas has.
@@ -257,7 +264,9 @@ impl Agent {
             let written = Arc::clone(&self.written);
             self.take_desired(written, now, out);
         }
-        self.publish_own(now);
+        if std::mem::take(&mut self.scaling.unpublished) {
+            self.publish_own(now);
+        }
     }
 
     /// Follows the load of one service, and decides if this node ranks first for it. Returns
@@ -306,7 +315,9 @@ impl Agent {
         out: &mut Vec<Output>,
     ) {
         let chosen = self.scaling.chosen.get(key);
-        let counter = chosen.map_or(0, |chosen| chosen.stamp.counter) + 1;
+        let counter = chosen.map_or(0, |chosen| chosen.stamp.counter);
+        // Beyond it nobody would take this node's register.
+        let counter = counter.saturating_add(1).min(ScaleStamp::MAX_COUNTER);
         let Wish { replicas, reason } = wish;
         if replicas != current {
             let text = format!("{key} goes from {current} to {replicas} replicas: {reason}");
@@ -335,6 +346,7 @@ impl Agent {
         };
         self.scaling.choose(key, &decision);
         self.scaling.own.insert(key.clone(), decision);
+        self.scaling.unpublished = true;
     }
 
     /// Whether there is room in this node's register for the decision.
@@ -407,6 +419,7 @@ impl Agent {
         if now.mono >= since.saturating_add(turn(ahead)) {
             self.scaling.orphaned.remove(key);
             self.scaling.own.insert(key.clone(), chosen.clone());
+            self.scaling.unpublished = true;
         }
     }
 
@@ -435,6 +448,7 @@ impl Agent {
         let later = chosen.filter(|chosen| chosen.stamp > own.stamp);
         if later.is_some_and(|later| self.is_carried_by_others(key, later.stamp)) {
             self.scaling.own.remove(key);
+            self.scaling.unpublished = true;
         }
     }
 }

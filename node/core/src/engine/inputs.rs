@@ -1,10 +1,12 @@
 //! What comes in.
 
+use std::collections::BTreeMap;
+
 use dunlin_gossip::membership::MemberEvent;
 use dunlin_gossip::{membership, overlay, replication};
 use dunlin_state::Now;
 use dunlin_state::desired::{Command, Rules};
-use dunlin_state::model::NodeId;
+use dunlin_state::model::{Load, NodeId, ServiceKey};
 
 use super::{Engine, FORGET_GONE_MS, FORGET_LEFT_MS, OWN_PERSIST, STALL_MS, note};
 use crate::io::{Effect, Input, Write};
@@ -142,12 +144,14 @@ impl Engine {
                 let outputs = self.agent.host_changed(runtimes, disk_ok, engine, now);
                 self.carry_out(outputs, out);
             }
-            Input::Measured(samples) => {
-                let outputs = self.agent.measured(samples, now);
-                self.carry_out(outputs, out);
-            }
+            Input::Measured(samples) => self.on_measured(samples, out),
             Input::Timeout => self.on_timeout(out),
         }
+    }
+
+    fn on_measured(&mut self, samples: BTreeMap<ServiceKey, Load>, out: &mut Vec<Effect>) {
+        let outputs = self.agent.measured(samples, self.now);
+        self.carry_out(outputs, out);
     }
 
     fn on_probed(&mut self, node: NodeId, reachable: bool, out: &mut Vec<Effect>) {
