@@ -121,10 +121,8 @@ pub enum Input {
     Seen(SocketAddr),
     /// Whom to believe from now on, and in whose name to write.
     Rules(Box<Rules>),
-    /// The data of a volume has come to this node, by somebody's wish.
-    VolumePut(VolumeId),
-    /// The data of a volume was deleted on this node.
-    VolumeDropped(VolumeId),
+    /// What a person has made of a volume's data on this node.
+    Volume(VolumeNews),
     /// The answer to [`Effect::Secret`].
     Secret(Answer),
     /// This node was removed from its cluster, and whoever said so has proven it: its replicas
@@ -146,6 +144,15 @@ pub enum Input {
     Measured(BTreeMap<ServiceKey, Load>),
     /// Time has passed; harmless when early.
     Timeout,
+}
+
+/// What became of a volume's data on this node.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum VolumeNews {
+    /// It has come from elsewhere, or been begun anew by a person.
+    Put(VolumeId),
+    /// It was deleted.
+    Dropped(VolumeId),
 }
 
 /// What the engine wants done.

@@ -25,7 +25,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 
 use super::clock::{Clock, wall_millis};
-use super::handle::{Request, VolumeNews};
+use super::handle::Request;
 use super::measuring::{self, Followed};
 use super::strangers::Strangers;
 use super::trust::{Duty, Trustee};
@@ -265,10 +265,7 @@ impl Driver {
                 question(&self.engine);
                 Ok(())
             }
-            Request::Volume(VolumeNews::Put(volume)) => self.input(Input::VolumePut(volume)),
-            Request::Volume(VolumeNews::Dropped(volume)) => {
-                self.input(Input::VolumeDropped(volume))
-            }
+            Request::Volume(news) => self.input(Input::Volume(news)),
             Request::Measured(samples) => self.input(Input::Measured(samples)),
             Request::Join(address) => self.input(Input::Join(address)),
             Request::Leave => self.input(Input::Leave),

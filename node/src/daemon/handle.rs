@@ -5,8 +5,8 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use dunlin_core::engine::Engine;
+use dunlin_core::io::VolumeNews;
 use dunlin_state::desired::{Command, Rejection};
-use dunlin_state::model::VolumeId;
 use dunlin_state::model::{Load, ServiceKey};
 use thiserror::Error;
 use tokio::sync::{mpsc, oneshot};
@@ -32,18 +32,10 @@ pub(crate) enum Request {
     Ask(Question),
     /// What became of a volume's data on this node.
     Volume(VolumeNews),
+    /// What was measured of services that follow their load.
     Measured(BTreeMap<ServiceKey, Load>),
     Join(SocketAddr),
     Leave,
-}
-
-/// What became of a volume's data on this node.
-#[derive(Debug)]
-pub(crate) enum VolumeNews {
-    /// It has come from elsewhere, or been begun anew by a person.
-    Put(VolumeId),
-    /// It was deleted.
-    Dropped(VolumeId),
 }
 
 /// Why the engine gave no answer.

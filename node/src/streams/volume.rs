@@ -8,6 +8,7 @@ use std::path::PathBuf;
 
 use bytes::Bytes;
 use dunlin_api::{ErrorBody, ErrorCode, EventRecord, ExecFrame, PING_EVERY, SILENCE};
+use dunlin_core::io::VolumeNews;
 use dunlin_state::model::VolumeId;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _};
 use tokio::sync::mpsc;
@@ -19,7 +20,7 @@ use super::desk::Desk;
 use super::frames::{self, Frames};
 use super::{Stream, VolumeAct};
 use crate::daemon::clock::wall_millis;
-use crate::daemon::handle::{Unanswered, VolumeNews};
+use crate::daemon::handle::Unanswered;
 use crate::volumes::{discard, pack, put_in_place, scratch, set_aside, unpack};
 
 /// Bytes of an archive in one frame.

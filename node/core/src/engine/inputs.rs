@@ -9,7 +9,7 @@ use dunlin_state::desired::{Command, Rules};
 use dunlin_state::model::{Load, NodeId, ServiceKey};
 
 use super::{Engine, FORGET_GONE_MS, FORGET_LEFT_MS, OWN_PERSIST, STALL_MS, note};
-use crate::io::{Effect, Input, Write};
+use crate::io::{Effect, Input, VolumeNews, Write};
 use crate::liveness::Standing;
 use crate::wire::{PeerMessage, decode};
 
@@ -55,8 +55,7 @@ impl Engine {
             | Input::Join(_)
             | Input::Seen(_)
             | Input::Rules(_)
-            | Input::VolumePut(_)
-            | Input::VolumeDropped(_)
+            | Input::Volume(_)
             | Input::Secret(_)
             | Input::Removed
             | Input::Leave
@@ -103,14 +102,7 @@ impl Engine {
                 };
                 self.tell_replication(input, out);
             }
-            Input::Persisted(id) => {
-                if id.0 < OWN_PERSIST {
-                    self.tell_replication(replication::Input::Persisted(id), out);
-                } else if self.volumes_request == Some(id) {
-                    let outputs = self.agent.volumes_written(true, now);
-                    self.carry_out(outputs, out);
-                }
-            }
+            Input::Persisted(id) => self.on_persisted(id, out),
             Input::PersistFailed { id, reason } => self.on_persist_failed(id, reason, out),
             Input::Runtime(event) => {
                 let outputs = self.agent.runtime(event, now);
@@ -119,14 +111,7 @@ impl Engine {
             Input::Join(address) => self.tell_membership(membership::Input::Join { address }, out),
             Input::Seen(address) => self.tell_membership(membership::Input::Call { address }, out),
             Input::Rules(rules) => self.on_rules(rules, out),
-            Input::VolumePut(volume) => {
-                let outputs = self.agent.put_volume(volume, now);
-                self.carry_out(outputs, out);
-            }
-            Input::VolumeDropped(volume) => {
-                let outputs = self.agent.drop_volume(&volume, now);
-                self.carry_out(outputs, out);
-            }
+            Input::Volume(news) => self.on_volume(news, out),
             Input::Secret(answer) => {
                 let outputs = self.agent.secret_answer(answer, now);
                 self.carry_out(outputs, out);
@@ -151,6 +136,23 @@ impl Engine {
 
     fn on_measured(&mut self, samples: BTreeMap<ServiceKey, Load>, out: &mut Vec<Effect>) {
         let outputs = self.agent.measured(samples, self.now);
+        self.carry_out(outputs, out);
+    }
+
+    fn on_persisted(&mut self, id: replication::PersistId, out: &mut Vec<Effect>) {
+        if id.0 < OWN_PERSIST {
+            self.tell_replication(replication::Input::Persisted(id), out);
+        } else if self.volumes_request == Some(id) {
+            let outputs = self.agent.volumes_written(true, self.now);
+            self.carry_out(outputs, out);
+        }
+    }
+
+    fn on_volume(&mut self, news: VolumeNews, out: &mut Vec<Effect>) {
+        let outputs = match news {
+            VolumeNews::Put(volume) => self.agent.put_volume(volume, self.now),
+            VolumeNews::Dropped(volume) => self.agent.drop_volume(&volume, self.now),
+        };
         self.carry_out(outputs, out);
     }
 

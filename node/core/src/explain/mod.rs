@@ -492,7 +492,7 @@ fn telling_reason(nodes: &[NodeExplanation]) -> Option<(String, usize)> {
 /// How much a refusal says about the service rather than the node.
 fn weight(reason: &Reason) -> u8 {
     match reason {
-        Reason::DataElsewhere { .. } => 3,
+        Reason::DataElsewhere(_) => 3,
         Reason::FailedHere { .. } => 2,
         Reason::Gone | Reason::Unavailable(_) => 0,
         _ => 1,

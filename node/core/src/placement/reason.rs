@@ -2,13 +2,12 @@
 
 use std::fmt;
 
-use dunlin_state::model::{
-    Availability, Constraint, ConstraintOp, HostPort, NodeId, Protocol, ServiceKey, VolumeId,
-};
+use dunlin_state::model::{Availability, Constraint, ConstraintOp, HostPort, Protocol, ServiceKey};
 use dunlin_state::windows::in_words;
 use serde::{Deserialize, Serialize};
 
 use super::facts;
+use crate::volumes::Elsewhere;
 
 /// One condition that a node fails for a service.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -70,16 +69,7 @@ pub enum Reason {
         max: u32,
     },
     /// The data of a volume is on another node, and nobody said that an empty one will do.
-    DataElsewhere {
-        /// Which volume.
-        volume: VolumeId,
-        /// Who has the data.
-        node: NodeId,
-        /// That node's name.
-        name: String,
-        /// Whether that node answers.
-        reachable: bool,
-    },
+    DataElsewhere(Box<Elsewhere>),
     /// The node does not offer the runtime.
     Runtime(String),
     /// An image was given and only processes can be run, which need a command.
@@ -136,7 +126,7 @@ impl Reason {
             | Self::AntiAffinity(_)
             | Self::Affinity(_)
             | Self::Skew { .. }
-            | Self::DataElsewhere { .. }
+            | Self::DataElsewhere(_)
             | Self::Runtime(_)
             | Self::NoCommand
             | Self::Unavailable(_)
@@ -181,21 +171,7 @@ impl Reason {
             Self::Skew { key, .. } => {
                 format!("make room at the other values of {key}, or raise max_skew")
             }
-            Self::DataElsewhere {
-                volume,
-                name,
-                reachable,
-                ..
-            } => match reachable {
-                true => format!(
-                    "make room on {name}, or move the data with `dunlin volume export {volume}` \
-                     and `dunlin volume import --node`"
-                ),
-                false => format!(
-                    "wait for {name}, bring the data with `dunlin volume import --node`, or set \
-                     x-dunlin.allow_empty of the volume to begin with an empty one"
-                ),
-            },
+            Self::DataElsewhere(elsewhere) => elsewhere.fix(),
             Self::Runtime(name) if name == "docker" => {
                 "start Docker or Podman there and let the daemon reach its socket, or use \
                  runtime: process"
@@ -283,19 +259,7 @@ impl fmt::Display for Reason {
                      by {max}"
                 )
             }
-            Self::DataElsewhere {
-                volume,
-                name,
-                reachable,
-                ..
-            } => {
-                let gone = if *reachable {
-                    ""
-                } else {
-                    ", which does not answer"
-                };
-                write!(f, "the data of volume {volume} is on {name}{gone}")
-            }
+            Self::DataElsewhere(elsewhere) => elsewhere.fmt(f),
             Self::Runtime(name) => write!(f, "does not offer the {name} runtime"),
             Self::NoCommand => f.write_str(
                 "has no container engine, and a service with an image but no command cannot run \

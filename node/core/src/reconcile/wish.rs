@@ -267,7 +267,7 @@ pub(crate) fn forbids_update(reason: &Reason) -> bool {
         | Reason::MakingRoom
         | Reason::Cooling
         | Reason::CutOff
-        | Reason::DataElsewhere { .. }
+        | Reason::DataElsewhere(_)
         | Reason::StaleSpec
         | Reason::FailedHere { .. }
         | Reason::Lapsed

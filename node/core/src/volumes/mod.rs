@@ -10,10 +10,12 @@
 mod tests;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 
 use dunlin_state::model::{
     HeldVolume, NodeId, ServiceKey, ServiceSpec, Slot, SlotId, Version, VolumeId, VolumeScope,
 };
+use serde::{Deserialize, Serialize};
 
 use crate::cluster::Cluster;
 use crate::liveness::Standing;
@@ -101,6 +103,52 @@ impl Atlas {
     }
 }
 
+/// Where the data of a volume is that a slot needs.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Elsewhere {
+    /// Which volume.
+    pub volume: VolumeId,
+    /// Who has the data.
+    pub node: NodeId,
+    /// That node's name.
+    pub name: String,
+    /// Whether that node answers.
+    pub reachable: bool,
+}
+
+impl Elsewhere {
+    /// What a person can do about it.
+    pub(crate) fn fix(&self) -> String {
+        let Self { volume, name, .. } = self;
+        if self.reachable {
+            format!(
+                "make room on {name}, or move the data with `dunlin volume export {volume}` and \
+                 `dunlin volume import --node`"
+            )
+        } else {
+            format!(
+                "wait for {name}, bring the data with `dunlin volume import --node`, or set \
+                 x-dunlin.allow_empty of the volume to begin with an empty one"
+            )
+        }
+    }
+}
+
+impl fmt::Display for Elsewhere {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let gone = if self.reachable {
+            ""
+        } else {
+            ", which does not answer"
+        };
+        write!(
+            f,
+            "the data of volume {} is on {}{gone}",
+            self.volume, self.name
+        )
+    }
+}
+
 /// What stands against this slot on this node: data that it needs is on another one.
 pub(crate) fn lacks(
     cluster: &Cluster,
@@ -113,12 +161,13 @@ pub(crate) fn lacks(
     let pinned = spec.volumes.iter().filter_map(|mount| mount.pinning(&id));
     let elsewhere = pinned.filter_map(|volume| {
         let (home, _) = cluster.atlas().home(&volume)?;
-        (home != node).then(|| Reason::DataElsewhere {
+        let elsewhere = || Elsewhere {
             name: cluster.atlas().name(home).unwrap_or_default().to_owned(),
             reachable: cluster.standing(home) == Standing::Alive,
             node: home,
             volume,
-        })
+        };
+        (home != node).then(|| Reason::DataElsewhere(Box::new(elsewhere())))
     });
     elsewhere.collect()
 }

@@ -80,7 +80,7 @@ fn nobody_begins_anew_where_the_data_is_not() {
             panic!("{node:?} would take it");
         };
         let told = reasons.iter().any(|reason| {
-            matches!(reason, Reason::DataElsewhere { name: at, reachable: false, .. } if *at == name)
+            matches!(reason, Reason::DataElsewhere(at) if at.name == name && !at.reachable)
         });
         assert!(told, "{reasons:?}");
     }
