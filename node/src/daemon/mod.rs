@@ -36,7 +36,7 @@ use crate::handover::Handover;
 use crate::host;
 use crate::identity::{Identity, IdentityError};
 use crate::runtime::{OpenError, RuntimesError};
-use crate::secrets::SecretVault;
+use crate::secrets::{KeyKeeper, SecretVault};
 use crate::store::{Store, StoreError};
 use crate::vips::Vips;
 pub use driver::DriverError;
@@ -45,7 +45,10 @@ use dunlin_lb::Publisher;
 use dunlin_lb::proxy::hop::HopTask;
 use dunlin_state::route::RouteTable;
 use dunlin_trust::BadTicket;
+use joining::Joining;
+use measuring::Measuring;
 use setup::Parts;
+use trust::Keeper;
 
 /// How long the parts may take to stop. Workloads are not stopped: they are adopted again.
 const SHUTDOWN: Duration = Duration::from_secs(5);
@@ -216,6 +219,22 @@ fn spawn_proxies(
     });
 }
 
+/// Runs what looks after the node until it stops.
+async fn watch_and_keep(
+    (joining, measuring): (Joining, Measuring),
+    keeper: Keeper,
+    key_keeper: KeyKeeper,
+    stop: CancellationToken,
+) {
+    tokio::join!(
+        joining.run(stop.clone()),
+        measuring.run(stop.clone()),
+        keeper.run(stop.clone()),
+        key_keeper.run(stop.clone()),
+        memory::give_back(stop),
+    );
+}
+
 impl Node {
     fn start(parts: Parts) -> Self {
         let Parts {
@@ -269,18 +288,7 @@ impl Node {
         });
         let stop = stop_rest.clone();
         tasks.spawn(async move {
-            let (keys, memory) = (
-                key_keeper.run(stop.clone()),
-                memory::give_back(stop.clone()),
-            );
-            let measuring = measuring.run(stop.clone());
-            tokio::join!(
-                joining.run(stop.clone()),
-                keeper.run(stop),
-                keys,
-                memory,
-                measuring
-            );
+            watch_and_keep((joining, measuring), keeper, key_keeper, stop).await;
             Ok("the watch for members or load, or a keeper of certificates, keys or memory")
         });
         let (stop, served) = (stop_api.clone(), context.clone());
