@@ -58,7 +58,7 @@ pub async fn run(args: &RebalanceArgs, context: &mut Context) -> Result<Exit, Fa
     if !plan.moves.is_empty() {
         context
             .out
-            .note("`dunlin rebalance --plan` shows what is left to move".to_owned())?;
+            .note("`dunlin rebalance --plan` shows what is left to move")?;
     }
     Ok(Exit::Ok)
 }

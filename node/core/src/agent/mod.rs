@@ -237,7 +237,7 @@ impl Agent {
             reconciler: Reconciler::new(me, boot, seed ^ 2),
             opening: Opening::new(start.peers_known, now.mono),
             isolation: Isolation::new(start.peers_known, now.mono),
-            rebalancer: Rebalancer::new(me, boot, seed ^ 4, now.mono),
+            rebalancer: Rebalancer::new(boot, seed ^ 4, now.mono),
             leases: Leases::new(me, seed ^ 3, now.mono),
             any_strict: false,
             keeper: Keeper::new(me),

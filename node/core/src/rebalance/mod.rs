@@ -118,7 +118,6 @@ struct Attempt {
 /// Decides about moves of the services that this node auctions.
 #[derive(Debug)]
 pub(crate) struct Rebalancer {
-    me: NodeId,
     boot: u64,
     next_seq: u64,
     rng: ChaCha8Rng,
@@ -129,9 +128,8 @@ pub(crate) struct Rebalancer {
 }
 
 impl Rebalancer {
-    pub(crate) fn new(me: NodeId, boot: u64, seed: u64, now: u64) -> Self {
+    pub(crate) fn new(boot: u64, seed: u64, now: u64) -> Self {
         Self {
-            me,
             boot,
             next_seq: 0,
             rng: ChaCha8Rng::seed_from_u64(seed),
@@ -300,7 +298,7 @@ impl Rebalancer {
         let Some(attempt) = self.attempt.as_mut().filter(expected) else {
             return (Vec::new(), None);
         };
-        if !stands(attempt, self.me, scene) {
+        if !stands(attempt, scene) {
             self.attempt = None;
             return (Vec::new(), None);
         }
@@ -338,7 +336,7 @@ impl Rebalancer {
 }
 
 /// Whether what an attempt was decided upon is still so.
-fn stands(attempt: &Attempt, me: NodeId, scene: Scene<'_>) -> bool {
+fn stands(attempt: &Attempt, scene: Scene<'_>) -> bool {
     let Move { slot, from, to, .. } = &attempt.next;
     let Some(service) = scene.desired.services.get(&slot.service) else {
         return false;
@@ -356,7 +354,6 @@ fn stands(attempt: &Attempt, me: NodeId, scene: Scene<'_>) -> bool {
     scene.whole
         && still
         && service.revision == attempt.revision
-        && scene.cluster.me() == me
         && scene.cluster.my_rank(&slot.service) == Some(0)
         && may_receive(scene.cluster, *to)
         && is_active(scene.desired, *to)
