@@ -252,30 +252,7 @@ fn order(world: &World, host: usize, op: Op) -> (Change, Command) {
             service: number,
             replicas,
             version,
-        } => {
-            let key = service(number);
-            let mut spec = Box::new(spec(number, version, world.ops.variety));
-            if world.ops.variety == Variety::Strict {
-                // Each service has other voters.
-                let voters = (0..3).map(|n| world.hosts[(number + n) % world.hosts.len()].id);
-                spec.policy.voters = voters.collect();
-            }
-            let engine = world.hosts[host].engine.as_ref();
-            let known = engine.and_then(|e| e.desired().services.get(&key));
-            let change = Change::Deployed {
-                service: key.clone(),
-                image: spec.image.clone(),
-                replicas: replicas.unwrap_or(1),
-                before: known.map(|s| s.spec.image.clone()),
-            };
-            let service = key;
-            let command = Command::Deploy {
-                service,
-                spec,
-                replicas,
-            };
-            (change, command)
-        }
+        } => deploy(world, host, number, replicas, version),
         Op::Scale {
             service: number,
             replicas,
@@ -326,6 +303,38 @@ fn order(world: &World, host: usize, op: Op) -> (Change, Command) {
             (Change::Other, command)
         }
     }
+}
+
+/// A service is created, or given another image.
+fn deploy(
+    world: &World,
+    host: usize,
+    number: usize,
+    replicas: Option<u32>,
+    version: u32,
+) -> (Change, Command) {
+    let key = service(number);
+    let mut spec = Box::new(spec(number, version, world.ops.variety));
+    if world.ops.variety == Variety::Strict {
+        // Each service has other voters.
+        let voters = (0..3).map(|n| world.hosts[(number + n) % world.hosts.len()].id);
+        spec.policy.voters = voters.collect();
+    }
+    let engine = world.hosts[host].engine.as_ref();
+    let known = engine.and_then(|e| e.desired().services.get(&key));
+    let change = Change::Deployed {
+        service: key.clone(),
+        image: spec.image.clone(),
+        replicas: replicas.unwrap_or(1),
+        before: known.map(|s| s.spec.image.clone()),
+    };
+    let service = key;
+    let command = Command::Deploy {
+        service,
+        spec,
+        replicas,
+    };
+    (change, command)
 }
 
 fn remember_asked(ops: &mut Ops, change: &Change) {
