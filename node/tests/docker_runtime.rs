@@ -557,7 +557,9 @@ async fn a_named_volume_outlives_its_containers() {
     lab.expect_exit(&second, 0).await;
     assert_eq!(lab.wait_for_line(&second, "kept").await, "kept");
     drop(clean);
-    docker(&["volume", "rm", &format!("default_{name}")]);
+    let mut node = lab.config.node.to_string();
+    node.truncate(6);
+    docker(&["volume", "rm", &format!("dunlin-n-{node}-default.{name}")]);
 }
 
 #[tokio::test]

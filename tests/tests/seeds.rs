@@ -148,6 +148,14 @@ fn strict_singletons_are_never_two() {
     }
 }
 
+/// Data stays where it is, and nobody begins anew without it, also after the loss of all power.
+#[test]
+fn slots_stay_with_their_data() {
+    for seed in 1..4 {
+        assert_holds(Scenario::Volumes, seed);
+    }
+}
+
 /// A replica that drained for its update was not counted among those of its node, so that a third
 /// one came to a node that may have two.
 #[test]

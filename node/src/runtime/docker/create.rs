@@ -2,11 +2,9 @@
 
 use std::collections::HashMap;
 use std::net::IpAddr;
-use std::path::{Path, PathBuf};
 
 use bollard::models::{
-    ContainerCreateBody, HostConfig, HostConfigLogConfig, Mount, MountType, MountVolumeOptions,
-    MountVolumeOptionsDriverConfig, PortBinding, PortMap,
+    ContainerCreateBody, HostConfig, HostConfigLogConfig, Mount, MountType, PortBinding, PortMap,
 };
 use dunlin_core::io::Workload;
 use dunlin_state::model::{PortSpec, Protocol, PublishMode, Resources, VolumeId, VolumeMount};
@@ -14,6 +12,7 @@ use dunlin_state::model::{PortSpec, Protocol, PublishMode, Resources, VolumeId, 
 use super::super::files::Bind;
 use super::super::{LOG_FILE_BYTES, Resolver, environment};
 use super::naming::Owner;
+use super::volumes::Opened;
 
 /// Nanoseconds of a millisecond.
 const NANOS: i64 = 1_000_000;
@@ -158,13 +157,13 @@ fn bindings(ports: &[PortSpec], publish_on: Option<IpAddr>) -> PortMap {
 pub(super) fn mounts(
     owner: &Owner,
     workload: &Workload,
-    volumes: &[Option<(VolumeId, PathBuf)>],
+    volumes: &[Option<Opened>],
     binds: Vec<Bind>,
 ) -> Vec<Mount> {
     let named = workload.spec.volumes.iter().zip(volumes);
     let named = named.map(|(mount, volume)| match volume {
         None => bind_mount(mount),
-        Some((volume, path)) => volume_mount(owner, mount, volume, path),
+        Some((volume, _)) => volume_mount(owner, mount, volume),
     });
     named.chain(binds.into_iter().map(file_mount)).collect()
 }
@@ -179,29 +178,12 @@ fn bind_mount(mount: &VolumeMount) -> Mount {
     }
 }
 
-/// A volume of the engine that stands for our directory. A plain bind mount would hide what the
-/// image has at that place; into a volume that is empty the engine copies it, with its owner.
-fn volume_mount(owner: &Owner, mount: &VolumeMount, volume: &VolumeId, path: &Path) -> Mount {
-    let options = [
-        ("type", "none".to_owned()),
-        ("o", "bind".to_owned()),
-        ("device", path.to_string_lossy().into_owned()),
-    ];
-    let driver = MountVolumeOptionsDriverConfig {
-        name: Some("local".to_owned()),
-        options: Some(options.map(|(key, value)| (key.to_owned(), value)).into()),
-    };
+/// See [`super::volumes`].
+fn volume_mount(owner: &Owner, mount: &VolumeMount, volume: &VolumeId) -> Mount {
     Mount {
         typ: Some(MountType::VOLUME),
         source: Some(owner.volume_name(volume)),
-        target: Some(mount.target.clone()),
-        read_only: Some(mount.read_only),
-        volume_options: Some(MountVolumeOptions {
-            driver_config: Some(driver),
-            labels: Some(owner.volume_labels(volume)),
-            ..MountVolumeOptions::default()
-        }),
-        ..Mount::default()
+        ..bind_mount(mount)
     }
 }
 
@@ -224,6 +206,8 @@ mod tests {
     use dunlin_state::model::{NodeId, ServiceSpec, Slot, SlotId, VolumeScope};
 
     use super::*;
+    use std::path::Path;
+
     use crate::runtime::VolumeRoot;
 
     fn body(spec: ServiceSpec, publish_on: Option<IpAddr>) -> ContainerCreateBody {
@@ -372,17 +356,8 @@ mod tests {
             "/srv/data".to_owned(),
         ];
         assert_eq!(names, expected);
-        let device = |mount: &Mount| {
-            let driver = mount.volume_options.clone()?.driver_config?;
-            driver.options?.remove("device")
-        };
-        let devices: Vec<Option<String>> = mounts.iter().map(device).collect();
-        let expected = [
-            Some("/data/volumes/shop/data".to_owned()),
-            Some("/data/volumes/shop/data@web.0".to_owned()),
-            None,
-        ];
-        assert_eq!(devices, expected);
+        assert_eq!(mounts[0].typ, Some(MountType::VOLUME));
+        assert_eq!(mounts[1].read_only, Some(true));
         assert_eq!(mounts[2].typ, Some(MountType::BIND));
     }
 }

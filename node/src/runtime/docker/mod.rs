@@ -11,8 +11,8 @@
 //!
 //! What a replica sees: `PORT` and `DUNLIN_PORT_<port>` as with the process runtime (here they
 //! are the ports of the specification themselves), and volumes mounted where it says. Networks are
-//! bridges ([`walls`]), and addresses tell who connects ([`sources`]). A named
-//! volume is the engine's volume `<namespace>_<name>`.
+//! bridges ([`walls`]), and addresses tell who connects ([`sources`]). Named volumes are directories
+//! of ours ([`volumes`]).
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -51,6 +51,7 @@ mod sources;
 mod start;
 mod stop;
 mod usage;
+mod volumes;
 mod waiters;
 mod walls;
 

@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
-use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use bollard::errors::Error;
@@ -11,7 +10,7 @@ use bollard::query_parameters::{
     CreateContainerOptions, CreateImageOptions, RemoveContainerOptions,
 };
 use dunlin_core::io::{Running, RuntimeEvent, Workload, WorkloadId};
-use dunlin_state::model::{Endpoint, Networks, PortSpec, PublishMode, VolumeId, networks_of};
+use dunlin_state::model::{Endpoint, Networks, PortSpec, PublishMode, networks_of};
 use futures::StreamExt as _;
 
 use super::super::{Live, StartContext, StartError};
@@ -121,21 +120,6 @@ impl Inner {
         })
     }
 
-    /// The directories of its volumes, in the order of the specification.
-    async fn open_volumes(
-        &self,
-        workload: &Workload,
-    ) -> Result<Vec<Option<(VolumeId, PathBuf)>>, Fault> {
-        let (root, workload) = (self.volumes.clone(), workload.clone());
-        let open = move || -> Result<Vec<_>, StartError> {
-            let mounts = workload.spec.volumes.iter();
-            mounts.map(|mount| root.open(&workload, mount)).collect()
-        };
-        let opened = tokio::task::spawn_blocking(open).await;
-        let panicked = |_panic| Err(StartError::passing("making its volumes failed"));
-        opened.unwrap_or_else(panicked).map_err(Fault::Final)
-    }
-
     async fn create(
         &self,
         engine: &Engine,
@@ -147,7 +131,8 @@ impl Inner {
         let publish_on = engine.rootless.then_some(self.advertise);
         let binds = self.files.binds(workload);
         let resolver = self.resolver.as_ref();
-        let volumes = self.open_volumes(workload).await?;
+        let volumes = self.open_volumes(engine, workload).await;
+        let volumes = volumes.map_err(Fault::Final)?;
         let mounts = create::mounts(&self.owner, workload, &volumes, binds);
         let mut body = create::container(&self.owner, workload, publish_on, resolver, mounts);
         if let (Some(host), Some(rooms)) = (&mut body.host_config, rooms) {
