@@ -112,6 +112,10 @@ fn samples(world: &mut World, host: usize, place: u64, count: u64) -> BTreeMap<S
 
 /// Nothing changes for a minute, and no number of replicas may.
 pub(super) fn stay(world: &mut World) {
+    // A run ends at its first violation, whatever was planned.
+    if !world.outcome.violations.is_empty() {
+        return;
+    }
     assert!(world.loads.planned.is_empty(), "the load was to stay");
     world.watch.steady = true;
     for _ in 0..STAY {
