@@ -118,7 +118,7 @@ fn higher_priorities_find_room() {
     assert!(preempted.sum::<u64>() > 0, "somebody makes way");
 }
 
-/// Replicas are moved to hosts that join, by request and by themselves, and nothing is amiss.
+/// Replicas are moved to hosts that join while others die, and nothing is amiss.
 #[test]
 fn replicas_are_moved_to_hosts_that_join() {
     let runs: Vec<Outcome> = (1..4)

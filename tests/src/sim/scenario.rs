@@ -305,7 +305,7 @@ pub(super) const QUIET_UNTIL: u64 = FORMED + 5 * SECOND;
 const TROUBLE_ENDS: u64 = 60 * SECOND;
 /// Where replicas are moved by themselves, which they are only after they have rested: several times
 /// what one move needs.
-const SLOWLY_ENDS: u64 = 1_200 * SECOND;
+const SLOWLY_ENDS: u64 = 1_500 * SECOND;
 /// After the trouble, the cluster has so long to come to rest. Crash loops wait up to minutes, and
 /// those that were in one need their next attempt.
 const REST: u64 = 90 * SECOND;

@@ -16,6 +16,10 @@ use crate::sim::world::{SECOND, World};
 /// A replica that has moved by itself stays for so long, by the clocks of hosts that keep time.
 const RESTS: u64 = 600 * SECOND;
 
+/// By so much the old host has to be fuller, as a share of what it has: a little less than daemons ask
+/// for, since others may decide at the same time.
+const LEAST_GAIN: f64 = 0.08;
+
 /// What was moved.
 #[derive(Debug, Default)]
 pub(super) struct Moves {
@@ -64,6 +68,9 @@ pub(in crate::sim) fn move_is_worth_it(world: &mut World, host: usize, id: &Work
     if crowds(world, from, host, &id.slot.service) {
         broken.push("comes to a host that has more of its service".to_owned());
     }
+    if world.watch.gentle && !is_worth_it(world, from, host, &id.slot.service) {
+        broken.push("is moved for nothing".to_owned());
+    }
     let others = on_their_way(world, &id.slot);
     if others > 0 && world.watch.gentle {
         broken.push(format!(
@@ -81,6 +88,24 @@ fn others_there(host: &Host, slot: Option<&SlotId>, service: &ServiceKey) -> usi
     let claims = register.into_iter().flat_map(|r| &r.report.claims);
     let other = |c: &&Claim| c.slot.service == *service && Some(&c.slot) != slot && !c.leaving;
     claims.filter(other).count()
+}
+
+/// Whether one replica less here and one more there is a gain: of a service that has two more here, or
+/// of a host that is much fuller. The replica itself is claimed on both.
+fn is_worth_it(world: &World, from: usize, to: usize, service: &ServiceKey) -> bool {
+    let count = |host: usize| others_there(&world.hosts[host], None, service);
+    let crowded = count(from) > count(to);
+    crowded || full(&world.hosts[from]) >= full(&world.hosts[to]) + LEAST_GAIN
+}
+
+/// What of a host is taken: of its eight cores, or of room for sixteen replicas.
+fn full(host: &Host) -> f64 {
+    let register = host.engine.as_ref().and_then(|e| e.register(host.id));
+    let claims = register.into_iter().flat_map(|r| &r.report.claims);
+    let (count, cpu) = claims.fold((0.0, 0.0), |(count, cpu), claim| {
+        (count + 1.0, cpu + claim.resources.cpu_millis as f64)
+    });
+    f64::max(cpu / 8_000.0, count / 16.0)
 }
 
 /// Whether the new host has more replicas of the service than the old one keeps. Services that are
