@@ -65,24 +65,7 @@ async fn every_call_goes_to_a_route_of_the_contract() {
     let _ = client.convergence(&ConvergenceQuery::default()).await;
     let _ = client.routes(&RouteQuery::default()).await;
     let _ = client.metrics().await;
-    let volume = "default/web@db.0".parse().unwrap();
-    let _ = client.volumes(&VolumeQuery::default()).await;
-    let _ = client.volume(&volume).await;
-    let _ = client
-        .remove_volume(&volume, &VolumeTarget::default())
-        .await;
-    let item = "default/web".parse().unwrap();
-    let request = ItemRequest {
-        value: String::new(),
-        labels: None,
-        existing: None,
-    };
-    for kind in ItemKind::ALL {
-        let _ = client.items(kind, &ItemQuery::default()).await;
-        let _ = client.item(kind, &item).await;
-        let _ = client.put_item(kind, &item, &request).await;
-        let _ = client.remove_item(kind, &item).await;
-    }
+    ask_about_what_is_kept(&client).await;
     let _ = client.ticket(&TicketRequest::default()).await;
     let _ = client.remove_node("n1", &RemoveQuery::default()).await;
     let _ = client.audit().await;
@@ -111,6 +94,27 @@ async fn every_call_goes_to_a_route_of_the_contract() {
         ];
         let elsewhere = elsewhere.contains(&template);
         assert!(found || elsewhere, "{line}: {asked:#?}");
+    }
+}
+
+async fn ask_about_what_is_kept(client: &Client) {
+    let volume = "default/web@db.0".parse().unwrap();
+    let _ = client.volumes(&VolumeQuery::default()).await;
+    let _ = client.volume(&volume).await;
+    let _ = client
+        .remove_volume(&volume, &VolumeTarget::default())
+        .await;
+    let item = "default/web".parse().unwrap();
+    let request = ItemRequest {
+        value: String::new(),
+        labels: None,
+        existing: None,
+    };
+    for kind in ItemKind::ALL {
+        let _ = client.items(kind, &ItemQuery::default()).await;
+        let _ = client.item(kind, &item).await;
+        let _ = client.put_item(kind, &item, &request).await;
+        let _ = client.remove_item(kind, &item).await;
     }
 }
 
