@@ -84,6 +84,7 @@ const MAX_BODY: usize = 4 << 20;
 
 fn router(context: Context, people: People) -> Router {
     Router::new()
+        .merge(of_services())
         .route(routes::HEALTH, get(node::health))
         .route(routes::REDEEM, post(redeem::redeem))
         .route(routes::VERSION, get(node::version))
@@ -98,24 +99,7 @@ fn router(context: Context, people: People) -> Router {
         .route(routes::NAMESPACES, get(namespaces::list))
         .route(routes::QUOTA, put(namespaces::set_quota))
         .route(routes::REBALANCE, get(rebalance::plan).post(rebalance::set))
-        .route(routes::SERVICES, get(services::list))
-        .route(routes::SERVICE, get(services::inspect))
-        .route(routes::SERVICE, delete(services::remove))
-        .route(routes::SERVICE_SCALE, post(services::scale))
-        .route(routes::SERVICE_STOP, post(services::stop))
-        .route(routes::SERVICE_START, post(services::start))
-        .route(routes::SERVICE_EXPLAIN, get(services::explain))
-        .route(routes::SERVICE_HISTORY, get(services::history))
-        .route(routes::SERVICE_REVISIONS, get(rollouts::revisions))
-        .route(
-            routes::SERVICE_ROLLOUT,
-            get(rollouts::status).post(rollouts::steer),
-        )
-        .route(routes::SERVICE_RUNS, post(jobs::ask))
-        .route(routes::SERVICE_RUN, delete(jobs::cancel))
         .route(routes::JOBS, get(jobs::list))
-        .route(routes::SERVICE_LOGS, get(logs::stream))
-        .route(routes::SERVICE_EXEC, post(exec::exec))
         .route(routes::SECRETS, get(items::secrets::list))
         .route(
             routes::SECRET,
@@ -154,4 +138,26 @@ fn router(context: Context, people: People) -> Router {
         .layer(axum::middleware::from_fn(access::authorize))
         .layer(axum::Extension(people))
         .with_state(context)
+}
+
+/// What is asked about services one by one.
+fn of_services() -> Router<Context> {
+    Router::new()
+        .route(routes::SERVICES, get(services::list))
+        .route(routes::SERVICE, get(services::inspect))
+        .route(routes::SERVICE, delete(services::remove))
+        .route(routes::SERVICE_SCALE, post(services::scale))
+        .route(routes::SERVICE_STOP, post(services::stop))
+        .route(routes::SERVICE_START, post(services::start))
+        .route(routes::SERVICE_EXPLAIN, get(services::explain))
+        .route(routes::SERVICE_HISTORY, get(services::history))
+        .route(routes::SERVICE_REVISIONS, get(rollouts::revisions))
+        .route(
+            routes::SERVICE_ROLLOUT,
+            get(rollouts::status).post(rollouts::steer),
+        )
+        .route(routes::SERVICE_RUNS, post(jobs::ask))
+        .route(routes::SERVICE_RUN, delete(jobs::cancel))
+        .route(routes::SERVICE_LOGS, get(logs::stream))
+        .route(routes::SERVICE_EXEC, post(exec::exec))
 }
