@@ -178,15 +178,12 @@ impl Agent {
     }
 
     /// Another node's register has changed. Returns whether a number of replicas has.
-    pub(super) fn note_scaling(
-        &mut self,
-        old: Option<&NodeRegister>,
-        new: &NodeRegister,
-        now: Now,
-    ) -> bool {
+    pub(super) fn note_scaling(&mut self, new: &NodeRegister, now: Now) -> bool {
         if self.scaling.followed.is_empty() {
             return false;
         }
+        let old = self.cluster.register(new.node).cloned();
+        let old = old.as_deref();
         let mut changed = false;
         for (key, decision) in &new.report.scales {
             let known = old.and_then(|old| old.report.scales.get(key));

@@ -83,8 +83,7 @@ impl Agent {
             if register.node == self.me {
                 continue;
             }
-            let before = self.cluster.register(register.node).cloned();
-            rescaled |= self.note_scaling(before.as_deref(), register, now);
+            rescaled |= self.note_scaling(register, now);
             if self.take_register(register, now) {
                 let address = register.report.address;
                 let effects = self.liveness.registered(register.node, address, now.mono);

@@ -200,8 +200,8 @@ impl Bidder {
             return vec![refusal(key, lacks)];
         }
         // One at a time, so that what was reckoned with when it was decided is still so.
-        let moves = self.offers.values().any(|o| o.moved_from.is_some()) || (market.moves)();
-        if call.moved_from.is_some() && moves {
+        let moves = || self.offers.values().any(|o| o.moved_from.is_some()) || (market.moves)();
+        if call.moved_from.is_some() && moves() {
             return vec![refusal(key, vec![Reason::Busy])];
         }
         let scores = if call.by_force {
