@@ -52,6 +52,16 @@ pub(super) async fn exec(
     let find = move |engine: &Engine| find(engine, &asked, wanted.as_deref());
     let (slot, to, chain) = context.engine.ask(find).await??;
     let opening = opening(slot, start, caller.author(), chain);
+    converse(&context, input, to, opening).await
+}
+
+/// Passes frames on between a person and a node, once that has begun what is asked for.
+pub(super) async fn converse(
+    context: &Context,
+    input: Input,
+    to: Destination,
+    opening: Opening,
+) -> Result<Response, Failure> {
     let stream = context.streams.open(&to, &opening).await?;
     let (from, into) = tokio::io::split(stream);
     let mut frames = Frames::new(from);
@@ -80,7 +90,7 @@ fn opening(slot: SlotId, start: ExecStart, author: String, chain: Option<String>
 }
 
 /// A body whose polling moves both directions.
-pub(super) fn answer(
+fn answer(
     input: Input,
     into: WriteHalf<Stream>,
     frames: Frames<ReadHalf<Stream>>,

@@ -6,26 +6,23 @@ use std::time::Duration;
 
 use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, Request, State};
-use axum::http::header;
-use axum::response::{IntoResponse, Response};
+use axum::response::Response;
 use axum::{Extension, Json};
 use dunlin_api::{
-    EXEC_TYPE, ErrorBody, ErrorCode, ExecFrame, Volume, VolumeCopy, VolumeList, VolumeQuery,
-    VolumeRemoval, VolumeTarget,
+    ErrorBody, ErrorCode, ExecFrame, Volume, VolumeCopy, VolumeList, VolumeQuery, VolumeRemoval,
+    VolumeTarget,
 };
 use dunlin_core::engine::Engine;
 use dunlin_core::liveness::Standing;
 use dunlin_state::model::{NodeId, VolumeId};
 use tokio::time::timeout;
 
-use super::exec::{Input, answer, chain};
+use super::exec::{Input, chain, converse};
 use super::failure::{Answer, Failure, Query};
 use super::{Caller, Context, nodes};
 use crate::streams::frames::Frames;
 use crate::streams::{Destination, Opening, VolumeAct, Wish, unreachable};
 
-/// Time for a node to say whether it does what is wanted.
-const BEGIN: Duration = Duration::from_secs(15);
 /// Time for a node to delete the data of a volume, beside which it gives signs of life.
 const REMOVE: Duration = Duration::from_secs(300);
 
@@ -124,7 +121,7 @@ pub(super) async fn export(
         .ask(move |engine| source(engine, &asked, &target));
     let (to, chain) = found.await??;
     let opening = opening(&volume, VolumeAct::Export, &caller.author(), chain);
-    converse(&context, request, to, opening).await
+    converse(&context, Input::new(request.into_body()), to, opening).await
 }
 
 /// Takes an archive as the data of a volume.
@@ -143,27 +140,7 @@ pub(super) async fn import(
     let (to, chain) = found.await??;
     let act = VolumeAct::Import { force };
     let opening = opening(&volume, act, &caller.author(), chain);
-    converse(&context, request, to, opening).await
-}
-
-async fn converse(
-    context: &Context,
-    request: Request,
-    to: Destination,
-    opening: Opening,
-) -> Result<Response, Failure> {
-    let stream = context.streams.open(&to, &opening).await?;
-    let (from, into) = tokio::io::split(stream);
-    let mut frames = Frames::new(from);
-    let first = match timeout(BEGIN, frames.next()).await {
-        Ok(Ok(Some(ExecFrame::Failed(body)))) => return Err(Failure(body)),
-        Ok(Ok(Some(first))) => first,
-        Ok(Ok(None)) => return Err(unreachable(&to, &"it has closed the stream")),
-        Ok(Err(error)) => return Err(unreachable(&to, &error)),
-        Err(_elapsed) => return Err(unreachable(&to, &"it does not answer")),
-    };
-    let body = answer(Input::new(request.into_body()), into, frames, first, to);
-    Ok(([(header::CONTENT_TYPE, EXEC_TYPE)], body).into_response())
+    converse(&context, Input::new(request.into_body()), to, opening).await
 }
 
 fn id(path: VolumePath) -> Result<VolumeId, Failure> {

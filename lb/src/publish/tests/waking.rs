@@ -45,12 +45,12 @@ async fn the_first_connection_rings_and_waits_for_a_replica() {
     assert!(views.ports(None).iter().all(|port| !port.waits));
 
     routes.send_replace(Arc::new(awake));
-    // The table is followed a moment later.
+    // The table is followed a moment later; until then a call is turned away at once.
     let waiting = loop {
-        let waiting = tokio::spawn(call(address));
+        let mut waiting = tokio::spawn(call(address));
         tokio::select! {
             () = bell.notified() => break waiting,
-            () = tokio::time::sleep(Duration::from_millis(50)) => waiting.abort(),
+            turned_away = &mut waiting => assert!(turned_away.unwrap().is_err()),
         }
     };
     assert!(views.ports(None).iter().any(|port| port.waits));
