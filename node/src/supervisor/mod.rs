@@ -29,6 +29,7 @@ mod names;
 mod ports;
 pub(crate) mod proc;
 mod record;
+pub(crate) mod session;
 mod sys;
 mod watch;
 

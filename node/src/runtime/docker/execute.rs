@@ -12,7 +12,7 @@ use super::super::execute::{Beginning, Executed};
 use super::super::probe::no_answer;
 use super::start::status;
 use super::{Engine, Inner};
-use crate::supervisor::proc;
+use crate::supervisor::{proc, session};
 
 /// How long the engine may take to say how a command ended.
 pub(super) const INSPECT_LIMIT: Duration = Duration::from_secs(5);
@@ -97,18 +97,18 @@ pub(super) async fn kill(engine: &Engine, command: &str) {
         let handle = rustix::process::pidfd_open(pid, PidfdFlags::empty()).ok()?;
         // Still running after the handle was taken: the number means this process.
         let again = engine.client.inspect_exec(command).await.ok()?;
-        let session = proc::stamp(pid.as_raw_nonzero().get());
-        (again.running == Some(true)).then_some((handle, session))
+        let leader = proc::stamp(pid.as_raw_nonzero().get());
+        (again.running == Some(true)).then_some((handle, leader))
     };
     let killed = match tokio::time::timeout(INSPECT_LIMIT, process).await {
-        Ok(Some((handle, session))) => {
+        Ok(Some((handle, leader))) => {
+            let sent = rustix::process::pidfd_send_signal(handle, Signal::KILL).is_ok();
             // The engine makes every command the leader of a session.
-            let members = session.map(proc::session_members).unwrap_or_default();
-            for pid in members.into_iter().filter_map(Pid::from_raw) {
-                // It may have ended meanwhile.
-                let _ = rustix::process::kill_process(pid, Signal::KILL);
+            if let Some(leader) = leader {
+                // It reads all of `/proc`.
+                let _ = tokio::task::spawn_blocking(move || session::kill(leader)).await;
             }
-            rustix::process::pidfd_send_signal(handle, Signal::KILL).is_ok()
+            sent
         }
         Ok(None) | Err(_) => false,
     };

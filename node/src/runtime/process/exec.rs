@@ -11,7 +11,6 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use dunlin_core::io::WorkloadId;
-use rustix::process::{Pid, Signal};
 use rustix::termios::Winsize;
 use tokio::io::unix::AsyncFd;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
@@ -23,7 +22,7 @@ use super::super::exec::{CUT, ExecInput, ExecOrder, ExecOutput, PIECE, Wires};
 use super::super::execute::code;
 use super::{Inner, blocking, is_held, sys};
 use crate::supervisor::cgroup::CgroupPlan;
-use crate::supervisor::{Beside, Difference, ProcessStamp, beside, proc};
+use crate::supervisor::{Beside, Difference, ProcessStamp, beside, proc, session};
 
 /// Exit code of a program that is not there or cannot be executed, as shells have it.
 const NOT_FOUND: i32 = 127;
@@ -188,15 +187,8 @@ impl Session {
 
 impl Drop for Session {
     fn drop(&mut self) {
-        let Some(leader) = self.0 else { return };
-        if let Some(pid) = Pid::from_raw(leader.pid).filter(|_| proc::is_same(leader)) {
-            // It may have ended by itself, which is what is wanted.
-            let _ = rustix::process::kill_process(pid, Signal::KILL);
-        }
-        for pid in proc::session_members(leader) {
-            if let Some(pid) = Pid::from_raw(pid) {
-                let _ = rustix::process::kill_process(pid, Signal::KILL);
-            }
+        if let Some(leader) = self.0 {
+            session::kill(leader);
         }
     }
 }

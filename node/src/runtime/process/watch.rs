@@ -15,7 +15,8 @@ use super::super::{Ending, signal};
 use super::{blocking, directory, is_held, sys};
 use crate::runtime::Deadline;
 use crate::supervisor::{
-    ExitRecord, LaunchSpec, Paths, ProcessStamp, RunRecord, boot_id, proc, read_json, write_json,
+    ExitRecord, LaunchSpec, Paths, ProcessStamp, RunRecord, boot_id, proc, read_json, session,
+    write_json,
 };
 
 /// How much longer than the grace a supervisor may take to stop its workload, before the daemon
@@ -137,12 +138,9 @@ fn kill_leftovers(paths: &Paths, record: &RunRecord) {
 /// ports.
 fn kill_session(leader: ProcessStamp) {
     for _ in 0..KILL_ROUNDS {
-        let members = proc::session_members(leader);
-        if members.is_empty() {
+        session::kill(leader);
+        if proc::session_members(leader).is_empty() {
             return;
-        }
-        for pid in members.into_iter().filter_map(Pid::from_raw) {
-            let _ = rustix::process::kill_process(pid, Signal::KILL);
         }
         std::thread::sleep(KILL_PAUSE);
     }
