@@ -12,7 +12,7 @@ use tokio::io::{AsyncWrite, AsyncWriteExt as _};
 use tokio::sync::mpsc;
 
 use super::super::exec::{CUT, ExecInput, ExecOrder, ExecOutput, PIECE, Wires};
-use super::execute::{INSPECT_LIMIT, exit_code, kill};
+use super::execute::{INSPECT_LIMIT, SILENT, exit_code, kill};
 use super::start::status;
 use super::{Engine, Inner};
 
@@ -30,7 +30,7 @@ impl Inner {
         let engine = self.client()?;
         let name = self.owner.name(id);
         let created = engine.client.create_exec(&name, options(order));
-        let silent = || "the container engine does not answer".to_owned();
+        let silent = || SILENT.to_owned();
         let command = match tokio::time::timeout(INSPECT_LIMIT, created).await {
             Ok(Ok(created)) => created.id,
             // Another runtime's, or it has just ended.

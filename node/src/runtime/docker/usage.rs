@@ -7,7 +7,7 @@ use futures::StreamExt as _;
 
 use super::super::usage::Usage;
 use super::Inner;
-use super::execute::INSPECT_LIMIT;
+use super::execute::{INSPECT_LIMIT, SILENT};
 use super::start::status;
 
 impl Inner {
@@ -25,7 +25,7 @@ impl Inner {
             // Another runtime's, or it has just ended.
             Ok(Some(Err(error))) if matches!(status(&error), Some(404 | 409)) => None,
             Ok(Some(Err(error))) => Some(Err(error.to_string())),
-            Ok(None) | Err(_) => Some(Err("the container engine does not answer".to_owned())),
+            Ok(None) | Err(_) => Some(Err(SILENT.to_owned())),
         }
     }
 }
