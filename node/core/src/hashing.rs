@@ -13,11 +13,7 @@ pub(crate) fn node_hash(node: NodeId) -> u64 {
 
 /// The hash of a service's name.
 pub(crate) fn service_hash(service: &ServiceKey) -> u64 {
-    let mut hasher = blake3::Hasher::new();
-    hasher.update(service.namespace().as_bytes());
-    hasher.update(b"/");
-    hasher.update(service.name().as_bytes());
-    first_word(hasher.finalize())
+    first_word(blake3::hash(service.as_str().as_bytes()))
 }
 
 /// Combines two hashes; the order of the arguments matters.

@@ -10,6 +10,12 @@ use std::time::{Duration, Instant};
 
 use clap::Parser;
 use dunlin_tests::sim::{Outcome, Scenario, Summary, run};
+use mimalloc::MiMalloc;
+
+/// A thousand nodes make and drop millions of small things: a tenth of the time with the allocator
+/// of the C library, which the daemon keeps because it gives memory back.
+#[global_allocator]
+static ALLOCATOR: MiMalloc = MiMalloc;
 
 /// Simulate clusters with faults and check the invariants.
 #[derive(Debug, Parser)]

@@ -338,11 +338,18 @@ impl Cluster {
         let mut came: Vec<&Claim> = Vec::new();
         let mut olds = old.iter().peekable();
         for claim in new {
-            let is_earlier = |old: &&Claim| old.slot < claim.slot;
-            while let Some(earlier) = olds.next_if(is_earlier) {
-                gone.push(earlier);
+            let mut before = None;
+            // Most claims are those of before at the same place: equality is asked first.
+            while let Some(known) = olds.peek() {
+                if known.slot == claim.slot {
+                    before = olds.next();
+                    break;
+                }
+                if known.slot > claim.slot {
+                    break;
+                }
+                gone.extend(olds.next());
             }
-            let before = olds.next_if(|old| old.slot == claim.slot);
             // Few services are watched, and claims are long: the cheap question comes first.
             if self.filter.may_contain(&claim.slot.service) && before != Some(claim) {
                 came.push(claim);
@@ -395,18 +402,22 @@ impl Cluster {
     /// anything to do with it.
     pub(crate) fn set_service(&mut self, service: &ServiceKey, desired: &Desired) -> bool {
         let before = self.watched.contains_key(service);
-        if desired.services.contains_key(service) {
+        let known = desired.services.get(service);
+        let leads = if known.is_some() {
             let rank = self.ranks.entry(service.clone());
-            rank.or_insert_with(|| Rank::count(service, self.my_hash, &self.others));
+            let rank = rank.or_insert_with(|| Rank::count(service, self.my_hash, &self.others));
+            rank.top().is_some()
         } else {
             self.ranks.remove(service);
-        }
-        self.review_watch(service, desired);
+            false
+        };
+        let acts = self.has_part_in(service, leads, known);
+        self.watch_as_needed(service, acts, desired);
         let nodes = &self.nodes;
         let Some(watch) = self.watched.get_mut(service) else {
             return before;
         };
-        let (wanted, closed) = wanted_slots(desired.services.get(service));
+        let (wanted, closed) = wanted_slots(known);
         watch.set_wanted(wanted, closed, &|n| standing_in(nodes, n));
         true
     }
@@ -425,20 +436,27 @@ impl Cluster {
 
     /// Whether this node may have to do something for the service.
     fn acts_for(&self, service: &ServiceKey, desired: &Desired) -> bool {
-        self.held.contains(service)
-            || self.my_rank(service).is_some()
-            || desired.services.get(service).is_some_and(concerns_all)
+        let leads = self.my_rank(service).is_some();
+        self.has_part_in(service, leads, desired.services.get(service))
+    }
+
+    fn has_part_in(&self, service: &ServiceKey, leads: bool, known: Option<&Service>) -> bool {
+        leads || self.held.contains(service) || known.is_some_and(concerns_all)
     }
 
     /// Starts or ends watching a service and what it depends on.
     fn review_watch(&mut self, service: &ServiceKey, desired: &Desired) {
-        self.review_needs(service, desired);
-        self.watch_or_not(service, desired);
+        let acts = self.acts_for(service, desired);
+        self.watch_as_needed(service, acts, desired);
     }
 
-    fn watch_or_not(&mut self, service: &ServiceKey, desired: &Desired) {
-        let wanted = self.acts_for(service, desired) || self.needs.is_needed(service);
-        if !wanted {
+    fn watch_as_needed(&mut self, service: &ServiceKey, acts: bool, desired: &Desired) {
+        self.review_needs(service, acts, desired);
+        self.watch_or_not(service, acts, desired);
+    }
+
+    fn watch_or_not(&mut self, service: &ServiceKey, acts: bool, desired: &Desired) {
+        if !acts && !self.needs.is_needed(service) {
             if self.watched.remove(service).is_some() {
                 self.filter = Filter::of(self.watched.keys());
             }

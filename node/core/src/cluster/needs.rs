@@ -77,8 +77,7 @@ impl Cluster {
     }
 
     /// Takes note of what a service depends on, if this node acts for it.
-    pub(super) fn review_needs(&mut self, service: &ServiceKey, desired: &Desired) {
-        let acts = self.acts_for(service, desired);
+    pub(super) fn review_needs(&mut self, service: &ServiceKey, acts: bool, desired: &Desired) {
         let known = desired.services.get(service).filter(|known| {
             // Every node claims its own slot of a daemon service.
             acts || known.spec.mode == Mode::Global
@@ -86,7 +85,8 @@ impl Cluster {
         let needs = known.iter().flat_map(|known| &known.spec.depends_on);
         let needs = needs.map(|dependency| dependency.service.clone()).collect();
         for changed in self.needs.set(service, needs) {
-            self.watch_or_not(&changed, desired);
+            let acts = self.acts_for(&changed, desired);
+            self.watch_or_not(&changed, acts, desired);
         }
     }
 }
