@@ -58,7 +58,7 @@ pub use job::{JobList, JobQuery, JobRun, JobSummary, RunResponse};
 pub use maintenance::{Maintenance, MaintenanceRequest, NamedWindow};
 pub use metrics::{BadSample, METRICS_TYPE, Sample, parse_metrics};
 pub use namespace::{NamespaceList, NamespaceSummary};
-pub use openapi::{openapi, openapi_json};
+pub use openapi::{OPENAPI_JSON, openapi};
 pub use plan::{
     DeployPlan, OustedReplica, PlannedChange, PlannedService, PlannedSlot, PlannedStep,
 };

@@ -60,7 +60,7 @@ pub(super) async fn version(State(context): State<Context>) -> Json<VersionInfo>
 pub(super) async fn openapi() -> impl axum::response::IntoResponse {
     (
         [(axum::http::header::CONTENT_TYPE, "application/json")],
-        dunlin_api::openapi_json(),
+        dunlin_api::OPENAPI_JSON,
     )
 }
 

@@ -159,7 +159,12 @@ impl Streams {
         let Some(address) = to.address else {
             return Err(unreachable(to, &"its address is not known"));
         };
-        let opened = self.control.open_stream(to.node, address, OPEN).await;
+        let mut opened = self.control.open_stream(to.node, address, OPEN).await;
+        if matches!(opened, Err(RpcError::Disconnected | RpcError::Unavailable)) {
+            // The connection may have been one with the node's life before. What was not opened has
+            // begun nothing.
+            opened = self.control.open_stream(to.node, address, OPEN).await;
+        }
         match opened {
             Ok(stream) => Ok(Box::new(stream)),
             Err(error @ RpcError::Unavailable) => {

@@ -102,7 +102,10 @@ impl ConnectionHandler for Handler {
                     StreamUpgradeError::NegotiationFailed => {
                         RpcError::Refused(format!("it does not speak {PROTOCOL}"))
                     }
-                    StreamUpgradeError::Io(error) => RpcError::Refused(error.to_string()),
+                    StreamUpgradeError::Io(error) => {
+                        tracing::debug!(%error, "a stream was not opened");
+                        RpcError::Disconnected
+                    }
                 };
                 let _ = reply.send(Err(error));
             }
