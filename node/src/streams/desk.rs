@@ -12,7 +12,7 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use super::{Opening, Visitor, Wish, exec, read_opening, volume};
+use super::{Opening, Visitor, Wish, exec, take_opening, volume};
 use crate::api::{Authority, EventLog, GateAuthority, judge};
 use crate::daemon::clock::wall_millis;
 use crate::daemon::handle::EngineHandle;
@@ -69,7 +69,7 @@ impl StreamDesk {
 impl Desk {
     async fn serve(self, visitor: Visitor, stop: CancellationToken) {
         let Visitor { from, mut stream } = visitor;
-        let opening = match tokio::time::timeout(OPENING, read_opening(&mut stream)).await {
+        let opening = match tokio::time::timeout(OPENING, take_opening(&mut stream)).await {
             Ok(Ok(opening)) => opening,
             Ok(Err(error)) => {
                 tracing::debug!(?from, %error, "a stream to this node has no good beginning");

@@ -32,6 +32,9 @@ const MAX_OPENING: usize = 128 * 1024;
 /// Bytes on the way between two parts of this node, in each direction.
 const IN_MEMORY: usize = 64 * 1024;
 
+/// What a node says when it has read an opening, and is about to act on it.
+const TAKEN: u8 = 1;
+
 /// Time to open a stream to another node.
 const OPEN: Duration = Duration::from_secs(10);
 
@@ -124,21 +127,40 @@ pub(crate) struct Destination {
 }
 
 impl Streams {
-    /// Opens a stream to a node, and says what is wanted.
+    /// Opens a stream to a node, and says what is wanted, until that was taken.
+    ///
+    /// The connection may turn out to be one with the node's life before, or the one of two that is
+    /// given up. So what was lost before the node took it is tried once more; should only its word
+    /// have been lost, then what it has begun ends with the first stream.
     pub(crate) async fn open(
         &self,
         to: &Destination,
         opening: &Opening,
     ) -> Result<Stream, Failure> {
+        let opened = match self.try_open(to, opening).await {
+            Err(NotOpened::Lost(_)) => {
+                tracing::debug!(node = to.name, "a stream is opened again");
+                self.try_open(to, opening).await
+            }
+            opened => opened,
+        };
+        opened.map_err(|(NotOpened::Lost(failure) | NotOpened::Failed(failure))| failure)
+    }
+
+    async fn try_open(&self, to: &Destination, opening: &Opening) -> Result<Stream, NotOpened> {
         let mut stream = match to.node == self.node {
             true => self.open_here()?,
             false => self.open_there(to).await?,
         };
-        let sent = tokio::time::timeout(OPEN, write_opening(&mut stream, opening)).await;
-        match sent {
-            Ok(Ok(())) => Ok(stream),
-            Ok(Err(error)) => Err(unreachable(to, &error)),
-            Err(_elapsed) => Err(unreachable(to, &"it takes nothing")),
+        let told = async {
+            write_opening(&mut stream, opening).await?;
+            stream.read_u8().await
+        };
+        match tokio::time::timeout(OPEN, told).await {
+            Ok(Ok(TAKEN)) => Ok(stream),
+            Ok(Ok(_other)) => Err(unreachable(to, &"it speaks another protocol").into()),
+            Ok(Err(error)) => Err(NotOpened::Lost(unreachable(to, &error))),
+            Err(_elapsed) => Err(unreachable(to, &"it takes nothing").into()),
         }
     }
 
@@ -155,23 +177,34 @@ impl Streams {
         Ok(Box::new(ours))
     }
 
-    async fn open_there(&self, to: &Destination) -> Result<Stream, Failure> {
+    async fn open_there(&self, to: &Destination) -> Result<Stream, NotOpened> {
         let Some(address) = to.address else {
-            return Err(unreachable(to, &"its address is not known"));
+            return Err(unreachable(to, &"its address is not known").into());
         };
-        let mut opened = self.control.open_stream(to.node, address, OPEN).await;
-        if matches!(opened, Err(RpcError::Disconnected | RpcError::Unavailable)) {
-            // The connection may have been one with the node's life before. What was not opened has
-            // begun nothing.
-            opened = self.control.open_stream(to.node, address, OPEN).await;
-        }
-        match opened {
+        match self.control.open_stream(to.node, address, OPEN).await {
             Ok(stream) => Ok(Box::new(stream)),
+            Err(error @ RpcError::Disconnected) => Err(NotOpened::Lost(unreachable(to, &error))),
+            // Also when the connection goes while it is asked for a stream.
             Err(error @ RpcError::Unavailable) => {
-                Err(Failure::new(ErrorCode::Busy, error.to_string()))
+                let failure = Failure::new(ErrorCode::Busy, error.to_string());
+                Err(NotOpened::Lost(failure))
             }
-            Err(error) => Err(unreachable(to, &error)),
+            Err(error) => Err(unreachable(to, &error).into()),
         }
+    }
+}
+
+/// Why there is no stream.
+enum NotOpened {
+    /// It broke before the node took what is wanted.
+    Lost(Failure),
+    /// Trying again would not help.
+    Failed(Failure),
+}
+
+impl From<Failure> for NotOpened {
+    fn from(failure: Failure) -> Self {
+        Self::Failed(failure)
     }
 }
 
@@ -187,6 +220,14 @@ async fn write_opening(stream: &mut Stream, opening: &Opening) -> io::Result<()>
     stream.write_u32(length).await?;
     stream.write_all(&bytes).await?;
     stream.flush().await
+}
+
+/// Reads what is wanted, and says that it was taken.
+async fn take_opening(stream: &mut Stream) -> io::Result<Opening> {
+    let opening = read_opening(stream).await?;
+    stream.write_u8(TAKEN).await?;
+    stream.flush().await?;
+    Ok(opening)
 }
 
 async fn read_opening(stream: &mut Stream) -> io::Result<Opening> {
