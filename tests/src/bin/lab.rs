@@ -70,7 +70,7 @@ async fn run(args: &Args, scenarios: &[Scenario]) -> Result<(), LabError> {
         .canonicalize()
         .map_err(|e| LabError::new("find the daemon", e))?;
     let mut figures = Figures::default();
-    for workloads in [Workloads::Processes, Workloads::Containers] {
+    for workloads in [Workloads::Processes, Workloads::Containers, Workloads::Both] {
         let list: Vec<Scenario> = scenarios
             .iter()
             .copied()

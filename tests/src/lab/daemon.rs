@@ -24,21 +24,37 @@ pub enum Workloads {
     Processes,
     /// Containers of an engine on each host.
     Containers,
+    /// Processes, and containers too on the first hosts, where this machine can have engines.
+    Both,
 }
 
+/// How many hosts have an engine besides processes: a majority of five, so that containers have
+/// somewhere to go, and as few as that, for each engine is two busy programs.
+const ENGINES: usize = 3;
+
 impl Workloads {
-    /// The daemon's name for it.
-    const fn runtime(self) -> &'static str {
+    /// The daemon's name for it, on a host with an engine or without.
+    const fn runtime(self, engine: bool) -> &'static str {
+        match (self, engine) {
+            (Self::Processes, _) | (Self::Both, false) => "process",
+            (Self::Containers, _) => "docker",
+            (Self::Both, true) => "auto",
+        }
+    }
+
+    /// Whether this host has an engine.
+    fn engine_on(self, index: usize) -> bool {
         match self {
-            Self::Processes => "process",
-            Self::Containers => "docker",
+            Self::Processes => false,
+            Self::Containers => true,
+            Self::Both => index < ENGINES && super::engine::missing().is_none(),
         }
     }
 
     /// Why a lab with them cannot run on this machine, or nothing.
     pub fn impossible(self) -> Option<String> {
         match self {
-            Self::Processes => None,
+            Self::Processes | Self::Both => None,
             Self::Containers => super::engine::missing(),
         }
     }
@@ -53,6 +69,9 @@ pub struct Host {
     namespace: String,
     address: String,
     runtime: &'static str,
+    /// Whether programs of the lab ask its daemon for names; containers can only be told of the
+    /// usual port.
+    asked: bool,
     /// Whether peers may be found by mDNS; labs otherwise use what a ticket says.
     mdns: bool,
     /// The container engine, in labs that have some.
@@ -72,15 +91,19 @@ impl Host {
         network: &Network,
     ) -> Self {
         let own = folder.join(format!("h{index}"));
-        let engine = || Engine::new(network.namespace(index), own.join("engine"));
+        let has_engine = workloads.engine_on(index);
+        // One that lets containers live where another one ends them, in labs that stop engines.
+        let keeps = workloads == Workloads::Both && index == 1;
+        let engine = || Engine::new(network.namespace(index), own.join("engine"), keeps);
         Self {
             index,
             binary: binary.to_owned(),
-            engine: (workloads == Workloads::Containers).then(engine),
+            engine: has_engine.then(engine),
             folder: own,
             namespace: network.namespace(index),
             address: network.address(index),
-            runtime: workloads.runtime(),
+            runtime: workloads.runtime(has_engine),
+            asked: workloads != Workloads::Containers,
             mdns: false,
             disk: None,
             clock: None,
@@ -175,8 +198,7 @@ impl Host {
             .arg(self.folder.join("data"))
             .arg("--api")
             .arg(self.api_address());
-        // Programs of the lab ask there; containers can only be told of the usual port.
-        if self.engine.is_none() {
+        if self.asked {
             command.args(["--dns", super::resolve::SERVER]);
         }
         if !self.mdns {
@@ -210,6 +232,28 @@ impl Host {
         self.engine.as_ref().map(Engine::address)
     }
 
+    /// Ends its container engine, at once or as people do; what it runs may go on.
+    pub fn stop_engine(&mut self, signal: &str) -> Result<(), LabError> {
+        let engine = self.engine.as_mut();
+        engine.map_or(Ok(()), |engine| engine.stop(signal))
+    }
+
+    /// Starts its container engine again, after the end of the one before.
+    pub fn restart_engine(&mut self) -> Result<(), LabError> {
+        let engine = self.engine.as_mut();
+        engine.map_or(Ok(()), Engine::restart)
+    }
+
+    /// How its container engine ended, if it did so without having been asked to.
+    pub fn engine_ended(&mut self) -> Option<String> {
+        self.engine.as_mut().and_then(Engine::ended)
+    }
+
+    /// Whether containers can run on it.
+    pub fn has_engine(&self) -> bool {
+        self.engine.is_some()
+    }
+
     /// The process of its container engine, if one runs.
     pub fn engine_pid(&self) -> Option<u32> {
         self.engine.as_ref().and_then(Engine::pid)
@@ -232,15 +276,19 @@ impl Host {
         }
         self.kill_daemon();
         if let Some(engine) = &mut self.engine {
-            engine.was_killed();
+            engine.lost_power();
         }
     }
 
     /// Kills the daemon and what runs in the host's namespace, but ends an engine in peace.
     pub(super) fn retire(&mut self) {
         self.kill_daemon();
-        self.engine = None;
+        if let Some(engine) = &mut self.engine {
+            engine.retire();
+        }
+        // Also what an engine has left that was not there to end it.
         self.power_off();
+        self.engine = None;
         // Its folder can be removed only without a disk on it.
         self.disk = None;
     }

@@ -4,7 +4,8 @@
 //! machine would share that folder otherwise. All that it mounts goes when its last process does.
 
 use std::fs::{self, File};
-use std::os::unix::fs::symlink;
+use std::os::fd::AsRawFd as _;
+use std::os::unix::fs::{MetadataExt as _, symlink};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
@@ -18,6 +19,9 @@ pub const IMAGE: &str = "dunlin-lab:latest";
 /// How long an engine that was asked to end may take before it is killed.
 const PATIENCE: Duration = Duration::from_secs(15);
 
+/// How long its helper, containerd, may outlive it: it is killed with it.
+const HELPER_PATIENCE: Duration = Duration::from_secs(5);
+
 /// Where distributions put what a lab needs.
 const BIN: [&str; 4] = ["/usr/local/bin", "/usr/bin", "/bin", "/usr/sbin"];
 
@@ -26,7 +30,13 @@ const BIN: [&str; 4] = ["/usr/local/bin", "/usr/bin", "/bin", "/usr/sbin"];
 pub(super) struct Engine {
     namespace: String,
     folder: PathBuf,
+    /// Whether its containers outlive it.
+    keeps: bool,
     child: Option<Child>,
+    /// It was sent a signal to end.
+    stopped: bool,
+    /// Where an engine that was stopped has its mounts, of which its containers need theirs.
+    mounts: Option<File>,
 }
 
 /// Why no lab with engines can run on this machine, or nothing.
@@ -70,11 +80,14 @@ fn put_bash(image: &Path) -> Result<(), LabError> {
 }
 
 impl Engine {
-    pub(super) fn new(namespace: String, folder: PathBuf) -> Self {
+    pub(super) fn new(namespace: String, folder: PathBuf, keeps: bool) -> Self {
         Self {
             namespace,
             folder,
+            keeps,
             child: None,
+            stopped: false,
+            mounts: None,
         }
     }
 
@@ -90,13 +103,21 @@ impl Engine {
             .append(true)
             .open(self.folder.join("log"))
             .map_err(trouble)?;
-        // A pid file that outlived its engine would keep the next one from starting.
+        // Pid files that outlived an engine would keep the next one from starting.
         let _none_at_first = fs::remove_file(self.folder.join("pid"));
+        self.forget_helper();
         let prepare = "mkdir -p /run/docker && mount -t tmpfs lab /run/docker && exec \"$@\"";
         let mut command = Command::new("nsenter");
+        command.arg(format!("--net=/run/netns/{}", self.namespace));
+        match &self.mounts {
+            Some(mounts) => {
+                let (lab, file) = (std::process::id(), mounts.as_raw_fd());
+                command.arg(format!("--mount=/proc/{lab}/fd/{file}"))
+            }
+            None => command.args(["unshare", "--mount", "sh", "-c", prepare, "sh"]),
+        };
         command
-            .arg(format!("--net=/run/netns/{}", self.namespace))
-            .args(["unshare", "--mount", "sh", "-c", prepare, "sh", "dockerd"])
+            .arg("dockerd")
             .arg("--data-root")
             .arg(self.data())
             .arg("--exec-root")
@@ -104,11 +125,43 @@ impl Engine {
             .arg("--pidfile")
             .arg(self.folder.join("pid"))
             .args(["--host", &self.address()])
+            .args(self.keeps.then_some("--live-restore"))
             .stdin(Stdio::null())
             .stdout(log.try_clone().map_err(trouble)?)
             .stderr(log);
         self.child = Some(command.spawn().map_err(trouble)?);
+        self.stopped = false;
         Ok(())
+    }
+
+    /// Waits until the helper of an engine that has ended is gone too, and removes its pid file: where
+    /// nobody has reaped it, or the number is another's by now, an engine would wait for it in vain.
+    fn forget_helper(&self) {
+        let file = self.folder.join("exec/containerd/containerd.pid");
+        let Ok(pid) = fs::read_to_string(&file) else {
+            return;
+        };
+        let line = format!("/proc/{}/cmdline", pid.trim());
+        let data = self.folder.display().to_string();
+        let runs = || fs::read_to_string(&line).is_ok_and(|line| line.contains(&data));
+        let start = Instant::now();
+        while runs() && start.elapsed() < HELPER_PATIENCE {
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        if !runs() {
+            let _gone_already = fs::remove_file(file);
+        }
+    }
+
+    /// How it ended, if it did so without having been asked to.
+    pub(super) fn ended(&mut self) -> Option<String> {
+        let status = match &mut self.child {
+            Some(child) if !self.stopped => child.try_wait().ok().flatten()?,
+            Some(_) | None => return None,
+        };
+        let log = fs::read_to_string(self.folder.join("log")).unwrap_or_default();
+        let last = log.lines().last().unwrap_or_default();
+        Some(format!("{status}, after: {last}"))
     }
 
     /// Where it listens, as `DOCKER_HOST` wants it.
@@ -172,10 +225,59 @@ impl Engine {
     }
 
     /// Takes note that all its processes have been killed.
-    pub(super) fn was_killed(&mut self) {
+    fn was_killed(&mut self) {
         if let Some(mut child) = self.child.take() {
             let _ended = child.kill();
             let _reaped = child.wait();
+        }
+    }
+
+    /// Sends it a signal to end it. Its containers may go on, as far as it lets them.
+    pub(super) fn stop(&mut self, signal: &str) -> Result<(), LabError> {
+        let Some(child) = &self.child else {
+            return Ok(());
+        };
+        let space = |pid: &str| format!("/proc/{pid}/ns/mnt");
+        let inode = |path: &str| fs::metadata(path).map(|m| m.ino()).ok();
+        let (own, its) = (space("self"), space(&child.id().to_string()));
+        // One that was started a moment ago may not have got it yet.
+        if inode(&own) != inode(&its) {
+            self.mounts = File::open(its).ok();
+        }
+        self.stopped = true;
+        let mut kill = Command::new("kill");
+        kill.arg(format!("-{signal}")).arg(child.id().to_string());
+        checked("end a container engine", kill.output()).map(drop)
+    }
+
+    /// Waits for the end of the one that was stopped, but not for ever, and starts it again.
+    pub(super) fn restart(&mut self) -> Result<(), LabError> {
+        self.wait_for_end();
+        self.was_killed();
+        self.start()
+    }
+
+    /// Ends it for good.
+    pub(super) fn retire(&mut self) {
+        if let Err(error) = self.end() {
+            eprintln!("note: a container engine did not end by itself: {error}");
+        }
+        self.was_killed();
+    }
+
+    /// Takes note that everything on its host was killed: all that it mounted is gone.
+    pub(super) fn lost_power(&mut self) {
+        self.was_killed();
+        self.mounts = None;
+    }
+
+    fn wait_for_end(&mut self) {
+        let start = Instant::now();
+        let Some(child) = &mut self.child else {
+            return;
+        };
+        while matches!(child.try_wait(), Ok(None)) && start.elapsed() < PATIENCE {
+            std::thread::sleep(Duration::from_millis(50));
         }
     }
 
@@ -189,14 +291,8 @@ impl Engine {
         if !list.is_empty() {
             self.docker(&[&["rm", "-f"], list.as_slice()].concat())?;
         }
-        if let Some(child) = &mut self.child {
-            let asked = Command::new("kill").arg(child.id().to_string()).output();
-            checked("end a container engine", asked)?;
-            let start = Instant::now();
-            while matches!(child.try_wait(), Ok(None)) && start.elapsed() < PATIENCE {
-                std::thread::sleep(Duration::from_millis(50));
-            }
-        }
+        self.stop("TERM")?;
+        self.wait_for_end();
         Ok(())
     }
 
@@ -207,10 +303,7 @@ impl Engine {
 
 impl Drop for Engine {
     fn drop(&mut self) {
-        if let Err(error) = self.end() {
-            eprintln!("note: a container engine did not end by itself: {error}");
-        }
-        self.was_killed();
+        self.retire();
     }
 }
 

@@ -140,8 +140,8 @@ impl Scenario {
             | Self::Removed
             | Self::Spread
             | Self::Names
-            | Self::Idle
-            | Self::Torture => Workloads::Processes,
+            | Self::Idle => Workloads::Processes,
+            Self::Torture => Workloads::Both,
         }
     }
 

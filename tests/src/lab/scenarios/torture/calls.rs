@@ -18,11 +18,14 @@ const PATIENCE: Duration = Duration::from_secs(3);
 /// Who a replica says that it is.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
 pub(super) struct Who {
-    service: String,
-    slot: u32,
-    node: String,
-    epoch: u64,
+    pub(super) service: String,
+    pub(super) slot: u32,
+    pub(super) node: String,
+    pub(super) epoch: u64,
 }
+
+/// The program in a container that says who it is, as `dunlin whoami` does in a process.
+pub(super) const SERVER: &str = "httpd";
 
 impl Who {
     /// Who it should be.
@@ -33,6 +36,17 @@ impl Who {
             slot: replica.slot.to_string().parse().unwrap_or(u32::MAX),
             node: replica.node_name.clone(),
             epoch: replica.epoch,
+        }
+    }
+
+    /// The replica that a process is, unless it only watches over one, or is none.
+    pub(super) fn of_process(pid: u32) -> Option<Self> {
+        match program(pid)?.as_str() {
+            "whoami" | SERVER => {
+                let bytes = fs::read(format!("/proc/{pid}/environ")).ok()?;
+                Self::from_environment(&String::from_utf8_lossy(&bytes))
+            }
+            _other => None,
         }
     }
 
@@ -97,16 +111,20 @@ fn exchange(address: SocketAddr) -> std::io::Result<String> {
     Ok(answer)
 }
 
-/// The replicas whose processes run on a host.
+/// Whether a process answers from within a container.
+pub(super) fn contained(pid: u32) -> bool {
+    program(pid).is_some_and(|name| name == SERVER)
+}
+
+/// The first argument of a process, which tells replicas from who watches over them.
+fn program(pid: u32) -> Option<String> {
+    let line = fs::read(format!("/proc/{pid}/cmdline")).ok()?;
+    let line = String::from_utf8_lossy(&line);
+    line.split('\0').nth(1).map(str::to_owned)
+}
+
+/// The replicas whose processes run on a host, in containers or not.
 pub(super) fn running(host: &Host) -> Vec<Who> {
-    let read = |pid: &u32, file: &str| {
-        let bytes = fs::read(format!("/proc/{pid}/{file}")).unwrap_or_default();
-        String::from_utf8_lossy(&bytes).into_owned()
-    };
     let all = host.processes().into_iter();
-    // The program itself, and not who watches over it.
-    let replicas = all.filter(|pid| read(pid, "cmdline").split('\0').nth(1) == Some("whoami"));
-    replicas
-        .filter_map(|pid| Who::from_environment(&read(&pid, "environ")))
-        .collect()
+    all.filter_map(Who::of_process).collect()
 }

@@ -1,17 +1,18 @@
 //! The judge: compares what all hosts say, what runs, what answers and what names mean with what
 //! was promised. Everything it knows it sees from outside.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use dunlin_api::{Replica, ServiceDetail};
 use dunlin_state::model::{Phase, Slot};
 
 use super::Lab;
-use super::calls::{Who, call, running};
+use super::calls::{Who, call, contained, running};
 use super::ledger::{Ledger, PORT, SERVICES};
 use super::people::name;
 use super::view::{View, claim};
+use crate::lab::Host;
 use crate::lab::net::LabError;
 use crate::lab::resolve::{Asker, Said};
 
@@ -51,9 +52,12 @@ impl Judge {
             return found;
         };
         found.extend(view.wanted.values().flat_map(as_wanted));
+        found.extend(view.fixed.iter().flat_map(as_wanted));
         found.extend(unwanted(view));
+        found.extend(overcommitted(view));
         if found.is_empty() {
             found.extend(processes(lab, view));
+            found.extend(engines(lab));
             found.extend(answers(lab, view));
             found.extend(self.names(view));
             found.extend(ports(lab, view));
@@ -128,6 +132,48 @@ fn unwanted(view: &View) -> Vec<String> {
         .collect()
 }
 
+/// Whether what the replicas of a host reserve, by the specifications, is more than the host has.
+fn overcommitted(view: &View) -> Vec<String> {
+    let details = || view.wanted.values().chain(&view.fixed);
+    let reserved = |name: &str| {
+        let of = |r: &&Replica| r.node_name == name;
+        let each = details().map(|d| {
+            let count = d.replicas.iter().filter(of).count() as u64;
+            let each = d.spec.reservation;
+            (each.cpu_millis * count, each.memory * count)
+        });
+        each.fold((0, 0), |sum, one| (sum.0 + one.0, sum.1 + one.1))
+    };
+    let over = view.nodes.iter().filter_map(|node| {
+        let (cpu, memory) = reserved(&node.name);
+        let has = node.capacity;
+        (cpu > has.cpu_millis || memory > has.memory).then(|| {
+            format!(
+                "{} has {} millis and {} bytes, and its replicas reserve {cpu} and {memory}",
+                node.name, has.cpu_millis, has.memory
+            )
+        })
+    });
+    over.collect()
+}
+
+/// Whether the engines run a container for each server in the process table, and none besides.
+fn engines(lab: &Lab) -> Vec<String> {
+    let hosts = lab.hosts.iter().filter(|host| host.has_engine());
+    let complaint = |host: &Host| {
+        let servers = host.processes().into_iter().filter(|pid| contained(*pid));
+        let (name, servers) = (host.name(), servers.count());
+        match host.containers() {
+            Ok(count) if count == servers => None,
+            Ok(count) => Some(format!(
+                "the engine of {name} runs {count} containers, and {servers} answer in some"
+            )),
+            Err(error) => Some(format!("the engine of {name}: {error}")),
+        }
+    };
+    hosts.filter_map(complaint).collect()
+}
+
 /// Whether exactly the replicas run that are said to, by the process table.
 fn processes(lab: &Lab, view: &View) -> Vec<String> {
     let mut said: Vec<(usize, Who)> = Vec::new();
@@ -157,24 +203,33 @@ fn processes(lab: &Lab, view: &View) -> Vec<String> {
     )]
 }
 
-/// Whether every replica answers at its own address, and as the one that it should be.
+/// Whether every replica answers at its own address, and as the one that it should be: to the first
+/// host, but a container to its own, for nobody else reaches the network between containers.
 fn answers(lab: &Lab, view: &View) -> Vec<String> {
-    let mut targets: Vec<(SocketAddr, Who)> = Vec::new();
+    let mut targets: BTreeMap<usize, Vec<(SocketAddr, Who)>> = BTreeMap::new();
     let mut found = Vec::new();
     for replica in &view.replicas.replicas {
-        match replica.endpoints.first() {
-            Some(endpoint) => targets.push((endpoint.address, Who::of(replica))),
-            None => found.push(format!("{} has no address", claim(replica))),
-        }
+        let named = |host: &Host| host.name() == replica.node_name;
+        let host = lab.hosts.iter().position(named).unwrap_or(0);
+        let Some(endpoint) = replica.endpoints.first() else {
+            found.push(format!("{} has no address", claim(replica)));
+            continue;
+        };
+        let open = endpoint.address.ip() == address(lab, host);
+        let from = targets.entry(if open { 0 } else { host }).or_default();
+        from.push((endpoint.address, Who::of(replica)));
     }
-    let addresses: Vec<SocketAddr> = targets.iter().map(|(a, _)| *a).collect();
-    match call(&lab.network.namespace(0), addresses) {
-        Err(error) => found.push(error.to_string()),
-        Ok(said) => {
-            for ((address, who), said) in targets.into_iter().zip(said) {
-                if said.as_ref().ok() != Some(&who) {
-                    found.push(format!("{who} should answer at {address}: {said:?}"));
-                }
+    for (from, targets) in targets {
+        let addresses: Vec<SocketAddr> = targets.iter().map(|(a, _)| *a).collect();
+        let said = match call(&lab.network.namespace(from), addresses) {
+            Ok(said) => said,
+            Err(error) => return vec![error.to_string()],
+        };
+        for ((address, who), said) in targets.into_iter().zip(said) {
+            if said.as_ref().ok() != Some(&who) {
+                found.push(format!(
+                    "{who} should answer h{from} at {address}: {said:?}"
+                ));
             }
         }
     }

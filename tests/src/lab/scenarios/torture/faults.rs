@@ -35,6 +35,9 @@ impl Can {
         if !can.set_clocks {
             println!("lab: there is no libfaketime here: all clocks are right");
         }
+        if !lab.hosts.iter().any(|host| host.has_engine()) {
+            println!("lab: no container engine can be had here: no containers, and none restarts");
+        }
         can
     }
 }
@@ -62,6 +65,11 @@ pub(super) enum Trouble {
     DiskFull,
     /// Its wall clock is so many seconds fast, or slow.
     WrongClock(i32),
+    /// Its container engine was killed; the containers go on, and nobody can reach them.
+    EngineKilled,
+    /// Its container engine was asked to end, and ends its containers first, unless it has been told
+    /// to let them live.
+    EngineStopped,
 }
 
 impl Trouble {
@@ -80,6 +88,8 @@ impl Trouble {
             }
             Self::DiskFull => lab.hosts[host].fill_disk(true)?,
             Self::WrongClock(seconds) => lab.hosts[host].set_clock(seconds)?,
+            Self::EngineKilled => lab.hosts[host].stop_engine("KILL")?,
+            Self::EngineStopped => lab.hosts[host].stop_engine("TERM")?,
         }
         Ok(())
     }
@@ -95,6 +105,7 @@ impl Trouble {
             }
             Self::DiskFull => lab.hosts[host].fill_disk(false),
             Self::WrongClock(_) => lab.hosts[host].set_clock(0),
+            Self::EngineKilled | Self::EngineStopped => lab.hosts[host].restart_engine(),
         }
     }
 }
@@ -104,7 +115,7 @@ impl Torture {
     pub(super) fn fault(&mut self, lab: &mut Lab) -> Result<(), LabError> {
         let minority = (lab.hosts.len() - 1) / 2;
         let host = self.rng.random_range(0..lab.hosts.len());
-        let trouble = self.draw();
+        let trouble = self.draw(lab.hosts[host].has_engine());
         let full = self.troubles.len() >= minority;
         if let Some(old) = self.troubles.remove(&host) {
             self.story.note(&format!("mended: h{host} {old:?}"));
@@ -116,11 +127,12 @@ impl Torture {
         self.story.note(&format!("{FAULT}h{host} {trouble:?}"));
         trouble.inflict(lab, host)?;
         self.troubles.insert(host, trouble);
+        self.touched.insert(lab.hosts[host].name());
         Ok(())
     }
 
     /// Trouble that can be made here. Whatever that is, each draw takes as much from the seed.
-    fn draw(&mut self) -> Trouble {
+    fn draw(&mut self, engine: bool) -> Trouble {
         let percent = self.rng.random_range(5..50);
         let seconds = self.rng.random_range(-WRONG_BY_S..WRONG_BY_S);
         let mut all = vec![
@@ -136,6 +148,9 @@ impl Torture {
         }
         if self.can.set_clocks {
             all.push(Trouble::WrongClock(seconds));
+        }
+        if engine {
+            all.extend([Trouble::EngineKilled, Trouble::EngineStopped]);
         }
         all[self.rng.random_range(0..all.len())]
     }

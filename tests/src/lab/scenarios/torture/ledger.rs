@@ -150,7 +150,7 @@ impl Ledger {
     /// What is wanted now is the new beginning: all have it.
     pub(super) async fn settle(&mut self, lab: &Lab) -> Result<(), LabError> {
         for (service, entry) in &mut self.services {
-            let detail = inspect(&lab.hosts[0].client(), *service).await;
+            let detail = inspect(&lab.hosts[0].client(), &name(*service)).await;
             let detail = detail.map_err(LabError::broken)?;
             entry.tag.settle(detail.as_ref().and_then(tag));
             entry.scale.settle(detail.map_or(0, |d| d.scale));

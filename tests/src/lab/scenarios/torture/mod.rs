@@ -9,11 +9,13 @@
 mod calls;
 mod check;
 mod faults;
+mod fixed;
 mod ledger;
 mod people;
 mod view;
+mod watch;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use dunlin_api::AvailabilityRequest;
@@ -27,6 +29,7 @@ use crate::lab::{Figures, eventually};
 use check::Judge;
 use faults::{Can, Trouble};
 use ledger::Ledger;
+use watch::Watch;
 
 /// How long trouble lasts before there is peace: long enough for a lost host's work to move and
 /// come back, short enough for many rounds.
@@ -69,11 +72,14 @@ struct Torture {
     can: Can,
     /// The hosts in trouble.
     troubles: BTreeMap<usize, Trouble>,
+    /// The hosts to which something was done since the cluster was last at rest.
+    touched: BTreeSet<String>,
     ledger: Ledger,
 }
 
 pub(super) async fn run(lab: &mut Lab, pace: &Pace, figures: &mut Figures) -> Result<(), LabError> {
     settle(lab).await?;
+    fixed::deploy_all(lab).await?;
     let mut torture = Torture {
         rng: ChaCha8Rng::seed_from_u64(pace.seed),
         story: Story {
@@ -82,6 +88,7 @@ pub(super) async fn run(lab: &mut Lab, pace: &Pace, figures: &mut Figures) -> Re
         },
         can: Can::find_out(lab),
         troubles: BTreeMap::new(),
+        touched: BTreeSet::new(),
         ledger: Ledger::default(),
     };
     let (hosts, seed, seconds) = (lab.hosts.len(), pace.seed, pace.seconds);
@@ -121,10 +128,12 @@ impl Torture {
     ) -> Result<(), LabError> {
         let bound = Duration::from_secs(seconds);
         let mut rounds = 0;
+        let watch = Watch::start(lab)?;
         while self.story.start.elapsed() < bound {
             self.trouble(lab).await?;
             self.mend_all(lab)?;
             let rest = self.rest(lab).await?;
+            self.look_back(&watch)?;
             figures.add("torture: from the last mending to rest", rest);
             rounds += 1;
             println!(
@@ -134,6 +143,7 @@ impl Torture {
         }
         self.remove_all(lab).await?;
         self.rest(lab).await?;
+        self.look_back(&watch)?;
         if std::env::var_os("DUNLIN_LAB_KEEP").is_some() {
             self.story.tell();
         }
@@ -160,6 +170,15 @@ impl Torture {
         Ok(())
     }
 
+    /// What was seen on the way from the last rest to this one.
+    fn look_back(&mut self, watch: &Watch) -> Result<(), LabError> {
+        let found = watch.complaints(&std::mem::take(&mut self.touched));
+        match found.is_empty() {
+            true => Ok(()),
+            false => Err(LabError::broken(found.join("\n    "))),
+        }
+    }
+
     /// Daemons end when they are killed, and only then.
     fn nobody_died(&mut self, lab: &mut Lab) -> Result<(), LabError> {
         for host in &mut lab.hosts {
@@ -167,6 +186,13 @@ impl Torture {
                 let name = host.name();
                 return Err(LabError::broken(format!(
                     "the daemon of {name} has ended by itself: {status}"
+                )));
+            }
+            if let Some(end) = host.engine_ended() {
+                let name = host.name();
+                return Err(LabError::broken(format!(
+                    "the container engine of {name} has ended by itself, for which nobody here can \
+                     answer: {end}"
                 )));
             }
             if let Some(line) = host.panic() {

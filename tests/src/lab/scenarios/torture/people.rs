@@ -4,12 +4,14 @@ use std::time::Duration;
 
 use dunlin_api::client::{Client, ClientError};
 use dunlin_api::{AvailabilityRequest, DeployRequest, DeployService, ErrorCode};
-use dunlin_state::model::{Availability, FailureAction, ServiceSpec};
+use dunlin_state::model::{Availability, FailureAction, RuntimeKind, ServiceSpec};
 use rand::RngExt as _;
 use tokio::task::JoinSet;
 
+use super::calls::SERVER;
 use super::ledger::{Outcome, PORT, SERVICES, TAG};
 use super::{Lab, Torture};
+use crate::lab::IMAGE;
 use crate::lab::net::LabError;
 use crate::lab::scenarios::{key, whoami};
 
@@ -47,6 +49,7 @@ impl Torture {
     /// Some people ask for something, each on another host, all at once. What came of it is known
     /// when this returns.
     pub(super) async fn people(&mut self, lab: &Lab) {
+        let engines = lab.hosts[0].has_engine();
         let mut asked = JoinSet::new();
         for at in 0..lab.hosts.len() {
             if self.rng.random_ratio(1, 2) {
@@ -55,7 +58,7 @@ impl Torture {
             let change = self.change(lab.hosts.len());
             let client = lab.hosts[at].client().with_timeout(PATIENCE);
             asked.spawn(async move {
-                let outcome = outcome(ask(&client, &change).await);
+                let outcome = outcome(ask(&client, &change, engines).await);
                 (at, change, outcome)
             });
         }
@@ -66,6 +69,9 @@ impl Torture {
             };
             self.story.note(&format!("h{at}: {change:?}: {outcome:?}"));
             self.ledger.record(at, &change, &outcome);
+            if let Change::Availability { host, .. } = change {
+                self.touched.insert(host);
+            }
         }
     }
 
@@ -98,7 +104,7 @@ impl Torture {
     pub(super) async fn remove_all(&mut self, lab: &Lab) -> Result<(), LabError> {
         for service in 0..SERVICES {
             let change = Change::Remove { service };
-            let outcome = outcome(ask(&lab.hosts[0].client(), &change).await);
+            let outcome = outcome(ask(&lab.hosts[0].client(), &change, false).await);
             self.story.note(&format!("h0: {change:?}: {outcome:?}"));
             self.ledger.record(0, &change, &outcome);
         }
@@ -106,7 +112,7 @@ impl Torture {
     }
 }
 
-async fn ask(client: &Client, change: &Change) -> Result<(), ClientError> {
+async fn ask(client: &Client, change: &Change, engines: bool) -> Result<(), ClientError> {
     // The lab's own names are good ones.
     let key = |service: usize| key(&name(service));
     match change {
@@ -120,7 +126,7 @@ async fn ask(client: &Client, change: &Change) -> Result<(), ClientError> {
             };
             let services = vec![DeployService {
                 service: service_key,
-                spec: spec(*service, *tag),
+                spec: spec(*service, *tag, engines),
                 replicas: Some(*replicas),
                 canary: None,
             }];
@@ -142,13 +148,33 @@ async fn ask(client: &Client, change: &Change) -> Result<(), ClientError> {
     }
 }
 
-fn spec(service: usize, tag: u64) -> ServiceSpec {
-    let mut spec = whoami();
+/// Containers for a third of the services, where there are engines.
+fn spec(service: usize, tag: u64, engines: bool) -> ServiceSpec {
+    let mut spec = match engines && service % 3 == 2 {
+        true => contained(),
+        false => whoami(),
+    };
     spec.ports[0].published = Some(PORT + service as u16);
     spec.environment.insert(TAG.to_owned(), tag.to_string());
     // A host with a full disk starts nothing, and an update that fails there would wait for people.
     spec.update.failure_action = FailureAction::Continue;
     spec
+}
+
+/// A container that says who it is. Its shell hears signals, which a first process without a handler does
+/// not.
+fn contained() -> ServiceSpec {
+    let answer = r#"{"service":"%s","slot":%s,"node":"%s","epoch":%s}"#;
+    let script = format!(
+        "trap 'exit 0' TERM; busybox mkdir -p /www && printf '{answer}' \"$DUNLIN_SERVICE\" \"$DUNLIN_SLOT\" \
+         \"$DUNLIN_NODE\" \"$DUNLIN_EPOCH\" >/www/index.html; busybox {SERVER} -f -p 80 -h /www & wait"
+    );
+    ServiceSpec {
+        image: IMAGE.to_owned(),
+        command: vec!["bash".to_owned(), "-c".to_owned(), script],
+        runtime: RuntimeKind::Docker,
+        ..whoami()
+    }
 }
 
 /// Whether it was accepted, surely not, or maybe.

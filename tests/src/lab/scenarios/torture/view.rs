@@ -10,6 +10,7 @@ use dunlin_api::{
 use dunlin_state::model::Availability;
 
 use super::Lab;
+use super::fixed;
 use super::ledger::SERVICES;
 use super::people::name;
 use crate::lab::scenarios::key;
@@ -24,6 +25,8 @@ pub(super) struct View {
     pub(super) replicas: ReplicaList,
     /// By the number in the name.
     pub(super) wanted: BTreeMap<usize, ServiceDetail>,
+    /// Those that nobody changes.
+    pub(super) fixed: Vec<ServiceDetail>,
 }
 
 impl View {
@@ -39,9 +42,17 @@ impl View {
         let replicas = client.replicas(&all).await.map_err(trouble)?;
         let mut wanted = BTreeMap::new();
         for service in 0..SERVICES {
-            let found = inspect(&client, service).await;
+            let found = inspect(&client, &name(service)).await;
             if let Some(detail) = found.map_err(|e| format!("{host}: {e}"))? {
                 wanted.insert(service, detail);
+            }
+        }
+        let mut fixed = Vec::new();
+        for name in fixed::NAMES {
+            match inspect(&client, name).await {
+                Ok(Some(detail)) => fixed.push(detail),
+                Ok(None) => return Err(format!("{host}: nobody removed {name}, and it is gone")),
+                Err(error) => return Err(format!("{host}: {error}")),
             }
         }
         Ok(Self {
@@ -51,6 +62,7 @@ impl View {
             services,
             replicas,
             wanted,
+            fixed,
         })
     }
 
@@ -147,11 +159,8 @@ pub(super) async fn apart(lab: &Lab) -> Vec<String> {
 }
 
 /// What a host knows of a service, or nothing when it says that there is none.
-pub(super) async fn inspect(
-    client: &Client,
-    service: usize,
-) -> Result<Option<ServiceDetail>, String> {
-    let key = key(&name(service)).map_err(|e| e.to_string())?;
+pub(super) async fn inspect(client: &Client, name: &str) -> Result<Option<ServiceDetail>, String> {
+    let key = key(name).map_err(|e| e.to_string())?;
     match client.inspect(&key).await {
         Ok(detail) => Ok(Some(detail)),
         Err(error) if error.code() == ErrorCode::NoSuchService => Ok(None),
