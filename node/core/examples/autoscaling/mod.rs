@@ -1,8 +1,12 @@
-//! Three weeks of load on a service that people use during the day, and what scaling makes of it.
+//! Weeks of load on a service that people use during the day, and what scaling makes of it.
 //!
-//! The load is made up: `load.txt` holds what [`generate`] makes with its seed, the open
+//! One load is made up: `made-up.txt` holds what [`generate`] makes with its seed, the open
 //! connections every five minutes. Working days have a steep morning, a dip at noon and an evening,
 //! weekends are quieter, days differ from each other, and now and then many come at once.
+//!
+//! The other was recorded: `nasa-1995-07.csv` says where and by whom. A request of that time took a
+//! connection of its own. It was one request in a second or two, so every count is taken a hundred
+//! times.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -12,11 +16,13 @@ use dunlin_state::model::{Aim, Autoscale, Metric, Resources};
 use rand::{RngExt as _, SeedableRng as _};
 use rand_chacha::ChaCha8Rng;
 
-/// Seeds the load.
+/// Seeds the load that is made up.
 const SEED: u64 = 20_26;
 
-/// Days of load, of which the first seven are for learning.
+/// Its days.
 const DAYS: u64 = 21;
+
+/// Days for learning, of which nothing is counted.
 const LEARNING: u64 = 7;
 
 /// Seconds between two values.
@@ -32,11 +38,74 @@ const DELAY: u64 = 10;
 /// Seconds from a decision to a replica that serves.
 const STARTS: u64 = 60;
 
-/// Connections that one replica shall have.
-const TARGET: u64 = 100;
+/// A load, and what one replica shall have of it.
+pub(crate) struct Load {
+    /// What it is.
+    pub(crate) name: &'static str,
+    metric: Metric,
+    /// Every five minutes, in units of the metric.
+    values: Vec<u64>,
+    /// What one replica shall have to do; a tenth more is tolerated, as the scaler has it.
+    target: u64,
+}
 
-/// Connections above that which are no reason for another replica: a tenth, as the scaler has it.
-const TOLERATED: u64 = TARGET / 10;
+impl Load {
+    /// What was made up.
+    pub(crate) fn made_up() -> Self {
+        let lines = include_str!("made-up.txt").lines();
+        Self {
+            name: "made up, 100 connections a replica",
+            metric: Metric::Connections,
+            values: lines.filter_map(|line| line.parse().ok()).collect(),
+            target: 100,
+        }
+    }
+
+    /// What was recorded, a hundred times.
+    pub(crate) fn recorded() -> Self {
+        let lines = include_str!("nasa-1995-07.csv").lines();
+        let hours = lines.filter(|line| line.starts_with(|c: char| c.is_ascii_digit()));
+        let counts = hours.flat_map(|line| line.split(',').skip(2));
+        // Thousandths of a connection a second.
+        let rate = |count: u64| count * 100 * 1_000 / EVERY;
+        let counts = counts.filter_map(|count| count.parse().ok());
+        Self {
+            name: "recorded, 20 new connections a second for a replica",
+            metric: Metric::NewConnections,
+            values: counts.map(rate).collect(),
+            target: 20_000,
+        }
+    }
+
+    /// Every five minutes, in units of the metric.
+    #[allow(dead_code, reason = "for the test of what was made up")]
+    pub(crate) fn values(&self) -> &[u64] {
+        &self.values
+    }
+
+    fn days(&self) -> u64 {
+        self.values.len() as u64 * EVERY / DAY
+    }
+
+    /// Days of which the outcome is counted.
+    pub(crate) fn counted_days(&self) -> u64 {
+        self.days() - LEARNING
+    }
+
+    /// Replicas with which nobody ever waits.
+    pub(crate) fn enough(&self) -> u64 {
+        let most = self.values.iter().max().copied();
+        most.unwrap_or(0).div_ceil(self.target)
+    }
+
+    fn at(&self, second: u64) -> u64 {
+        let index = usize::try_from(second / EVERY).unwrap_or(0);
+        let from = self.values.get(index).copied().unwrap_or(0);
+        let to = self.values.get(index + 1).copied().unwrap_or(from);
+        let into = second % EVERY;
+        (from * (EVERY - into) + to * into) / EVERY
+    }
+}
 
 const DAY: u64 = 86_400;
 
@@ -80,17 +149,6 @@ pub(crate) fn generate() -> Vec<u64> {
     values.collect()
 }
 
-/// The recorded load.
-pub(crate) fn recorded() -> Vec<u64> {
-    let lines = include_str!("load.txt").lines();
-    lines.filter_map(|line| line.parse().ok()).collect()
-}
-
-/// Replicas with which nobody ever waits.
-pub(crate) fn enough_for_all() -> u64 {
-    recorded().into_iter().max().unwrap_or(0).div_ceil(TARGET)
-}
-
 /// What scaling has made of the load.
 #[derive(Debug, Default)]
 pub(crate) struct Found {
@@ -107,30 +165,22 @@ pub(crate) struct Found {
     pub(crate) changes: u64,
 }
 
-/// Scales by the recorded load.
-pub(crate) fn run(season: Option<u64>) -> Found {
-    let load = recorded();
+/// Scales by a load.
+pub(crate) fn run(load: &Load, season: Option<u64>) -> Found {
     let policy = Autoscale {
         min: 2,
         max: 60,
-        targets: BTreeMap::from([(Metric::Connections, Aim::Each(TARGET))]),
+        targets: BTreeMap::from([(load.metric, Aim::Each(load.target))]),
         season_ms: season.map(|s| s * 1_000),
         ..Autoscale::default()
-    };
-    let at = |second: u64| {
-        let index = usize::try_from(second / EVERY).unwrap_or(0);
-        let from = load.get(index).copied().unwrap_or(0);
-        let to = load.get(index + 1).copied().unwrap_or(from);
-        let into = second % EVERY;
-        (from * (EVERY - into) + to * into) / EVERY
     };
     let (mut scaler, mut found) = (Scaler::default(), Found::default());
     let (mut wanted, mut ready) = (2_u32, 2_u32);
     let mut starting: VecDeque<(u64, u32)> = VecDeque::new();
     let mut under = 0;
-    for second in (0..DAYS * DAY).step_by(LOOK_STEP) {
+    for second in (0..load.days() * DAY).step_by(LOOK_STEP) {
         let seen = Seen {
-            amounts: BTreeMap::from([(Metric::Connections, at(second.saturating_sub(DELAY)))]),
+            amounts: BTreeMap::from([(load.metric, load.at(second.saturating_sub(DELAY)))]),
             may_shrink: true,
             ..Seen::default()
         };
@@ -153,13 +203,13 @@ pub(crate) fn run(season: Option<u64>) -> Found {
         }
         found.changes += u64::from(changed);
         found.replica_seconds += u64::from(wanted) * LOOK;
-        under = match at(second) > u64::from(ready) * (TARGET + TOLERATED) {
+        under = match load.at(second) > u64::from(ready) * (load.target + load.target / 10) {
             true => under + LOOK,
             false => 0,
         };
         found.under_seconds += LOOK.min(under);
         found.longest_seconds = found.longest_seconds.max(under);
     }
-    found.under_permyriad = found.under_seconds * 10_000 / ((DAYS - LEARNING) * DAY);
+    found.under_permyriad = found.under_seconds * 10_000 / (load.counted_days() * DAY);
     found
 }
