@@ -128,6 +128,48 @@ fn comes_where_a_person_brings_it(one: &Daemon, other: &Daemon, name: &str, file
     until("more words", || log_of(other).len() > brought.len());
 }
 
+/// A person chooses where it begins, also in place of data on a node that is gone for good; never
+/// where data may come back unless they insist.
+#[test]
+fn a_person_begins_a_volume() {
+    let one = Daemon::start("n1", &[]);
+    let mut two = Daemon::start("n2", &["--join", &one.ticket()]);
+    until("a cluster of two", || one.sees(2) && two.sees(2));
+    let create = |words: &[&str]| one.ask(&[&["volume", "create", VOLUME], words].concat());
+    create(&["--node", "n2"]).expect(0, &["created on n2"]);
+    until("word of it", || home(&one).as_deref() == Some("n2"));
+    create(&[]).expect(0, &["default/p_data is on n2"]);
+    create(&["--node", "n1"]).expect(6, &["n2 has data", "--force"]);
+    one.deploy(COMPOSE, &["--timeout", "60s"]).expect(0, &[]);
+    until("the replica at its data", || runs_on(&one, "n2"));
+    let file = one.directory.join("again.yaml");
+    fs::write(&file, COMPOSE.replace("db:", "other:")).expect("it is written");
+    let path = file.to_str().expect("text");
+    one.ask(&["plan", "-p", "p", path])
+        .expect(0, &["GOES WHERE THE DATA IS", "n2", "it has the only copy"]);
+    two.end();
+    until("since when it does not answer", || {
+        let said = one.ask(&["explain", "db"]).text;
+        said.contains("on n2, which does not answer since 2") && said.contains("is gone, since 2")
+    });
+    create(&["--node", "n1"]).expect(6, &["may come back", "--force"]);
+    create(&["--node", "n1", "--force"]).expect(0, &["created on n1", "does not count any more"]);
+    until("the replica with an empty one", || runs_on(&one, "n1"));
+    two.restart(|_| {}, &[]);
+    until("both copies", || {
+        let volumes = volumes(&one);
+        volumes.iter().any(|volume| volume.copies.len() == 2) && one.sees(2)
+    });
+    assert_eq!(home(&one).as_deref(), Some("n1"));
+    assert!(log_of(&two).starts_with("begun\n"), "it is kept");
+    create(&["--node", "n2", "--force"]).expect(6, &["db.0 runs"]);
+    // What ran there when its daemon was killed has to end first.
+    until("the end of the old copy", || {
+        let said = one.ask(&["volume", "rm", "--node", "n2", VOLUME]);
+        said.code == Some(0) && said.text.contains("removed from n2")
+    });
+}
+
 fn goes_when_nobody_uses_it(one: &Daemon, others: &[Daemon]) {
     one.ask(&["rm", "db"]).expect(0, &[]);
     until("the end of the service", || {

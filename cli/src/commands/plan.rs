@@ -71,6 +71,7 @@ fn print(plan: &PlannedService, context: &mut Context) -> Result<(), Failure> {
     if plan.slots.iter().any(|s| s.step != PlannedStep::Keep) {
         context.out.table(&table)?;
     }
+    print_data(plan, &name, context)?;
     print_ousted(plan, &name, context)?;
     if !plan.refusals.is_empty() && plan.slots.iter().any(|s| s.step == PlannedStep::Nowhere) {
         let mut table = Table::new(["NODE", "TAKES NO MORE BECAUSE IT", "WHAT WOULD HELP"])
@@ -84,6 +85,40 @@ fn print(plan: &PlannedService, context: &mut Context) -> Result<(), Failure> {
                 ]);
             }
         }
+        context.out.table(&table)?;
+    }
+    Ok(())
+}
+
+/// Which copies of volumes decide where replicas go.
+fn print_data(plan: &PlannedService, name: &str, context: &mut Context) -> Result<(), Failure> {
+    let mut table = Table::new(["NAME", "GOES WHERE THE DATA IS OF", "NODE", "WHAT DECIDES"])
+        .prose(&["WHAT DECIDES"]);
+    let moving = |slot: &&PlannedSlot| match slot.step {
+        PlannedStep::Start | PlannedStep::Update | PlannedStep::Move | PlannedStep::Nowhere => true,
+        PlannedStep::Keep | PlannedStep::Stop => false,
+    };
+    let slots = plan.slots.iter().filter(moving);
+    let bound: Vec<_> = slots
+        .flat_map(|slot| slot.data.iter().map(|data| (slot.slot, data)))
+        .collect();
+    for (slot, data) in &bound {
+        let why = match (data.begins, data.unused.is_empty()) {
+            (true, _) => "nobody has it yet, and it would be begun there".to_owned(),
+            (false, true) => "it has the only copy".to_owned(),
+            (false, false) => {
+                let others = data.unused.join(", ");
+                format!("its copy counts, those on {others} do not")
+            }
+        };
+        table.row([
+            Cell::from(show::slot_name(name, *slot)),
+            Cell::from(data.volume.to_string()),
+            Cell::from(&data.node_name),
+            Cell::from(why),
+        ]);
+    }
+    if !bound.is_empty() {
         context.out.table(&table)?;
     }
     Ok(())

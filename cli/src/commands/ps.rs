@@ -47,6 +47,9 @@ pub async fn run(args: &PsArgs, context: &mut Context) -> Result<Exit, Failure> 
         let reasons = reasons(&query, &list, context).await;
         let table = table(&list, &reasons, context);
         context.out.table(&table)?;
+        for note in &list.notes {
+            context.out.note(note)?;
+        }
     }
     Ok(Exit::Ok)
 }

@@ -7,8 +7,8 @@ use bytes::Bytes;
 use clap::{Args, Subcommand};
 use dunlin_api::client::{ClientError, ExecInput, ExecOutput};
 use dunlin_api::{
-    ErrorBody, ErrorCode, ExecFrame, Exit, PING_EVERY, Volume, VolumeCopy, VolumeQuery,
-    VolumeTarget,
+    ErrorBody, ErrorCode, ExecFrame, Exit, PING_EVERY, Volume, VolumeCopy, VolumeCreated,
+    VolumeQuery, VolumeTarget,
 };
 use dunlin_state::model::VolumeId;
 use tokio::fs::File;
@@ -37,6 +37,8 @@ pub enum VolumeCommand {
     Ls,
     /// Show a volume, who uses it and who has data of it
     Inspect(VolumeName),
+    /// Make an empty volume on a node, unless it is there
+    Create(CreateArgs),
     /// Delete the data of a volume that no service uses
     Rm(RmArgs),
     /// Write the data of a volume as a tar archive
@@ -51,6 +53,20 @@ pub struct VolumeName {
     /// The volume, with @SERVICE.SLOT for one that a replica has for itself
     #[arg(value_name = "VOLUME")]
     pub volume: String,
+}
+
+/// Words of `dunlin volume create`.
+#[derive(Debug, Args)]
+pub struct CreateArgs {
+    /// The volume
+    #[command(flatten)]
+    pub name: VolumeName,
+    /// The node that gets it; the one that is asked by default
+    #[arg(long, value_name = "NODE")]
+    pub node: Option<String>,
+    /// Begin with an empty one although a node has data, which does not count any more
+    #[arg(short, long)]
+    pub force: bool,
 }
 
 /// Words of `dunlin volume rm`.
@@ -100,6 +116,7 @@ pub async fn run(args: &VolumeArgs, context: &mut Context) -> Result<Exit, Failu
     match &args.command {
         VolumeCommand::Ls => list(context).await,
         VolumeCommand::Inspect(args) => inspect(args, context).await,
+        VolumeCommand::Create(args) => create(args, context).await,
         VolumeCommand::Rm(args) => remove(args, context).await,
         VolumeCommand::Export(args) => export(args, context).await,
         VolumeCommand::Import(args) => import(args, context).await,
@@ -174,6 +191,33 @@ async fn inspect(args: &VolumeName, context: &mut Context) -> Result<Exit, Failu
         };
         let text = format!("Data on:  {} since {age}, {what}", copy.node_name);
         context.out.line(text)?;
+    }
+    Ok(Exit::Ok)
+}
+
+async fn create(args: &CreateArgs, context: &mut Context) -> Result<Exit, Failure> {
+    let id = volume(&args.name.volume, context)?;
+    let target = VolumeTarget {
+        node: args.node.clone(),
+        force: args.force,
+    };
+    let made = context.client.create_volume(&id, &target).await?;
+    if context.json {
+        context.out.json(&made)?;
+        return Ok(Exit::Ok);
+    }
+    let VolumeCreated {
+        volume, node_name, ..
+    } = &made;
+    let text = match made.created {
+        true => format!("{volume} created on {node_name}"),
+        false => format!("{volume} is on {node_name}"),
+    };
+    context.out.line(text)?;
+    if !made.superseded.is_empty() {
+        let nodes = made.superseded.join(", ");
+        let text = format!("the data of {volume} on {nodes} does not count any more");
+        context.out.note(text)?;
     }
     Ok(Exit::Ok)
 }

@@ -6,5 +6,6 @@ mod commands;
 mod daemon;
 mod hosts;
 mod remote;
+mod rules;
 mod secrets;
 mod starting;

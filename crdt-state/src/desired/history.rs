@@ -5,6 +5,7 @@
 //! end of the chain and not in it was overwritten by someone who had not seen it: it lost.
 
 use std::collections::BTreeSet;
+use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
@@ -47,6 +48,26 @@ pub struct Conflict {
     pub lost: Vec<HistoryEntry>,
 }
 
+impl fmt::Display for Conflict {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            service, winner, ..
+        } = self;
+        write!(
+            f,
+            "two sides have changed its {} unseen by each other: '{}' by {} is in force",
+            self.aspect, winner.summary, winner.author
+        )?;
+        if let Some(lost) = self.lost.first() {
+            write!(f, ", '{}' by {} is not", lost.summary, lost.author)?;
+        }
+        write!(
+            f,
+            "; another change settles it, `dunlin history {service}` tells more"
+        )
+    }
+}
+
 impl Document {
     /// The kept versions of a service, newest first; also of a service that has been removed.
     pub fn history(&self, service: &ServiceKey) -> Vec<HistoryEntry> {
@@ -61,17 +82,22 @@ impl Document {
     /// Concurrent edits that disagree and have not been settled by a later edit. They come from
     /// partitions; the cluster follows the winner.
     pub fn conflicts(&self) -> Vec<Conflict> {
-        let mut conflicts = Vec::new();
-        for service in self.table.service_keys() {
-            for aspect in Aspect::ALL {
-                conflicts.extend(self.conflict(service, aspect));
-            }
-        }
-        conflicts
+        let services = self.table.service_keys();
+        services.flat_map(|key| self.conflicts_of(key)).collect()
+    }
+
+    /// The same of one service.
+    pub fn conflicts_of(&self, service: &ServiceKey) -> Vec<Conflict> {
+        let aspects = Aspect::ALL.iter();
+        aspects
+            .filter_map(|aspect| self.conflict(service, *aspect))
+            .collect()
     }
 
     fn conflict(&self, service: &ServiceKey, aspect: Aspect) -> Option<Conflict> {
         let current = self.table.service(service)?.stamp(aspect)?;
+        // Most have one version, which need not be read to know that it disagrees with none.
+        self.table.revisions(service, aspect).nth(1)?;
         let base = self.register(service, aspect, current)?.base;
         let versions = self.versions(service, aspect);
         let winner = versions.iter().find(|(stamp, _)| *stamp == current)?;

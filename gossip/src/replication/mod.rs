@@ -231,7 +231,12 @@ impl Replication {
         self.document.history(service)
     }
 
-    /// Concurrent edits that disagree and have not been settled.
+    /// Concurrent edits of a service that disagree and have not been settled.
+    pub fn conflicts_of(&self, service: &ServiceKey) -> Vec<Conflict> {
+        self.document.conflicts_of(service)
+    }
+
+    /// The same of all services.
     pub fn conflicts(&self) -> Vec<Conflict> {
         self.document.conflicts()
     }

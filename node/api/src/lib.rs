@@ -61,13 +61,14 @@ pub use namespace::{NamespaceList, NamespaceSummary};
 pub use openapi::{OPENAPI_JSON, openapi};
 pub use plan::{
     DeployPlan, OustedReplica, PlannedChange, PlannedService, PlannedSlot, PlannedStep,
+    PlannedVolume,
 };
 pub use rebalance::{NodeUse, PlannedMove, RebalancePlan, RebalanceRequest, StayingService};
 pub use service::{
     AutoscaleStatus, ChangeResponse, DeployRequest, DeployResponse, DeployService, DeployedService,
-    Replica, ReplicaList, ReplicaQuery, RevisionEntry, RevisionList, RolloutRequest, RolloutStatus,
-    RolloutStep, ScaleRequest, ServiceDetail, ServiceList, ServiceQuery, ServiceSummary,
-    WaitingService,
+    RemoveRequest, Replica, ReplicaList, ReplicaQuery, RevisionEntry, RevisionList, RolloutRequest,
+    RolloutStatus, RolloutStep, ScaleRequest, ServiceDetail, ServiceList, ServiceQuery,
+    ServiceSummary, WaitingService,
 };
 pub use stats::{StatsQuery, StatsRecord};
 pub use stream::{EventQuery, EventRecord, LogQuery, LogRecord, LogStream};
@@ -75,4 +76,6 @@ pub use traffic::{
     PortRoute, ReplicaRoute, RouteEnd, RouteList, RouteListener, RouteQuery, RouteUsage,
     ServiceRoutes,
 };
-pub use volume::{Volume, VolumeCopy, VolumeList, VolumeQuery, VolumeRemoval, VolumeTarget};
+pub use volume::{
+    Volume, VolumeCopy, VolumeCreated, VolumeList, VolumeQuery, VolumeRemoval, VolumeTarget,
+};

@@ -36,6 +36,7 @@ pub const OPENAPI_JSON: &str = include_str!("../../../docs/openapi.json");
         audit,
         deploy,
         plan,
+        remove_services,
         services,
         inspect,
         remove,
@@ -66,6 +67,7 @@ pub const OPENAPI_JSON: &str = include_str!("../../../docs/openapi.json");
         remove_config,
         volumes,
         volume,
+        create_volume,
         remove_volume,
         export_volume,
         import_volume,
@@ -203,6 +205,13 @@ operation! {
     /// Has replicas moved so that nodes are evenly used, or says whether they move by themselves.
     rebalance: post REBALANCE in "nodes",
     takes RebalanceRequest
+    => ChangeResponse
+}
+
+operation! {
+    /// Removes services, all or none.
+    remove_services: post REMOVE in "services",
+    takes RemoveRequest
     => ChangeResponse
 }
 
@@ -345,6 +354,15 @@ operation! {
     volume: get VOLUME in "volumes",
     params(("namespace" = String, Path, description = "Its namespace"), ("volume" = String, Path, description = "Its name, and @service.slot of one that a replica has for itself"))
     => Volume
+}
+
+operation! {
+    /// Begins an empty volume on a node: the one that is asked unless another is named. One that is
+    /// there already is answered with. `force` begins anew although a node that does not answer has
+    /// data, which does not count from then on.
+    create_volume: post VOLUME in "volumes",
+    params(("namespace" = String, Path, description = "Its namespace"), ("volume" = String, Path, description = "Its name, and @service.slot of one that a replica has for itself"), VolumeTarget)
+    => VolumeCreated
 }
 
 operation! {

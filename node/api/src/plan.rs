@@ -1,6 +1,6 @@
 //! What a deploy would do.
 
-use dunlin_state::model::{NodeId, ServiceKey, ServiceSpec, Slot};
+use dunlin_state::model::{NodeId, ServiceKey, ServiceSpec, Slot, VolumeId};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
@@ -69,6 +69,24 @@ pub struct PlannedSlot {
     /// Replicas of services with a lower priority that would give way to it there.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub ousts: Vec<OustedReplica>,
+    /// The volumes whose data decides where it goes.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub data: Vec<PlannedVolume>,
+}
+
+/// A volume that decides where a slot goes.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct PlannedVolume {
+    /// Which.
+    #[schema(value_type = String)]
+    pub volume: VolumeId,
+    /// The name of the node whose copy decides, or of the one that would make it.
+    pub node_name: String,
+    /// Whether nobody has it yet.
+    pub begins: bool,
+    /// Names of nodes that have a copy which does not count.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub unused: Vec<String>,
 }
 
 /// A replica that would give way.

@@ -29,6 +29,8 @@ pub const AUDIT: &str = "/v1/audit";
 pub const DEPLOY: &str = "/v1/deploy";
 /// `POST` [`crate::DeployRequest`] → [`crate::DeployPlan`]; nothing is changed.
 pub const PLAN: &str = "/v1/plan";
+/// Removes several services.
+pub const REMOVE: &str = "/v1/remove";
 /// `GET` [`crate::ServiceQuery`] → [`crate::ServiceList`].
 pub const SERVICES: &str = "/v1/services";
 /// `GET` → [`crate::ServiceDetail`]; `DELETE` → [`crate::ChangeResponse`].
@@ -99,7 +101,7 @@ pub const STATS: &str = "/v1/stats";
 pub const EVENTS: &str = "/v1/events";
 
 /// Every operation, as method and template: the generated description and the tests go by it.
-pub const ALL: [(&str, &str); 54] = [
+pub const ALL: [(&str, &str); 56] = [
     ("POST", REDEEM),
     ("GET", VERSION),
     ("GET", OPENAPI),
@@ -112,6 +114,7 @@ pub const ALL: [(&str, &str); 54] = [
     ("GET", AUDIT),
     ("POST", DEPLOY),
     ("POST", PLAN),
+    ("POST", REMOVE),
     ("GET", SERVICES),
     ("GET", SERVICE),
     ("DELETE", SERVICE),
@@ -142,6 +145,7 @@ pub const ALL: [(&str, &str); 54] = [
     ("DELETE", CONFIG),
     ("GET", VOLUMES),
     ("GET", VOLUME),
+    ("POST", VOLUME),
     ("DELETE", VOLUME),
     ("POST", VOLUME_EXPORT),
     ("POST", VOLUME_IMPORT),

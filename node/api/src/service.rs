@@ -33,6 +33,13 @@ pub struct DeployService {
     pub canary: Option<u32>,
 }
 
+/// Removes services, all or none.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct RemoveRequest {
+    /// The services.
+    pub services: Vec<ServiceKey>,
+}
+
 /// The answer to a [`DeployRequest`]: the change is on this node's disk and on its way to others.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct DeployResponse {
@@ -259,6 +266,10 @@ pub struct ReplicaList {
     /// Of these services, those that have no replica until somebody connects.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub asleep: Vec<ServiceKey>,
+    /// What people should know of these services beyond single replicas: changes on two sides of a
+    /// partition that disagree, quotas that are exceeded.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub notes: Vec<String>,
 }
 
 /// A service that waits for what it depends on.

@@ -62,8 +62,22 @@ pub struct VolumeTarget {
     /// The node's id, a unique beginning of that, or its name.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub node: Option<String>,
-    /// Whether the archive takes the place of data that is there.
+    /// Whether the archive, or an empty volume, counts in place of data that there is.
     pub force: bool,
+}
+
+/// Where a volume is that somebody wanted to be there.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct VolumeCreated {
+    /// Which.
+    #[schema(value_type = String)]
+    pub volume: VolumeId,
+    /// The name of the node that has it.
+    pub node_name: String,
+    /// Whether it is new and empty; `false` when it was there.
+    pub created: bool,
+    /// Names of nodes with an older copy that does not count from now on.
+    pub superseded: Vec<String>,
 }
 
 /// What became of the copies of a volume.

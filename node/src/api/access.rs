@@ -222,7 +222,7 @@ fn need(method: &Method, template: &str) -> Need {
             true,
         ) => Need::Read,
         (routes::DOCTOR | routes::REBALANCE, true) => Need::ReadAll,
-        (routes::DEPLOY | routes::PLAN, false) => Need::Write,
+        (routes::DEPLOY | routes::PLAN | routes::REMOVE, false) => Need::Write,
         (
             routes::NODE_AVAILABILITY
             | routes::NODE_LABELS

@@ -96,6 +96,7 @@ fn router(context: Context, people: People) -> Router {
         .route(routes::NODE_MAINTENANCE, post(maintenance::set))
         .route(routes::DEPLOY, post(services::deploy))
         .route(routes::PLAN, post(plan::plan))
+        .route(routes::REMOVE, post(services::remove_all))
         .route(routes::NAMESPACES, get(namespaces::list))
         .route(routes::QUOTA, put(namespaces::set_quota))
         .route(routes::REBALANCE, get(rebalance::plan).post(rebalance::set))
@@ -117,7 +118,9 @@ fn router(context: Context, people: People) -> Router {
         .route(routes::VOLUMES, get(volumes::list))
         .route(
             routes::VOLUME,
-            get(volumes::inspect).delete(volumes::remove),
+            get(volumes::inspect)
+                .post(volumes::create)
+                .delete(volumes::remove),
         )
         .route(routes::VOLUME_EXPORT, post(volumes::export))
         .route(routes::VOLUME_IMPORT, post(volumes::import))

@@ -5,10 +5,10 @@ use axum::Json;
 use axum::extract::State;
 use dunlin_api::{
     DeployPlan, DeployRequest, NodeVerdict, OustedReplica, PlannedChange, PlannedService,
-    PlannedSlot, PlannedStep, Verdict,
+    PlannedSlot, PlannedStep, PlannedVolume, Verdict,
 };
 use dunlin_core::engine::Engine;
-use dunlin_core::plan::{ServicePlan, SlotPlan, Step};
+use dunlin_core::plan::{ServicePlan, SlotPlan, Step, VolumePlan};
 use dunlin_state::model::NodeId;
 
 use super::failure::{Answer, Body};
@@ -86,6 +86,16 @@ fn show_slot(engine: &Engine, plan: &SlotPlan) -> PlannedSlot {
         node_name: plan.node.map(|node| name(engine, node)),
         from: plan.from.map(|node| name(engine, node)),
         ousts: ousts.collect(),
+        data: plan.data.iter().map(show_volume).collect(),
+    }
+}
+
+fn show_volume(plan: &VolumePlan) -> PlannedVolume {
+    PlannedVolume {
+        volume: plan.volume.clone(),
+        node_name: plan.name.clone(),
+        begins: plan.begins,
+        unused: plan.unused.clone(),
     }
 }
 

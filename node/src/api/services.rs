@@ -5,8 +5,8 @@ use axum::extract::{Path, State};
 use axum::{Extension, extract::rejection::PathRejection};
 use dunlin_api::{
     ChangeResponse, Convergence, ConvergenceQuery, DeployRequest, DeployResponse, DeployedService,
-    ErrorCode, Explanation, History, ReplicaList, ReplicaQuery, ScaleRequest, ServiceDetail,
-    ServiceList, ServiceQuery,
+    ErrorCode, Explanation, History, RemoveRequest, ReplicaList, ReplicaQuery, ScaleRequest,
+    ServiceDetail, ServiceList, ServiceQuery,
 };
 use dunlin_state::desired::{Command, RolloutChange};
 use dunlin_state::model::ServiceKey;
@@ -43,17 +43,20 @@ pub(super) async fn deploy(
     Ok(Json(DeployResponse { changed, services }))
 }
 
+/// Whether so many services may be named in one request.
+fn check_count(what: &str, count: usize) -> Result<(), Failure> {
+    match (1..=MAX_SERVICES).contains(&count) {
+        true => Ok(()),
+        false => Err(Failure::new(
+            ErrorCode::BadRequest,
+            format!("{what} names 1 to {MAX_SERVICES} services, not {count}"),
+        )),
+    }
+}
+
 /// What a deploy asks for, if its caller may.
 pub(super) fn commands(request: DeployRequest, caller: &Caller) -> Result<Vec<Command>, Failure> {
-    if request.services.is_empty() || request.services.len() > MAX_SERVICES {
-        return Err(Failure::new(
-            ErrorCode::BadRequest,
-            format!(
-                "a deploy names 1 to {MAX_SERVICES} services, not {}",
-                request.services.len()
-            ),
-        ));
-    }
+    check_count("a deploy", request.services.len())?;
     for named in &request.services {
         caller.may_write(named.service.namespace())?;
     }
@@ -154,6 +157,24 @@ pub(super) async fn remove(
         service: key(path)?,
     };
     change(&context, caller, command).await
+}
+
+/// Removes several services, all or none.
+pub(super) async fn remove_all(
+    State(context): State<Context>,
+    Extension(caller): Extension<Caller>,
+    Body(request): Body<RemoveRequest>,
+) -> Answer<ChangeResponse> {
+    check_count("a removal", request.services.len())?;
+    for service in &request.services {
+        caller.may_write(service.namespace())?;
+    }
+    let services = request.services.into_iter();
+    let commands = services
+        .map(|service| Command::Remove { service })
+        .collect();
+    let changed = context.engine.propose(commands, caller.author()).await?;
+    Ok(Json(ChangeResponse { changed }))
 }
 
 pub(super) async fn replicas(

@@ -12,10 +12,11 @@ use dunlin_api::{
 use dunlin_core::engine::Engine;
 use dunlin_core::placement::{Reason, Verdict as CoreVerdict};
 use dunlin_gossip::membership::MemberState;
-use dunlin_state::desired::Service;
+use dunlin_state::desired::{Aspect, Conflict, Service};
 use dunlin_state::model::{
     Claim, Mode, NodeId, NodeRegister, Phase, Resources, ServiceKey, Slot, SlotId, beats,
 };
+use dunlin_state::windows::in_words;
 
 /// Every node the cluster knows of, ordered by name.
 pub(super) fn nodes(engine: &Engine) -> Vec<Node> {
@@ -145,7 +146,39 @@ pub(super) fn replicas(engine: &Engine, wanted: &Wanted) -> ReplicaList {
         vacant,
         waiting,
         asleep: asleep.map(|(key, _)| key.clone()).collect(),
+        notes: notes(engine, wanted),
     }
+}
+
+/// What people should know of services beyond single replicas.
+fn notes(engine: &Engine, wanted: &Wanted) -> Vec<String> {
+    let services = engine.desired().services.keys();
+    let services: Vec<&ServiceKey> = services.filter(|key| wanted.has(key)).collect();
+    let mut notes: Vec<String> = services
+        .iter()
+        .filter_map(|key| Some(format!("{key}: {}", conflict(engine, key)?)))
+        .collect();
+    let namespaces: BTreeSet<&str> = services.iter().map(|key| key.namespace()).collect();
+    for namespace in namespaces {
+        let over = engine.desired().over_quota(namespace);
+        if !over.is_empty() {
+            let over: Vec<String> = over.iter().map(ToString::to_string).collect();
+            let over = over.join(", ");
+            notes.push(format!(
+                "the namespace {namespace} is over its quota: {over}"
+            ));
+        }
+    }
+    notes
+}
+
+/// What people have changed on two sides of a partition, if that disagrees.
+fn conflict(engine: &Engine, key: &ServiceKey) -> Option<Conflict> {
+    let by_people = |conflict: &Conflict| match conflict.aspect {
+        Aspect::Spec | Aspect::Image | Aspect::Scale | Aspect::Run => true,
+        Aspect::Rollout | Aspect::Jobs => false,
+    };
+    engine.conflicts_of(key).into_iter().find(by_people)
 }
 
 /// All services of a namespace, or of all.
@@ -436,7 +469,10 @@ fn count(n: usize) -> u32 {
 
 /// Why a service is as it is.
 pub(super) fn explain(engine: &Engine, key: &ServiceKey) -> Option<Explanation> {
-    let explanation = engine.explain(key)?;
+    let mut explanation = engine.explain(key)?;
+    if let Some(conflict) = conflict(engine, key) {
+        explanation.summary.push_str(&format!("; {conflict}"));
+    }
     Some(Explanation {
         networks: explanation.networks,
         service: explanation.service,
@@ -469,11 +505,23 @@ pub(super) fn explain(engine: &Engine, key: &ServiceKey) -> Option<Explanation> 
                     name: n.name,
                     verdict,
                     score,
-                    reasons: reasons.iter().map(refusal).collect(),
+                    reasons: reasons
+                        .iter()
+                        .map(|reason| dated(refusal(reason), reason, n.silent_since))
+                        .collect(),
                 }
             })
             .collect(),
     })
+}
+
+/// Adds since when a node does not answer to a reason that says so.
+fn dated(mut told: RefusalReason, reason: &Reason, since: Option<u64>) -> RefusalReason {
+    if let (Reason::Gone | Reason::Suspect, Some(since)) = (reason, since) {
+        let since = format!(", since {}", in_words(since));
+        told.text.push_str(&since);
+    }
+    told
 }
 
 /// A reason in words.

@@ -1,6 +1,8 @@
 //! Volumes: who has their data, and how it comes and goes. Archives pass through this node to the
 //! one that has or gets the data.
 
+mod begin;
+
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -9,8 +11,8 @@ use axum::extract::{Path, Request, State};
 use axum::response::Response;
 use axum::{Extension, Json};
 use dunlin_api::{
-    ErrorBody, ErrorCode, ExecFrame, Volume, VolumeCopy, VolumeList, VolumeQuery, VolumeRemoval,
-    VolumeTarget,
+    ErrorBody, ErrorCode, ExecFrame, Volume, VolumeCopy, VolumeCreated, VolumeList, VolumeQuery,
+    VolumeRemoval, VolumeTarget,
 };
 use dunlin_core::engine::Engine;
 use dunlin_core::liveness::Standing;
@@ -22,8 +24,9 @@ use super::failure::{Answer, Failure, Query};
 use super::{Caller, Context, nodes};
 use crate::streams::frames::Frames;
 use crate::streams::{Destination, Opening, VolumeAct, Wish, unreachable};
+use begin::Beginning;
 
-/// Time for a node to delete the data of a volume, beside which it gives signs of life.
+/// Time for a node to make an empty volume, or to delete the data of a volume, beside which it gives signs of life.
 const REMOVE: Duration = Duration::from_secs(300);
 
 type VolumePath = Result<Path<(String, String)>, PathRejection>;
@@ -72,7 +75,7 @@ pub(super) async fn remove(
             continue;
         }
         let opening = opening(&volume, VolumeAct::Remove, &author, chain.clone());
-        match remove_there(&context, &to, &opening).await {
+        match act_there(&context, &to, &opening).await {
             Ok(()) => removal.removed.push(name),
             Err(failure) if failure.0.code == ErrorCode::PeerUnreachable => {
                 removal.unreachable.push(name);
@@ -83,11 +86,37 @@ pub(super) async fn remove(
     Ok(Json(removal))
 }
 
-async fn remove_there(
-    context: &Context,
-    to: &Destination,
-    opening: &Opening,
-) -> Result<(), Failure> {
+/// Begins an empty volume, unless it is there.
+pub(super) async fn create(
+    State(context): State<Context>,
+    Extension(caller): Extension<Caller>,
+    path: VolumePath,
+    Query(target): Query<VolumeTarget>,
+) -> Answer<VolumeCreated> {
+    let volume = id(path)?;
+    let asked = volume.clone();
+    let planned = context
+        .engine
+        .ask(move |engine| begin::plan(engine, &asked, &target));
+    let (to, chain, superseded) = match planned.await?? {
+        Beginning::There(created) => return Ok(Json(created)),
+        Beginning::At {
+            to,
+            chain,
+            superseded,
+        } => (to, chain, superseded),
+    };
+    let opening = opening(&volume, VolumeAct::Create, &caller.author(), chain);
+    act_there(&context, &to, &opening).await?;
+    Ok(Json(VolumeCreated {
+        volume,
+        node_name: to.name,
+        created: true,
+        superseded,
+    }))
+}
+
+async fn act_there(context: &Context, to: &Destination, opening: &Opening) -> Result<(), Failure> {
     let stream = context.streams.open(to, opening).await?;
     let mut frames = Frames::new(stream);
     let ended = timeout(REMOVE, async {

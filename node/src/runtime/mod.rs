@@ -23,7 +23,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use dunlin_core::io::{Adopted, Running, RuntimeEvent, Workload, WorkloadId};
-use dunlin_state::model::{NodeId, RuntimeKind};
+use dunlin_state::model::{NodeId, RuntimeKind, VolumeId};
 use futures::future::BoxFuture;
 use thiserror::Error;
 use tokio::sync::{mpsc, watch};
@@ -307,6 +307,11 @@ trait Runtime: Send + Sync {
     /// Deletes what a dead attempt left behind; leaves a living one alone.
     fn remove<'a>(&'a self, id: &'a WorkloadId) -> BoxFuture<'a, ()>;
 
+    /// The data of a volume is gone from this host: nothing needs to stand for it any more.
+    fn forget_volume<'a>(&'a self, _volume: &'a VolumeId) -> BoxFuture<'a, ()> {
+        Box::pin(std::future::ready(()))
+    }
+
     /// Runs a command beside an attempt that lives, for at most so long; then it is killed with all
     /// that it has started, and the error says so. `None` when no such attempt runs here.
     fn execute<'a>(
@@ -440,6 +445,13 @@ impl RuntimesHandle {
             }
         }
         Err(format!("{} does not run any more", id.slot))
+    }
+
+    /// Lets go of what stands for a volume whose data was deleted.
+    pub async fn forget_volume(&self, volume: &VolumeId) {
+        for runtime in self.shared.all() {
+            runtime.forget_volume(volume).await;
+        }
     }
 
     /// What a replica has used; or says why that is not known.

@@ -79,6 +79,8 @@ pub(crate) enum VolumeAct {
     },
     /// Delete it.
     Remove,
+    /// Begin with an empty one where there is none.
+    Create,
 }
 
 impl Wish {

@@ -100,14 +100,21 @@ async fn allows(desk: &Desk, order: &Order) -> Result<(), ErrorBody> {
             let hint = "use --force to take the archive in its place";
             Err(ErrorBody::new(ErrorCode::Conflict, text).with_hint(hint))
         }
-        VolumeAct::Import { .. } | VolumeAct::Remove | VolumeAct::Export => match users.first() {
-            Some(user) => {
-                let text = format!("{user} runs on {name} with volume {volume}");
-                let hint = format!("stop it first: `dunlin stop {}`", user.service);
-                Err(ErrorBody::new(ErrorCode::Refused, text).with_hint(hint))
+        VolumeAct::Create if here => {
+            let text = format!("{name} has data of volume {volume} already");
+            let hint = format!("`dunlin volume rm --node {name} {volume}` deletes it");
+            Err(ErrorBody::new(ErrorCode::Conflict, text).with_hint(hint))
+        }
+        VolumeAct::Import { .. } | VolumeAct::Create | VolumeAct::Remove | VolumeAct::Export => {
+            match users.first() {
+                Some(user) => {
+                    let text = format!("{user} runs on {name} with volume {volume}");
+                    let hint = format!("stop it first: `dunlin stop {}`", user.service);
+                    Err(ErrorBody::new(ErrorCode::Refused, text).with_hint(hint))
+                }
+                None => Ok(()),
             }
-            None => Ok(()),
-        },
+        }
     }
 }
 
@@ -121,6 +128,7 @@ async fn act(
         VolumeAct::Export => export(desk.volumes.path(&order.volume), to).await,
         VolumeAct::Remove => remove(desk, &order.volume).await,
         VolumeAct::Import { .. } => import(desk, order, from, to).await,
+        VolumeAct::Create => create(desk, &order.volume).await,
     }
 }
 
@@ -215,6 +223,15 @@ async fn import(
     placed
 }
 
+/// An empty directory, which counts from now on.
+async fn create(desk: &Desk, volume: &VolumeId) -> Result<(), ErrorBody> {
+    let root = desk.volumes.root().to_owned();
+    let made = spawn_blocking(move || scratch(&root)).await;
+    let made = made.map_err(|panic| failed(&panic))?;
+    let new = made.map_err(|e| failed(&format!("nothing was changed: {e}")))?;
+    place(desk, volume, new).await
+}
+
 async fn place(desk: &Desk, volume: &VolumeId, new: PathBuf) -> Result<(), ErrorBody> {
     let (root, place) = (desk.volumes.root().to_owned(), desk.volumes.path(volume));
     let placed = spawn_blocking(move || {
@@ -276,6 +293,7 @@ async fn remove(desk: &Desk, volume: &VolumeId) -> Result<(), ErrorBody> {
     desk.engine.volume(news).map_err(unanswered)?;
     let removed = spawn_blocking(move || aside.map_or(Ok(()), |aside| discard(&aside))).await;
     let removed = removed.map_err(|panic| failed(&panic))?;
+    desk.runtimes.forget_volume(volume).await;
     removed.map_err(|e| failed(&format!("not all of it could be deleted: {e}")))
 }
 
@@ -285,6 +303,7 @@ fn tell(desk: &Desk, order: &Order, last: &ExecFrame) {
         VolumeAct::Export => "exports",
         VolumeAct::Import { .. } => "imports",
         VolumeAct::Remove => "removes",
+        VolumeAct::Create => "creates",
     };
     let how = match last {
         ExecFrame::Failed(body) => format!(", which failed: {}", body.message),

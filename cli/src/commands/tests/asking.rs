@@ -115,8 +115,10 @@ async fn ps() {
         }],
         waiting: vec![],
         asleep: vec!["night".parse().unwrap()],
+        notes: vec!["the namespace default is over its quota".to_owned()],
     };
     let ran = answered(&list, &["ps", "web"]).await;
+    assert_eq!(ran.err, "the namespace default is over its quota\n");
     assert_eq!(
         ran.out,
         "\

@@ -301,6 +301,15 @@ async fn rm_and_stop_print_names() {
     let changed = ChangeResponse { changed: true };
     let ran = answered(&changed, &["rm", "web", "shop/api"]).await;
     assert_eq!(ran.out, "web\nshop/api\n");
+    // Many go in few requests.
+    let daemon = fake(|_| Answer::json(&ChangeResponse { changed: true }));
+    let names: Vec<String> = (0..250).map(|n| format!("s{n}")).collect();
+    let mut words = vec!["rm"];
+    words.extend(names.iter().map(String::as_str));
+    let ran = dunlin(&daemon, &words).await;
+    assert_eq!(ran.out.lines().count(), 250);
+    let lines: Vec<String> = daemon.asked().into_iter().map(|a| a.line).collect();
+    assert_eq!(lines, ["POST /v1/remove"; 3]);
     let ran = answered(&changed, &["stop", "web", "--json"]).await;
     let json: serde_json::Value = serde_json::from_str(&ran.out).unwrap();
     assert_eq!(json["stopped"][0], "web");
@@ -350,6 +359,7 @@ async fn drain_waits_until_the_node_is_empty() {
             vacant: vec![],
             waiting: vec![],
             asleep: vec![],
+            notes: vec![],
         })
     });
     let ran = dunlin(&daemon, &["drain", "n1", "--wait"]).await;

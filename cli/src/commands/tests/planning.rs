@@ -12,7 +12,23 @@ fn slot(index: u32, step: PlannedStep, node: Option<&str>) -> PlannedSlot {
         node_name: node.map(str::to_owned),
         from: None,
         ousts: vec![],
+        data: vec![],
     }
+}
+
+fn bound(mut slot: PlannedSlot, volume: &str, begins: bool) -> PlannedSlot {
+    let unused = if begins {
+        vec![]
+    } else {
+        vec!["n3".to_owned()]
+    };
+    slot.data.push(PlannedVolume {
+        volume: volume.parse().unwrap(),
+        node_name: slot.node_name.clone().unwrap(),
+        begins,
+        unused,
+    });
+    slot
 }
 
 fn spec(image: &str) -> dunlin_state::model::ServiceSpec {
@@ -32,8 +48,8 @@ fn foretold() -> DeployPlan {
         scale_after: 3,
         revision: "abc".to_owned(),
         slots: vec![
-            slot(0, PlannedStep::Update, Some("n1")),
-            slot(1, PlannedStep::Start, Some("n2")),
+            bound(slot(0, PlannedStep::Update, Some("n1")), "data", false),
+            bound(slot(1, PlannedStep::Start, Some("n2")), "new", true),
             slot(2, PlannedStep::Nowhere, None),
         ],
         refusals: vec![NodeVerdict {
@@ -82,6 +98,9 @@ NAME   STEP     NODE  FROM
 web.0  update   n1    -
 web.1  start    n2    -
 web.2  no node  -     -
+NAME   GOES WHERE THE DATA IS OF  NODE  WHAT DECIDES
+web.0  default/data               n1    its copy counts, those on n3 do not
+web.1  default/new                n2    nobody has it yet, and it would be begun there
 NODE  TAKES NO MORE BECAUSE IT  WHAT WOULD HELP
 n1    is cordoned               uncordon it
 

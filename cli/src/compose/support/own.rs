@@ -52,7 +52,7 @@ pub const SERVICE_DUNLIN: Section = Section {
         ),
         yes(
             "rebalance",
-            "`false`: replicas that run are not moved to even out nodes; `true`: they are, also when they have volumes, which stay behind",
+            "`false`: replicas that run are not moved to even out nodes; `true`: they are, also when they have volumes with `allow_empty`, or directories of the host, which stay behind",
         ),
         yes(
             "singleton",

@@ -45,6 +45,11 @@ fn the_loser_of_two_concurrent_edits_stays_visible_until_somebody_settles_it() {
     assert_eq!(conflicts.len(), 1);
     assert_eq!(conflicts[0].winner.summary, "4 replicas");
     assert_eq!(conflicts[0].lost[0].summary, "3 replicas");
+    let told = conflicts[0].to_string();
+    assert!(
+        told.contains("changed its scale unseen") && told.contains("'3 replicas' by"),
+        "{told}"
+    );
     assert!(conflicts[0].lost[0].lost && !conflicts[0].lost[0].current);
     let history = a.history(&key("web"));
     let scales: Vec<_> = history

@@ -158,6 +158,11 @@ impl Client {
         self.post(routes::REBALANCE, request).await
     }
 
+    /// Removes services, all or none.
+    pub async fn remove_all(&self, request: &RemoveRequest) -> Result<ChangeResponse, ClientError> {
+        self.post(routes::REMOVE, request).await
+    }
+
     /// What a deploy would do; nothing is changed.
     pub async fn plan(&self, request: &DeployRequest) -> Result<DeployPlan, ClientError> {
         self.post(routes::PLAN, request).await
@@ -411,6 +416,16 @@ impl Client {
     ) -> Result<VolumeRemoval, ClientError> {
         let path = with_query(&routes::volume(routes::VOLUME, volume), target);
         self.call("DELETE", &path, None).await
+    }
+
+    /// Begins an empty volume, unless it is there.
+    pub async fn create_volume(
+        &self,
+        volume: &VolumeId,
+        target: &VolumeTarget,
+    ) -> Result<VolumeCreated, ClientError> {
+        let path = with_query(&routes::volume(routes::VOLUME, volume), target);
+        self.call("POST", &path, None).await
     }
 
     /// Asks for the data of a volume. The input is to be kept until the end.

@@ -42,6 +42,7 @@ async fn every_call_goes_to_a_route_of_the_contract() {
     let _ = client.set_maintenance("n1", &request).await;
     let _ = client.deploy(&DeployRequest { services: vec![] }).await;
     let _ = client.plan(&DeployRequest { services: vec![] }).await;
+    let _ = client.remove_all(&RemoveRequest { services: vec![] }).await;
     let _ = client.namespaces().await;
     let _ = client.set_quota("web", &Quota::default()).await;
     let _ = client.rebalance_plan().await;
@@ -103,6 +104,9 @@ async fn ask_about_what_is_kept(client: &Client) {
     let _ = client.volume(&volume).await;
     let _ = client
         .remove_volume(&volume, &VolumeTarget::default())
+        .await;
+    let _ = client
+        .create_volume(&volume, &VolumeTarget::default())
         .await;
     let item = "default/web".parse().unwrap();
     let request = ItemRequest {

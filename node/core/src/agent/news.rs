@@ -225,6 +225,7 @@ impl Agent {
                     if standing.holds_claims() && !self.cluster.is_trusted(node) {
                         self.distrusted.set(&node, Some(now.mono + DISTRUST_MS));
                     }
+                    self.cluster.note_silence(node, standing, now.wall);
                     let touched = self.cluster.set_standing(node, standing, &self.desired);
                     self.dirty.extend(touched);
                     out.push(Output::Standing { node, standing });

@@ -58,6 +58,9 @@ pub(crate) struct Node {
     /// Whether the register tells how things are now. Of a node that was gone, or has started
     /// anew, it tells how they were before.
     pub(crate) trusted: bool,
+    /// Since when it does not answer, in milliseconds since the Unix epoch; `None` when it answers,
+    /// and when it has not done so since this node started.
+    pub(crate) silent_since: Option<u64>,
     /// The life that membership knows of; registers of earlier ones are history.
     boot: u64,
     hash: u64,
@@ -69,6 +72,7 @@ impl Node {
             standing: Standing::Suspect,
             register: None,
             trusted: false,
+            silent_since: None,
             boot: 0,
             hash: node_hash(node),
         }
@@ -140,6 +144,23 @@ impl Cluster {
 
     pub(crate) fn register(&self, node: NodeId) -> Option<&Arc<NodeRegister>> {
         self.nodes.get(&node).and_then(|n| n.register.as_ref())
+    }
+
+    /// Since when a node does not answer, by the wall clock, if it ever did.
+    pub(crate) fn silent_since(&self, node: NodeId) -> Option<u64> {
+        self.nodes.get(&node)?.silent_since
+    }
+
+    /// A node answers from now on, or does not. Said before [`Self::set_standing`].
+    pub(crate) fn note_silence(&mut self, node: NodeId, standing: Standing, wall: u64) {
+        let Some(entry) = self.nodes.get_mut(&node) else {
+            return;
+        };
+        match (entry.standing, standing) {
+            (_, Standing::Alive) => entry.silent_since = None,
+            (Standing::Alive, _) => entry.silent_since = Some(wall),
+            (Standing::Suspect | Standing::Gone | Standing::Left, _) => {}
+        }
     }
 
     /// All nodes, ordered.

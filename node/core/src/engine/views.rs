@@ -150,7 +150,12 @@ impl Engine {
         self.replication.audit()
     }
 
-    /// Concurrent edits that disagree and have not been settled.
+    /// Concurrent edits of a service that disagree and have not been settled.
+    pub fn conflicts_of(&self, service: &ServiceKey) -> Vec<Conflict> {
+        self.replication.conflicts_of(service)
+    }
+
+    /// The same of all services.
     pub fn conflicts(&self) -> Vec<Conflict> {
         self.replication.conflicts()
     }

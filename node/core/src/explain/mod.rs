@@ -69,6 +69,9 @@ pub struct NodeExplanation {
     pub name: String,
     /// What is believed of its life.
     pub standing: Standing,
+    /// Since when it does not answer, in milliseconds since the Unix epoch; `None` when it does, or
+    /// has not done so since this node started.
+    pub silent_since: Option<u64>,
     /// Whether it may, and how much it would like to; or every reason why not, each with its fix
     /// ([`crate::placement::Reason::fix`]).
     pub verdict: Verdict,
@@ -316,6 +319,7 @@ fn judge_all(
                 node,
                 name: report.name.clone(),
                 standing: known.standing,
+                silent_since: known.silent_since,
                 verdict,
             })
         })

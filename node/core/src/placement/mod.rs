@@ -15,7 +15,7 @@ mod spread;
 mod tests;
 mod view;
 
-pub use crate::volumes::Elsewhere;
+pub use crate::volumes::{Elsewhere, Keeper};
 pub(crate) use judge::reserves_anything;
 pub use judge::{Verdict, judge, marginal_scores, matches_constraints, resolve_runtime};
 pub use reason::Reason;

@@ -7,6 +7,7 @@
 //! nodes have on offer elsewhere at that moment, starts that fail; and in clusters of more than 64
 //! nodes an auction asks a sample.
 
+mod data;
 mod oust;
 pub(crate) mod room;
 
@@ -21,7 +22,10 @@ use dunlin_state::model::{
 use crate::cluster::Cluster;
 use crate::placement::{Domains, Reason, Verdict, judge};
 use crate::reconcile::forbids_update;
-use room::Room;
+use crate::volumes;
+use data::Data;
+pub use data::VolumePlan;
+use room::{Room, Seeker};
 
 /// What would become of the services that commands name.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -58,6 +62,8 @@ pub struct SlotPlan {
     pub from: Option<NodeId>,
     /// Replicas of lower priorities that would give way to it there.
     pub ousts: Vec<SlotId>,
+    /// The volumes that decide where it goes.
+    pub data: Vec<VolumePlan>,
 }
 
 /// What would happen to a slot.
@@ -85,6 +91,7 @@ pub(crate) fn plan(
 ) -> Result<Plan, Rejection> {
     let desired = preview(current, commands)?;
     let mut room = Room::new(cluster, &desired);
+    let mut data = Data::new(cluster);
     let keys = commands.iter().filter_map(|command| match command {
         Command::Deploy { service, .. } => Some(service),
         _ => None,
@@ -96,6 +103,7 @@ pub(crate) fn plan(
             key,
             after,
             room: &mut room,
+            data: &mut data,
             slots: Vec::new(),
             refusals: Vec::new(),
         };
@@ -138,6 +146,7 @@ struct Planner<'r, 'd> {
     key: &'r ServiceKey,
     after: &'r Service,
     room: &'r mut Room<'d>,
+    data: &'r mut Data<'d>,
     slots: Vec<SlotPlan>,
     refusals: Vec<(NodeId, Vec<Reason>)>,
 }
@@ -168,6 +177,10 @@ impl Planner<'_, '_> {
             let slot = Slot::Replica(index);
             match holders.get(&slot) {
                 None => self.find(slot, None, &mut domains),
+                // What has its data there goes on, until somebody brings that elsewhere.
+                Some((node, claim)) if claim.leaving && self.is_bound(slot, *node) => {
+                    self.note(slot, Step::Keep, Some(*node), None);
+                }
                 Some((node, claim)) if claim.leaving => {
                     self.find(slot, Some(*node), &mut domains);
                 }
@@ -186,9 +199,14 @@ impl Planner<'_, '_> {
     /// (`reconcile/wish.rs`).
     fn stays(&self, node: NodeId, claim: &Claim) -> bool {
         let (_, spec) = self.after.target(claim.slot.slot);
+        if !self.data.lacks(&claim.slot, spec, node).is_empty() {
+            return false;
+        }
         let view = self.room.without(node, &claim.slot);
         let serves = claim.phase == Phase::Running && claim.ready;
-        let start_first = self.after.update().order == UpdateOrder::StartFirst;
+        let start_first = self.after.update().order == UpdateOrder::StartFirst
+            && !spec.policy.is_strict()
+            && volumes::pin(self.key, spec, claim.slot.slot).is_none();
         match view.map(|view| judge(spec, self.key, &view)) {
             Some(Verdict::Fit { .. }) => !(serves && start_first && self.room.alive() > 1),
             Some(Verdict::Refused(reasons)) => !reasons.iter().any(forbids_update),
@@ -196,23 +214,37 @@ impl Planner<'_, '_> {
         }
     }
 
+    /// Whether data that a slot needs is on this node.
+    fn is_bound(&self, slot: Slot, node: NodeId) -> bool {
+        let (_, spec) = self.after.target(slot);
+        let volumes = self.data.of(&self.id(slot), spec);
+        volumes.iter().any(|volume| volume.node == node)
+    }
+
     /// Gives a slot to the best other node; its present replica makes room only then.
     fn find(&mut self, slot: Slot, from: Option<NodeId>, domains: &mut Domains) {
         let (revision, spec) = self.after.target(slot);
-        let free = self.room.best(spec, self.key, from, domains);
+        let id = self.id(slot);
+        let lacks = |node| self.data.lacks(&id, spec, node);
+        let seeker = Seeker {
+            service: self.key,
+            spec,
+            except: from,
+            domains,
+            lacks: &lacks,
+        };
+        let free = self.room.best(&seeker);
         let found = free.map(|node| (node, BTreeSet::new()));
-        let found = found.or_else(|| {
-            let service = (self.key, self.after, &**spec);
-            oust::best(self.room, service, from, domains)
-        });
+        let found = found.or_else(|| oust::best(self.room, self.after, &seeker));
         let Some((node, ousts)) = found else {
             if self.refusals.is_empty() {
-                self.refusals = self.room.refusals(spec, self.key, domains);
+                self.refusals = self.room.refusals(&seeker);
             }
             return self.note(slot, Step::Nowhere, None, from);
         };
         domains.place(node);
-        let id = self.id(slot);
+        self.data.begin(&id, spec, node);
+        let data = self.data.of(&id, spec);
         if let Some(from) = from {
             self.room.release(from, &id);
         }
@@ -230,6 +262,7 @@ impl Planner<'_, '_> {
             node: Some(node),
             from,
             ousts: ousts.into_iter().collect(),
+            data,
         });
     }
 
@@ -237,6 +270,7 @@ impl Planner<'_, '_> {
         let (revision, spec) = self.after.target(slot);
         let id = self.id(slot);
         self.room.release(node, &id);
+        self.data.begin(&id, spec, node);
         self.room.take(node, id, revision, spec);
         self.note(slot, Step::Update, Some(node), None);
     }
@@ -290,12 +324,15 @@ impl Planner<'_, '_> {
     }
 
     fn note(&mut self, slot: Slot, step: Step, node: Option<NodeId>, from: Option<NodeId>) {
+        let (_, spec) = self.after.target(slot);
+        let data = self.data.of(&self.id(slot), spec);
         self.slots.push(SlotPlan {
             slot,
             step,
             node,
             from,
             ousts: Vec::new(),
+            data,
         });
     }
 }

@@ -19,6 +19,26 @@ pub(crate) struct Room<'d> {
     places: BTreeMap<NodeId, Place>,
 }
 
+/// A slot that looks for a node.
+pub(crate) struct Seeker<'a> {
+    pub(crate) service: &'a ServiceKey,
+    pub(crate) spec: &'a ServiceSpec,
+    /// Where it is now, and may not stay.
+    pub(crate) except: Option<NodeId>,
+    pub(crate) domains: &'a Domains,
+    /// Data that it needs and a node does not have.
+    pub(crate) lacks: &'a dyn Fn(NodeId) -> Vec<Reason>,
+}
+
+impl Seeker<'_> {
+    /// Whether anything but the node itself keeps it from there.
+    pub(crate) fn may_go(&self, node: NodeId) -> bool {
+        Some(node) != self.except
+            && self.domains.refusal(node).is_none()
+            && (self.lacks)(node).is_empty()
+    }
+}
+
 struct Place {
     /// The node without its claims.
     bare: NodeView,
@@ -117,38 +137,28 @@ impl<'d> Room<'d> {
     }
 
     /// The node that would win an auction.
-    pub(crate) fn best(
-        &self,
-        spec: &ServiceSpec,
-        service: &ServiceKey,
-        except: Option<NodeId>,
-        domains: &Domains,
-    ) -> Option<NodeId> {
-        let others = self
-            .places
-            .iter()
-            .filter(|(node, _)| Some(**node) != except);
-        let even = others.filter(|(node, _)| domains.refusal(**node).is_none());
-        let bids = even.filter_map(|(node, place)| match judge(spec, service, &place.view) {
-            Verdict::Fit { score } => Some((domains.cost(*node), Reverse(score), *node)),
-            Verdict::Refused(_) => None,
+    pub(crate) fn best(&self, seeker: &Seeker<'_>) -> Option<NodeId> {
+        let bids = self.places.iter().filter_map(|(node, place)| {
+            if !seeker.may_go(*node) {
+                return None;
+            }
+            match judge(seeker.spec, seeker.service, &place.view) {
+                Verdict::Fit { score } => Some((seeker.domains.cost(*node), Reverse(score), *node)),
+                Verdict::Refused(_) => None,
+            }
         });
         bids.min().map(|(_, _, node)| node)
     }
 
     /// What each node says against one more replica.
-    pub(crate) fn refusals(
-        &self,
-        spec: &ServiceSpec,
-        service: &ServiceKey,
-        domains: &Domains,
-    ) -> Vec<(NodeId, Vec<Reason>)> {
+    pub(crate) fn refusals(&self, seeker: &Seeker<'_>) -> Vec<(NodeId, Vec<Reason>)> {
         let refusals = self.places.iter().filter_map(|(node, place)| {
-            let mut reasons = match judge(spec, service, &place.view) {
+            let mut reasons = match judge(seeker.spec, seeker.service, &place.view) {
                 Verdict::Fit { .. } => Vec::new(),
                 Verdict::Refused(reasons) => reasons,
             };
-            reasons.extend(domains.refusal(*node));
+            reasons.extend(seeker.domains.refusal(*node));
+            reasons.extend((seeker.lacks)(*node));
             (!reasons.is_empty()).then_some((*node, reasons))
         });
         refusals.take(MAX_REFUSALS).collect()

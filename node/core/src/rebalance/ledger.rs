@@ -4,7 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use dunlin_state::desired::{Desired, Service};
-use dunlin_state::model::{Claim, Mode, NodeId, Phase, ServiceKey, Slot, SlotId, Trial};
+use dunlin_state::model::{
+    Claim, Mode, NodeId, Phase, ServiceKey, Slot, SlotId, Trial, VolumeMount,
+};
 use serde::{Deserialize, Serialize};
 
 use crate::cluster::Cluster;
@@ -16,8 +18,10 @@ use crate::liveness::Standing;
 pub enum Stays {
     /// Its specification says so.
     OptedOut,
-    /// It has volumes, which stay where they are, and does not say that they may be left.
+    /// It has volumes that it could begin anew elsewhere, and does not say that they may be left.
     Volumes,
+    /// It has volumes that it can run with only where their data is.
+    Data,
     /// There must never be two of it.
     Strict,
     /// Its specification is being replaced, or that is held.
@@ -32,6 +36,10 @@ impl fmt::Display for Stays {
             Self::OptedOut => "it says 'rebalance: false'",
             Self::Volumes => {
                 "it has volumes, which stay on their nodes; 'rebalance: true' moves it all the same"
+            }
+            Self::Data => {
+                "it runs where the data of its volumes is: `dunlin volume export` and `import \
+                 --node` move that, or say 'allow_empty: true' and 'rebalance: true'"
             }
             Self::Strict => "it is a strict singleton",
             Self::Rollout => "its rollout is under way, or held",
@@ -135,8 +143,10 @@ impl<'a> Ledger<'a> {
 
 fn may_move(service: &Service) -> Result<(), Stays> {
     let spec = &service.spec;
+    let bound = |mount: &VolumeMount| !mount.is_bind() && !mount.allow_empty;
     match spec.policy.rebalance {
         Some(false) => return Err(Stays::OptedOut),
+        Some(true) | None if spec.volumes.iter().any(bound) => return Err(Stays::Data),
         None if !spec.volumes.is_empty() => return Err(Stays::Volumes),
         Some(true) | None => {}
     }

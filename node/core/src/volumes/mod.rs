@@ -15,6 +15,7 @@ use std::fmt;
 use dunlin_state::model::{
     HeldVolume, NodeId, ServiceKey, ServiceSpec, Slot, SlotId, Version, VolumeId, VolumeScope,
 };
+use dunlin_state::windows::in_words;
 use serde::{Deserialize, Serialize};
 
 use crate::cluster::Cluster;
@@ -91,6 +92,12 @@ impl Atlas {
         copies.map(|(_, held)| held.generation).max().unwrap_or(0)
     }
 
+    /// Who has a copy of a volume, ordered.
+    pub(crate) fn copies_of(&self, volume: &VolumeId) -> impl Iterator<Item = NodeId> {
+        let copies = self.copies.get(volume).into_iter().flatten();
+        copies.map(|(node, _)| *node)
+    }
+
     /// All copies, by volume and node.
     pub(crate) fn copies(&self) -> impl Iterator<Item = (NodeId, &HeldVolume)> {
         let copies = self.copies.values().flatten();
@@ -112,40 +119,83 @@ pub struct Elsewhere {
     pub node: NodeId,
     /// That node's name.
     pub name: String,
-    /// Whether that node answers.
-    pub reachable: bool,
+    /// What is known of that node.
+    pub keeper: Keeper,
+}
+
+/// What is known of the node that has the data of a volume.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Keeper {
+    /// It answers.
+    Answers,
+    /// It has none yet: in a plan, an earlier replica would begin the volume there.
+    Begins,
+    /// It does not answer.
+    Silent {
+        /// Since when, in milliseconds since the Unix epoch; `None` when it has not answered since
+        /// this node started.
+        since: Option<u64>,
+    },
+    /// It said goodbye.
+    Left,
+}
+
+impl Keeper {
+    /// What this node knows of another.
+    pub(crate) fn of(cluster: &Cluster, node: NodeId) -> Self {
+        match cluster.standing(node) {
+            Standing::Alive => Self::Answers,
+            Standing::Left => Self::Left,
+            Standing::Suspect | Standing::Gone => Self::Silent {
+                since: cluster.silent_since(node),
+            },
+        }
+    }
 }
 
 impl Elsewhere {
     /// What a person can do about it.
     pub(crate) fn fix(&self) -> String {
         let Self { volume, name, .. } = self;
-        if self.reachable {
-            format!(
+        match self.keeper {
+            Keeper::Answers => format!(
                 "make room on {name}, or move the data with `dunlin volume export {volume}` and \
                  `dunlin volume import --node`"
-            )
-        } else {
-            format!(
-                "wait for {name}, bring the data with `dunlin volume import --node`, or set \
-                 x-dunlin.allow_empty of the volume to begin with an empty one"
-            )
+            ),
+            Keeper::Begins => format!("make room on {name} for all that share the volume"),
+            Keeper::Silent { .. } => format!(
+                "wait for {name}, bring the data with `dunlin volume import --node`, or begin with \
+                 an empty one: `dunlin volume create --force {volume}`"
+            ),
+            Keeper::Left => format!(
+                "let {name} join again, bring the data with `dunlin volume import --node`, or begin \
+                 with an empty one: `dunlin volume create {volume}`"
+            ),
         }
     }
 }
 
 impl fmt::Display for Elsewhere {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let gone = if self.reachable {
-            ""
-        } else {
-            ", which does not answer"
-        };
-        write!(
-            f,
-            "the data of volume {} is on {}{gone}",
-            self.volume, self.name
-        )
+        let Self { volume, name, .. } = self;
+        match self.keeper {
+            Keeper::Answers => write!(f, "the data of volume {volume} is on {name}"),
+            Keeper::Begins => write!(f, "volume {volume} would be begun on {name}"),
+            Keeper::Silent { since: None } => write!(
+                f,
+                "the data of volume {volume} is on {name}, which does not answer"
+            ),
+            Keeper::Silent { since: Some(since) } => write!(
+                f,
+                "the data of volume {volume} is on {name}, which does not answer since {}",
+                in_words(since)
+            ),
+            Keeper::Left => write!(
+                f,
+                "the data of volume {volume} is on {name}, which has left the cluster"
+            ),
+        }
     }
 }
 
@@ -163,7 +213,7 @@ pub(crate) fn lacks(
         let (home, _) = cluster.atlas().home(&volume)?;
         let elsewhere = || Elsewhere {
             name: cluster.atlas().name(home).unwrap_or_default().to_owned(),
-            reachable: cluster.standing(home) == Standing::Alive,
+            keeper: Keeper::of(cluster, home),
             node: home,
             volume,
         };

@@ -268,6 +268,10 @@ impl Runtime for DockerRuntime {
         self.inner.execute(id, command, limit).boxed()
     }
 
+    fn forget_volume<'a>(&'a self, volume: &'a model::VolumeId) -> BoxFuture<'a, ()> {
+        self.inner.forget_volume(volume).boxed()
+    }
+
     fn exec<'a>(
         &'a self,
         id: &'a WorkloadId,

@@ -7,8 +7,10 @@ use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
 use bollard::models::VolumeCreateRequest;
+use bollard::query_parameters::RemoveVolumeOptions;
 use dunlin_core::io::Workload;
 use dunlin_state::model::VolumeId;
+use tracing::debug;
 
 use super::super::StartError;
 use super::naming::Owner;
@@ -47,6 +49,29 @@ impl Inner {
                 .map_err(|error| refused("make a volume for", &error))?;
         }
         Ok(opened)
+    }
+
+    /// Removes the engine's volume that stands for a directory which is gone, if it is ours. One
+    /// that a dead container still names stays: the engine refuses.
+    pub(super) async fn forget_volume(&self, volume: &VolumeId) {
+        let Some(engine) = self.client() else {
+            return;
+        };
+        let name = self.owner.volume_name(volume);
+        let Ok(found) = engine.client.inspect_volume(&name).await else {
+            return;
+        };
+        let labels = self.owner.volume_labels(volume);
+        let ours = |(key, value): (&String, &String)| found.labels.get(key) == Some(value);
+        if !labels.iter().all(ours) {
+            return;
+        }
+        let removed = engine
+            .client
+            .remove_volume(&name, None::<RemoveVolumeOptions>);
+        if let Err(error) = removed.await {
+            debug!(name, %error, "a volume of the engine is left behind");
+        }
     }
 }
 

@@ -132,11 +132,20 @@ fn what_must_stay_stays_and_says_why() {
         voters: vec![node_id(0)],
         ..Policy::default()
     });
-    let volumes = ServiceSpec {
-        volumes: vec![VolumeMount::default()],
+    let volumes = |source: &str, allow_empty| ServiceSpec {
+        volumes: vec![VolumeMount {
+            source: source.to_owned(),
+            allow_empty,
+            ..VolumeMount::default()
+        }],
         ..spec(500)
     };
+    // It would be moved if it could go on without its data.
+    let mut bound = volumes("data", false);
+    bound.policy.rebalance = Some(true);
+    let volumes = volumes("cache", true);
     let services = [
+        ("bound", bound, 1),
         ("opted-out", opted_out, 4),
         ("strict", strict, 2),
         ("volumes", volumes, 4),
@@ -150,6 +159,7 @@ fn what_must_stay_stays_and_says_why() {
     assert_eq!(
         stays,
         [
+            (key("bound"), Stays::Data),
             (key("opted-out"), Stays::OptedOut),
             (key("strict"), Stays::Strict),
             (key("volumes"), Stays::Volumes),

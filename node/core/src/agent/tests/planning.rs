@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use dunlin_state::desired::{Command, Rejection};
 use dunlin_state::model::{
     Availability, NodeId, PortSpec, Resources, ServiceSpec, Slot, SpreadRule, UpdateOrder,
+    VolumeMount, VolumeScope,
 };
 
 use super::flock::{Flock, key, node_id, process_spec};
@@ -199,4 +200,108 @@ fn a_plan_foretells_who_gives_way() {
     let nodes = (0..2).flat_map(|n| flock.agent(n).report().preempted);
     let gone: BTreeSet<_> = nodes.map(|p| p.slot).collect();
     assert_eq!(gone, foretold);
+}
+
+fn with_volume(scope: VolumeScope) -> ServiceSpec {
+    ServiceSpec {
+        volumes: vec![VolumeMount {
+            source: "data".to_owned(),
+            target: "/data".to_owned(),
+            scope,
+            ..VolumeMount::default()
+        }],
+        ..process_spec()
+    }
+}
+
+/// Data decides, also where a node would take the replica that does not have it.
+#[test]
+fn a_plan_names_no_node_without_the_data() {
+    let mut flock = Flock::new(3);
+    let db = with_volume(VolumeScope::Node);
+    flock.deploy("db", db.clone(), 1);
+    assert!(flock.run_until(20_000, |f| f.is_exact("db")).is_some());
+    let home = holders(&flock, "db")[&Slot::Replica(0)];
+    let asked = usize::from(home == node_id(0));
+    flock.edit(|d| {
+        d.services.remove(&key("db"));
+    });
+    flock.run(10_000);
+    let plan = |flock: &Flock, name: &str| {
+        let command = deploy(name, &db, 2);
+        flock.agent(asked).plan(&[command]).unwrap().services[0].clone()
+    };
+    let again = plan(&flock, "other");
+    assert_eq!(steps(&again), [Step::Start, Step::Start]);
+    for slot in &again.slots {
+        assert_eq!(slot.node, Some(home));
+        let data = &slot.data[0];
+        assert_eq!((data.node, data.begins), (home, false));
+    }
+    flock.edit(|d| {
+        d.nodes.entry(home).or_default().availability = Availability::Cordoned;
+    });
+    flock.run(100);
+    let barred = plan(&flock, "other");
+    assert_eq!(steps(&barred), [Step::Nowhere, Step::Nowhere]);
+    assert_eq!(barred.slots[0].data[0].node, home);
+    let reasons = |plan: &ServicePlan| -> BTreeMap<NodeId, String> {
+        let told = plan.refusals.iter();
+        told.map(|(node, reasons)| (*node, reasons[0].to_string()))
+            .collect()
+    };
+    let told = reasons(&barred);
+    assert_eq!(told.len(), 3);
+    assert_eq!(told[&home], "is cordoned");
+    for (node, text) in &told {
+        let elsewhere = text.starts_with("the data of volume default/data is on n");
+        assert!(*node == home || elsewhere, "{text}");
+    }
+    flock.kill(home);
+    flock.run(10_000);
+    let gone = reasons(&plan(&flock, "other"));
+    let silent = |text: &String| text.contains(", which does not answer since 2");
+    assert!(gone.values().any(silent), "{gone:?}");
+}
+
+/// What nobody has yet is begun once, and the others follow; what each has for itself binds nobody.
+#[test]
+fn a_plan_begins_a_shared_volume_once() {
+    let flock = Flock::new(4);
+    let shared = with_volume(VolumeScope::Node);
+    let two = plan(&flock, &[deploy("a", &shared, 2), deploy("b", &shared, 1)]);
+    let slots: Vec<_> = two.iter().flat_map(|plan| &plan.slots).collect();
+    let nodes: BTreeSet<_> = slots.iter().map(|slot| slot.node).collect();
+    assert_eq!((slots.len(), nodes.len()), (3, 1), "{slots:?}");
+    assert!(slots.iter().all(|slot| slot.data[0].begins));
+    let own = plan(
+        &flock,
+        &[deploy("c", &with_volume(VolumeScope::Replica), 3)],
+    );
+    let nodes: BTreeSet<_> = own[0].slots.iter().map(|slot| slot.node).collect();
+    assert_eq!(nodes.len(), 3);
+}
+
+/// An update that names a volume whose data is elsewhere moves the replica there, and one of what
+/// has a volume stays in place although it would start first.
+#[test]
+fn a_plan_of_an_update_follows_the_data() {
+    let mut flock = Flock::new(3);
+    let mut db = with_volume(VolumeScope::Node);
+    flock.deploy("db", db.clone(), 1);
+    assert!(flock.run_until(20_000, |f| f.is_exact("db")).is_some());
+    let home = holders(&flock, "db")[&Slot::Replica(0)];
+    db.update.order = UpdateOrder::StartFirst;
+    db.command.push("--more".to_owned());
+    let updated = plan(&flock, &[deploy("db", &db, 1)]).remove(0);
+    assert_eq!(steps(&updated), [Step::Update]);
+    let mut web = process_spec();
+    let away = format!("node.id != {home}");
+    web.placement.constraints = vec![away.parse().unwrap()];
+    flock.deploy("web", web, 1);
+    assert!(flock.run_until(20_000, |f| f.is_exact("web")).is_some());
+    flock.run(100);
+    let driven = plan(&flock, &[deploy("web", &with_volume(VolumeScope::Node), 1)]).remove(0);
+    assert_eq!(steps(&driven), [Step::Move]);
+    assert_eq!(driven.slots[0].node, Some(home));
 }

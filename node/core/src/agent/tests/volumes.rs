@@ -8,7 +8,7 @@ use dunlin_state::model::{
 };
 
 use super::flock::{Flock, key, node_id, process_spec};
-use crate::placement::{Reason, Verdict};
+use crate::placement::{Keeper, Reason, Verdict};
 
 fn spec(scope: VolumeScope, allow_empty: bool) -> ServiceSpec {
     ServiceSpec {
@@ -80,7 +80,7 @@ fn nobody_begins_anew_where_the_data_is_not() {
             panic!("{node:?} would take it");
         };
         let told = reasons.iter().any(|reason| {
-            matches!(reason, Reason::DataElsewhere(at) if at.name == name && !at.reachable)
+            matches!(reason, Reason::DataElsewhere(at) if at.name == name && matches!(at.keeper, Keeper::Silent { since: Some(_) }))
         });
         assert!(told, "{reasons:?}");
     }
