@@ -64,6 +64,18 @@ pub(super) fn plan(world: &mut World, services: usize, from: u64, until: u64) {
     }
 }
 
+/// Every load changes by several replicas.
+pub(super) fn turn(world: &mut World) {
+    world.watch.steady = false;
+    for connections in world.loads.now.values_mut() {
+        let most = TARGET * u64::from(MOST);
+        *connections = match *connections < most / 2 {
+            true => most - TARGET,
+            false => TARGET / 2,
+        };
+    }
+}
+
 /// Every node that runs measures its share. Called each second.
 pub(super) fn measure(world: &mut World) {
     while let Some(((at, _), _)) = world.loads.planned.first_key_value()

@@ -8,6 +8,7 @@ use std::time::Instant;
 use rand::RngExt as _;
 
 use super::check;
+use super::faults::Fault;
 use super::herd;
 use super::load;
 use super::network::Weather;
@@ -389,6 +390,7 @@ pub fn run(
     if scenario == Scenario::Autoscale {
         load::stay(&mut world);
         rest(&mut world);
+        lose_one(&mut world);
     }
     world.finish()
 }
@@ -457,6 +459,18 @@ fn mend(world: &mut World) {
             world.start(host, None);
         }
     }
+}
+
+/// A host that may have decided until now is gone for good, and the load of all services is another
+/// one from then on.
+fn lose_one(world: &mut World) {
+    if world.watch.gentle || !world.outcome.violations.is_empty() {
+        return;
+    }
+    let (now, host) = (world.now, world.rng.random_range(0..world.hosts.len()));
+    world.plan(now, Fault::PowerOff(host));
+    load::turn(world);
+    rest(world);
 }
 
 /// All nodes take work again.

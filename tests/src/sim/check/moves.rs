@@ -16,6 +16,13 @@ use crate::sim::world::{SECOND, World};
 /// A replica that has moved by itself stays for so long, by the clocks of hosts that keep time.
 const RESTS: u64 = 600 * SECOND;
 
+/// From a node's taking a slot to the start of its replica, at most, where nothing goes wrong.
+const TO_START: u64 = 5 * SECOND;
+
+/// Of moves that nobody has asked for, so many are made in three quarters of the pace of one. Two hosts
+/// may decide before they hear of each other.
+const AT_A_TIME: (usize, u64) = (2, 15 * SECOND);
+
 /// By so much the old host has to be fuller, as a share of what it has: a little less than daemons ask
 /// for, since others may decide at the same time.
 const LEAST_GAIN: f64 = 0.08;
@@ -25,6 +32,10 @@ const LEAST_GAIN: f64 = 0.08;
 pub(super) struct Moves {
     /// Where each slot was moved from, and when.
     left: BTreeMap<SlotId, Vec<(usize, u64)>>,
+    /// When its replica was last started anew.
+    taken: BTreeMap<SlotId, u64>,
+    /// When the latest moves were made.
+    recent: Vec<u64>,
 }
 
 /// The claim of a slot on a host.
@@ -41,6 +52,11 @@ pub(super) fn is_moved_from(world: &World, host: usize, holder: usize, id: &Work
 
 /// A replica starts; if it is one that was moved, it should have been.
 pub(in crate::sim) fn move_is_worth_it(world: &mut World, host: usize, id: &WorkloadId) {
+    let now = world.now;
+    let taken = match id.attempt {
+        0 => world.watch.moves.taken.insert(id.slot.clone(), now),
+        _ => None,
+    };
     let own = claim(&world.hosts[host], &id.slot);
     let from = own.filter(|_| id.attempt == 0).and_then(|c| c.moved_from);
     let Some(from) = from.and_then(|from| world.host_of(from)) else {
@@ -51,7 +67,13 @@ pub(in crate::sim) fn move_is_worth_it(world: &mut World, host: usize, id: &Work
     }
     world.outcome.rebalanced += 1;
     let mut broken = Vec::new();
-    let now = world.now;
+    let (most, within) = AT_A_TIME;
+    let recent = &mut world.watch.moves.recent;
+    recent.retain(|at| now - at < within);
+    recent.push(now);
+    if recent.len() > most && world.watch.gentle {
+        broken.push("is moved while many others are".to_owned());
+    }
     let left = world.watch.moves.left.entry(id.slot.clone()).or_default();
     if left.iter().any(|(before, _)| *before == host) && world.watch.gentle {
         broken.push("comes back to where it was".to_owned());
@@ -64,6 +86,9 @@ pub(in crate::sim) fn move_is_worth_it(world: &mut World, host: usize, id: &Work
     }
     if last.is_some_and(|at| now - at < RESTS) && world.watch.gentle {
         broken.push("is moved again and has not rested".to_owned());
+    }
+    if taken.is_some_and(|at| now - at + TO_START < RESTS) && world.watch.gentle {
+        broken.push("is moved soon after its start".to_owned());
     }
     if crowds(world, from, host, &id.slot.service) {
         broken.push("comes to a host that has more of its service".to_owned());
