@@ -5,6 +5,7 @@
 
 mod items;
 mod jobs;
+mod rollouts;
 mod trust;
 mod voters;
 mod windows;
@@ -12,14 +13,14 @@ mod windows;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use super::command::{Command, RolloutChange};
+use super::command::Command;
 use super::depend::dependency_cycle;
 use super::keys::{Aspect, Key, NodeAspect};
 use super::quotas;
 use super::rejection::{Rejection, similar};
 use super::snapshot::{Desired, Previous, Rollout, Service};
-use super::validate::{MAX_REGISTER_BYTES, MAX_REPLICAS, check_labels, check_spec};
-use super::value::{SpecValue, StoredRollout, Value as _};
+use super::validate::{MAX_REPLICAS, check_labels, check_spec};
+use super::value::{SpecValue, Value as _};
 use super::vips::{MAX_SETTLED, free};
 use crate::model::{
     Availability, Mode, NodeId, Quota, RunId, ServiceKey, ServiceSpec, VipIndex, check_label,
@@ -30,10 +31,6 @@ pub const MAX_SERVICES: usize = 10_000;
 
 /// Commands in one proposal. A Compose file with more services belongs into several requests.
 pub const MAX_COMMANDS: usize = 1_000;
-
-/// Bytes of a specification that is kept beside its successor: the rest of a register is for what
-/// else is said of the rollout.
-const MAX_PREVIOUS_BYTES: usize = MAX_REGISTER_BYTES - 4 * 1024;
 
 /// The registers that a proposal writes; a null value is a tombstone.
 pub(super) type Writes = BTreeMap<Key, serde_json::Value>;
@@ -243,87 +240,6 @@ impl Draft {
                 .insert(Key::Service(key.clone(), Aspect::Scale), value);
         }
         Ok(())
-    }
-
-    fn rollout(
-        &mut self,
-        key: &ServiceKey,
-        revision: Option<&str>,
-        change: &RolloutChange,
-    ) -> Result<(), Rejection> {
-        let service = self.existing(key)?;
-        if revision.is_some_and(|revision| revision != service.revision) {
-            return Ok(());
-        }
-        let mut rollout = Rollout::clone(&service.rollout);
-        let unheld = |rollout: &mut Rollout| {
-            rollout.paused = false;
-            rollout.reason = None;
-            rollout.round = rollout.round.saturating_add(1);
-        };
-        match change {
-            RolloutChange::Pause { reason } => {
-                rollout.paused = true;
-                rollout.reason.clone_from(reason);
-            }
-            RolloutChange::Resume => unheld(&mut rollout),
-            RolloutChange::Canary(_) if service.spec.mode == Mode::Global => {
-                return Err(Rejection::GlobalHasNoScale(key.clone()));
-            }
-            RolloutChange::Canary(slots) => rollout.canary = Some(*slots),
-            RolloutChange::Promote => {
-                rollout.canary = None;
-                unheld(&mut rollout);
-            }
-            RolloutChange::Rollback { reason } => return self.roll_back(key, reason.as_deref()),
-        }
-        if rollout != *service.rollout {
-            service.rollout = Arc::new(rollout);
-            self.write_rollout(key);
-        }
-        Ok(())
-    }
-
-    fn roll_back(&mut self, key: &ServiceKey, reason: Option<&str>) -> Result<(), Rejection> {
-        let service = self.existing(key)?;
-        let Some(previous) = service.rollout.previous.clone() else {
-            return Err(Rejection::NothingBefore(key.clone()));
-        };
-        let undone = service.revision.clone();
-        let spec = voters::keep(ServiceSpec::clone(&previous.spec), service);
-        self.deploy(key, &spec, None)?;
-        let service = self.existing(key)?;
-        if service.revision == undone {
-            return Ok(());
-        }
-        let mut rollout = Rollout::clone(&service.rollout);
-        rollout.is_rollback = true;
-        rollout.reason = reason.map(str::to_owned);
-        service.rollout = Arc::new(rollout);
-        self.write_rollout(key);
-        Ok(())
-    }
-
-    /// Writes what the working copy says of a rollout. A specification that leaves no room beside
-    /// it is not kept: then there is nothing to go back to but the history.
-    fn write_rollout(&mut self, key: &ServiceKey) {
-        let Some(service) = self.desired.services.get(key) else {
-            return;
-        };
-        let rollout = &service.rollout;
-        let previous = rollout.previous.as_ref().map(|p| spec_json(&p.spec));
-        let previous = previous.filter(|json| json.to_string().len() <= MAX_PREVIOUS_BYTES);
-        let stored = StoredRollout {
-            revision: service.revision.clone(),
-            previous: previous.unwrap_or_default(),
-            paused: rollout.paused,
-            canary: rollout.canary,
-            rollback: rollout.is_rollback,
-            round: rollout.round,
-            reason: rollout.reason.clone(),
-        };
-        let key = Key::Service(key.clone(), Aspect::Rollout);
-        self.writes.insert(key, json(&stored));
     }
 
     fn set_running(&mut self, key: &ServiceKey, running: bool) -> Result<(), Rejection> {
