@@ -1,6 +1,7 @@
 //! Who gets in, who does not, and what each is told.
 
 use super::*;
+use crate::chain::ChainError;
 use crate::founding::{Founding, issue_admission};
 use crate::keyring::KeyringSecret;
 use crate::statement::sign;
