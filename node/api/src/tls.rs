@@ -209,7 +209,7 @@ impl ServerCertVerifier for ServerCheck {
         _cert: &CertificateDer<'_>,
         _dss: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        Err(rustls::Error::General("only TLS 1.3 is spoken".to_owned()))
+        older_tls()
     }
 
     fn verify_tls13_signature(
@@ -218,13 +218,28 @@ impl ServerCertVerifier for ServerCheck {
         cert: &CertificateDer<'_>,
         dss: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        let algorithms = &self.provider.signature_verification_algorithms;
-        verify_tls13_signature(message, cert, dss, algorithms)
+        signed(message, cert, dss, &self.provider)
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
         vec![SignatureScheme::ED25519]
     }
+}
+
+/// Nothing older than TLS 1.3 is spoken, so nothing is signed its way.
+fn older_tls() -> Result<HandshakeSignatureValid, rustls::Error> {
+    Err(rustls::Error::General("only TLS 1.3 is spoken".to_owned()))
+}
+
+/// Whether the other side holds the key that its certificate names.
+fn signed(
+    message: &[u8],
+    cert: &CertificateDer<'_>,
+    dss: &DigitallySignedStruct,
+    provider: &CryptoProvider,
+) -> Result<HandshakeSignatureValid, rustls::Error> {
+    let algorithms = &provider.signature_verification_algorithms;
+    verify_tls13_signature(message, cert, dss, algorithms)
 }
 
 fn refusal(distrust: Distrust) -> rustls::Error {
@@ -279,7 +294,7 @@ impl ClientCertVerifier for ClientCheck {
         _cert: &CertificateDer<'_>,
         _dss: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        Err(rustls::Error::General("only TLS 1.3 is spoken".to_owned()))
+        older_tls()
     }
 
     fn verify_tls13_signature(
@@ -288,8 +303,7 @@ impl ClientCertVerifier for ClientCheck {
         cert: &CertificateDer<'_>,
         dss: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        let algorithms = &self.provider.signature_verification_algorithms;
-        verify_tls13_signature(message, cert, dss, algorithms)
+        signed(message, cert, dss, &self.provider)
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {

@@ -9,7 +9,7 @@ use dunlin_state::desired::{Desired, Item, Rules, items_of};
 use dunlin_state::model::{ItemKey, ItemKind, NodeId};
 
 use super::{Agent, Output, push_reconciled};
-use crate::secrets::{Answer, Effect, Message, OwnProof, View, recipients};
+use crate::secrets::{Answer, Effect, Keeper, Message, OwnProof, View, recipients};
 
 impl Agent {
     /// Whom to believe, and what this node can prove, is another now.
@@ -27,15 +27,10 @@ impl Agent {
 
     /// A peer says something about secrets.
     pub fn secret_message(&mut self, from: NodeId, message: Message, now: Now) -> Vec<Output> {
-        let used = BTreeSet::new();
-        let view = View {
-            cluster: &self.cluster,
-            desired: &self.desired,
-            used: &used,
-        };
-        let effects = self.keeper.message(from, message, view, now);
         let mut out = Vec::new();
-        push_keys(effects, &mut out);
+        self.keep(&BTreeSet::new(), &mut out, |keeper, view| {
+            keeper.message(from, message, view, now)
+        });
         out
     }
 
@@ -88,13 +83,9 @@ impl Agent {
             return;
         }
         let used = self.used_secrets();
-        let view = View {
-            cluster: &self.cluster,
-            desired: &self.desired,
-            used: &used,
-        };
-        let effects = self.keeper.handle_timeout(view, now.mono);
-        push_keys(effects, out);
+        self.keep(&used, out, |keeper, view| {
+            keeper.handle_timeout(view, now.mono)
+        });
     }
 
     pub(super) fn review_keys(&mut self, now: Now, out: &mut Vec<Output>) {
@@ -102,13 +93,22 @@ impl Agent {
             return;
         }
         let used = self.used_secrets();
+        self.keep(&used, out, |keeper, view| keeper.review(view, now.mono));
+    }
+
+    /// Shows the keeper the cluster, and passes on what it wants done.
+    fn keep(
+        &mut self,
+        used: &BTreeSet<ItemKey>,
+        out: &mut Vec<Output>,
+        act: impl FnOnce(&mut Keeper, View<'_>) -> Vec<Effect>,
+    ) {
         let view = View {
             cluster: &self.cluster,
             desired: &self.desired,
-            used: &used,
+            used,
         };
-        let effects = self.keeper.review(view, now.mono);
-        push_keys(effects, out);
+        push_keys(act(&mut self.keeper, view), out);
     }
 
     /// The secrets of what this node holds.
