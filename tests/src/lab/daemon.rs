@@ -249,6 +249,11 @@ impl Host {
         self.engine.as_mut().and_then(Engine::ended)
     }
 
+    /// What its container engine says of its containers, for the story of a failure.
+    pub fn engine_story(&self) -> Vec<String> {
+        self.engine.as_ref().map(Engine::story).unwrap_or_default()
+    }
+
     /// Whether containers can run on it.
     pub fn has_engine(&self) -> bool {
         self.engine.is_some()

@@ -209,6 +209,20 @@ impl Engine {
         Ok(self.docker(&["ps", "-q"])?.lines().count())
     }
 
+    /// Its containers, dead ones too, with the process and the addresses that it knows of each.
+    pub(super) fn story(&self) -> Vec<String> {
+        let all = self.docker(&["ps", "-aq"]).unwrap_or_default();
+        let list: Vec<&str> = all.lines().collect();
+        if list.is_empty() {
+            return Vec::new();
+        }
+        let shape = "{{.Name}} {{.State.Status}} since {{.State.StartedAt}}, process {{.State.Pid}} at \
+                     {{range .NetworkSettings.Networks}}{{.IPAddress}} {{end}}";
+        let told = self.docker(&[&["inspect", "--format", shape], list.as_slice()].concat());
+        let told = told.unwrap_or_else(|error| error.to_string());
+        told.lines().map(str::to_owned).collect()
+    }
+
     fn docker(&self, arguments: &[&str]) -> Result<String, LabError> {
         let output = Command::new("docker")
             .args(["--host", &self.address()])

@@ -107,6 +107,9 @@ impl Lab {
             host.log_tail(25)
                 .iter()
                 .for_each(|line| eprintln!("    {line}"));
+            for line in host.engine_story() {
+                eprintln!("    its engine: {line}");
+            }
         }
     }
 }

@@ -161,3 +161,71 @@ fn running(spaces: &BTreeSet<u64>) -> BTreeSet<(u32, Who)> {
         .filter(|(pid, who)| NAMES.contains(&who.service.as_str()) && ours(*pid))
         .collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn who(service: &str, slot: u32, node: &str) -> Who {
+        Who {
+            service: service.to_owned(),
+            slot,
+            node: node.to_owned(),
+            epoch: 1,
+        }
+    }
+
+    fn all(running: &[(u32, &str, u32, &str)]) -> BTreeSet<(u32, Who)> {
+        let one =
+            |(pid, service, slot, node): &(u32, &str, u32, &str)| (*pid, who(service, *slot, node));
+        running.iter().map(one).collect()
+    }
+
+    /// Who has ended without a reason, after looks at these replicas at these times.
+    fn ended(looks: &[(u64, &[(u32, &str, u32, &str)])]) -> Vec<Who> {
+        let (mut seen, start) = (Seen::default(), Instant::now());
+        for (ms, running) in looks {
+            seen.update(&all(running), start + Duration::from_millis(*ms));
+        }
+        seen.ended
+    }
+
+    #[test]
+    fn an_end_needs_another_of_the_slot() {
+        let here = (1, STEADY, 0, "h0");
+        let there = (2, STEADY, 0, "h1");
+        let next = (3, STEADY, 1, "h1");
+        let lost = vec![who(STEADY, 0, "h0")];
+        assert_eq!(ended(&[(0, &[here]), (100, &[])]), lost);
+        assert_eq!(
+            ended(&[(0, &[here, next]), (100, &[next])]),
+            lost,
+            "another slot"
+        );
+        let later = [(0, &[here][..]), (100, &[]), (200, &[there])];
+        assert_eq!(ended(&later), lost, "the other one came too late");
+        let restarted = [(0, &[here][..]), (100, &[(9, STEADY, 0, "h0")])];
+        assert_eq!(ended(&restarted), lost, "another one on the same host");
+        assert_eq!(ended(&[(0, &[here, there]), (100, &[there])]), []);
+        let both = [(0, &[here, there][..]), (100, &[here]), (200, &[])];
+        assert_eq!(ended(&both), [], "the other one was there a moment ago");
+        assert_eq!(ended(&[(0, &[here]), (3_000, &[])]), [], "nobody looked");
+        assert_eq!(ended(&[(0, &[(1, ALONE, 0, "h0")]), (100, &[])]), []);
+    }
+
+    #[test]
+    fn crowds_are_seen() {
+        let fit = [
+            (1, STEADY, 0, "h0"),
+            (2, STEADY, 1, "h0"),
+            (3, ALONE, 0, "h0"),
+        ];
+        assert_eq!(crowds(&all(&fit)), Vec::<Vec<_>>::new());
+        let apart = [&fit[..], &[(4, STEADY, 2, "h1")]].concat();
+        assert_eq!(crowds(&all(&apart)), Vec::<Vec<_>>::new());
+        let three = [&fit[..], &[(4, STEADY, 2, "h0")]].concat();
+        assert_eq!(crowds(&all(&three)).len(), 1);
+        let twice = [&three[..], &[(5, ALONE, 0, "h1")]].concat();
+        assert_eq!(crowds(&all(&twice)).len(), 2);
+    }
+}
