@@ -6,6 +6,8 @@
 mod exec;
 #[path = "support/container_networks.rs"]
 mod networks;
+#[path = "support/container_outputs.rs"]
+mod outputs;
 #[path = "support/container_secrets.rs"]
 mod secrets;
 #[path = "support/runtime.rs"]

@@ -100,10 +100,10 @@ fn jobs_are_done() {
     for seed in 1..4 {
         assert_holds(Scenario::Jobs, seed);
     }
-    assert!(
-        replay(Scenario::Jobs, 1).succeeded > 0,
-        "work is done at all"
-    );
+    let run = replay(Scenario::Jobs, 1);
+    assert!(run.succeeded > 0, "work is done at all");
+    assert!(run.given > 0, "and told to what waits for it");
+    assert!(run.hooks > 0, "which has hooks");
 }
 
 /// Who is worth more finds room, and drives out nobody else, and no more than it has to.

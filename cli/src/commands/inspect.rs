@@ -144,6 +144,7 @@ fn facts(detail: &ServiceDetail) -> Vec<(&'static str, String)> {
         ("Constraints", constraints.collect::<Vec<_>>().join(", ")),
         ("Volumes", volumes.collect::<Vec<_>>().join(" ")),
         ("Labels", pairs(&spec.labels)),
+        ("Outputs", pairs(&detail.outputs.clone().into())),
         (
             "Vacant slots",
             detail

@@ -184,7 +184,22 @@ async fn list(args: &LsArgs, context: &mut Context) -> Result<Exit, Failure> {
         }
     }
     context.out.table(&table)?;
+    if args.service.is_some() {
+        show_outputs(&jobs, context)?;
+    }
     Ok(Exit::Ok)
+}
+
+/// What runs have told, below the table: values are as long as they like.
+fn show_outputs(jobs: &[JobSummary], context: &mut Context) -> Result<(), Failure> {
+    let runs = jobs.iter().flat_map(|job| &job.runs);
+    for run in runs.filter(|run| !run.outputs.is_empty()) {
+        context.out.line(format!("\nOutputs of {}:", run.run))?;
+        for (name, value) in run.outputs.iter() {
+            context.out.line(format!("  {name}={value}"))?;
+        }
+    }
+    Ok(())
 }
 
 fn row(name: &str, next: &str, run: &JobRun, context: &Context) -> [Cell; 7] {

@@ -5,12 +5,15 @@
 //! has to outlive the registers of the nodes that ran them, or a run would begin again when its node
 //! is gone. It is written by nodes whose operators may write there, never by one in particular.
 
+#[cfg(test)]
+mod tests;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
 use super::value::Value;
-use crate::model::{RunId, ServiceKey};
+use crate::model::{BadOutputs, Outputs, RunId, ServiceKey};
 
 /// Runs of one job that are recorded at a time; the oldest that have ended give way.
 pub const MAX_RUNS: usize = 48;
@@ -31,6 +34,9 @@ pub struct Jobs {
     pub until: u64,
     /// What is recorded of its runs.
     pub runs: BTreeMap<RunId, RunState>,
+    /// What the last run that has succeeded has told. It stays when that run is forgotten, or the
+    /// job is deployed anew, until another one succeeds.
+    pub told: Option<Told>,
     /// What people said of its runs; of one that they asked for, that it is there.
     pub asks: BTreeMap<RunId, Ask>,
     /// Which run this service is, where it is one and not the job itself. That is nowhere written:
@@ -74,9 +80,89 @@ pub struct RunState {
     /// Slots that have ended with success.
     #[serde(with = "ranges", skip_serializing_if = "BTreeSet::is_empty")]
     pub done: BTreeSet<u32>,
+    /// What these have told, as long as the run has not ended.
+    #[serde(skip_serializing_if = "Collected::is_empty")]
+    pub outputs: Collected,
     /// How it has ended.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub result: Option<RunResult>,
+}
+
+/// What a run that has succeeded has told those that wait for its job.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Told {
+    /// Which run.
+    pub run: RunId,
+    /// When its end was recorded, in milliseconds since the Unix epoch.
+    pub at: u64,
+    /// All of it.
+    #[serde(default, skip_serializing_if = "Outputs::is_empty")]
+    pub outputs: Outputs,
+}
+
+/// What the slots of a run have told so far. Where several tell the same name, the highest slot
+/// counts, in whichever order they end.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(try_from = "BTreeMap<u32, Outputs>", into = "BTreeMap<u32, Outputs>")]
+pub struct Collected {
+    /// All of it.
+    outputs: Outputs,
+    /// Whose word each of them is.
+    slots: BTreeMap<String, u32>,
+}
+
+impl Collected {
+    /// Adds what a slot has told.
+    ///
+    /// # Errors
+    /// When that is more than a run may tell; a part of it may have been added.
+    pub fn add(&mut self, slot: u32, outputs: &Outputs) -> Result<(), BadOutputs> {
+        for (name, value) in outputs.iter() {
+            if self.slots.get(name).is_none_or(|known| *known < slot) {
+                self.outputs.set(name, value)?;
+                self.slots.insert(name.to_owned(), slot);
+            }
+        }
+        Ok(())
+    }
+
+    /// All of it.
+    pub fn outputs(&self) -> &Outputs {
+        &self.outputs
+    }
+
+    /// Whether nothing was told.
+    pub fn is_empty(&self) -> bool {
+        self.outputs.is_empty()
+    }
+
+    fn by_slot(&self) -> BTreeMap<u32, Outputs> {
+        let mut slots: BTreeMap<u32, Outputs> = BTreeMap::new();
+        for (name, value) in self.outputs.iter() {
+            let slot = self.slots.get(name).copied().unwrap_or_default();
+            // A part of what fits fits.
+            let _fits = slots.entry(slot).or_default().set(name, value);
+        }
+        slots
+    }
+}
+
+impl TryFrom<BTreeMap<u32, Outputs>> for Collected {
+    type Error = BadOutputs;
+
+    fn try_from(slots: BTreeMap<u32, Outputs>) -> Result<Self, BadOutputs> {
+        let mut collected = Self::default();
+        for (slot, outputs) in &slots {
+            collected.add(*slot, outputs)?;
+        }
+        Ok(collected)
+    }
+}
+
+impl From<Collected> for BTreeMap<u32, Outputs> {
+    fn from(collected: Collected) -> Self {
+        collected.by_slot()
+    }
 }
 
 /// How a run has ended.
@@ -135,6 +221,8 @@ pub struct RunRecord {
 pub(super) struct JobsValue {
     pub(super) until: u64,
     pub(super) runs: BTreeMap<RunId, RunState>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) told: Option<Told>,
 }
 
 impl Value for JobsValue {
@@ -163,7 +251,8 @@ impl Jobs {
             });
             state.done.extend(&new.done);
             if state.result.is_none() {
-                state.result.clone_from(&new.result);
+                let told = state.end(id, new);
+                self.told = told.or(self.told.take());
             }
         }
         for id in &record.forget {
@@ -185,6 +274,41 @@ impl Jobs {
         JobsValue {
             until: self.until,
             runs: self.runs.clone(),
+            told: self.told.clone(),
+        }
+    }
+}
+
+impl RunState {
+    /// Adds what was told, and the end if it has come; returns what others are to be told of it.
+    fn end(&mut self, id: &RunId, new: &Self) -> Option<Told> {
+        self.result.clone_from(&new.result);
+        for (slot, outputs) in new.outputs.by_slot() {
+            if let Err(error) = self.outputs.add(slot, &outputs) {
+                // Each of two sides had recorded what fits, and together it does not.
+                let at = new.result.as_ref().map_or(new.since, |result| result.at);
+                self.result = Some(RunResult::too_much(at, &error));
+            }
+        }
+        let result = self.result.as_ref()?;
+        let outputs = std::mem::take(&mut self.outputs).outputs;
+        (result.outcome == Outcome::Succeeded).then(|| Told {
+            run: id.clone(),
+            at: result.at,
+            outputs,
+        })
+    }
+}
+
+impl RunResult {
+    /// The end of a run whose slots have told more than fits.
+    pub fn too_much(at: u64, error: &BadOutputs) -> Self {
+        Self {
+            outcome: Outcome::Failed,
+            at,
+            reason: Some(format!(
+                "the outputs of its slots cannot be taken together: {error}"
+            )),
         }
     }
 }
@@ -230,68 +354,5 @@ mod ranges {
             slots.extend(first..=last);
         }
         Ok(slots)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn state(done: &[u32]) -> RunState {
-        RunState {
-            since: 5,
-            done: done.iter().copied().collect(),
-            result: None,
-        }
-    }
-
-    #[test]
-    fn slots_are_stored_as_ranges() {
-        let stored = serde_json::to_string(&state(&[0, 1, 2, 5, 7, 8])).unwrap();
-        assert_eq!(stored, r#"{"since":5,"done":"0-2,5,7-8"}"#);
-        let back: RunState = serde_json::from_str(&stored).unwrap();
-        assert_eq!(back, state(&[0, 1, 2, 5, 7, 8]));
-        for hostile in ["0-4000000000", "x", "3-", "1000"] {
-            let text = format!(r#"{{"done":"{hostile}"}}"#);
-            assert!(serde_json::from_str::<RunState>(&text).is_err(), "{text}");
-        }
-    }
-
-    #[test]
-    fn records_add_up_and_the_first_end_stays() {
-        let id = RunId::Instant(60);
-        let ended = |outcome| RunResult {
-            outcome,
-            at: 9,
-            reason: None,
-        };
-        let mut jobs = Jobs::default();
-        let mut add = |done: &[u32], result| {
-            let mut state = state(done);
-            state.result = result;
-            jobs.record(&RunRecord {
-                until: 60_000,
-                runs: BTreeMap::from([(id.clone(), state)]),
-                forget: BTreeSet::new(),
-            });
-            jobs.runs[&id].clone()
-        };
-        add(&[1], None);
-        add(&[0], Some(ended(Outcome::Succeeded)));
-        let last = add(&[], Some(ended(Outcome::Failed)));
-        assert_eq!(last.done.len(), 2);
-        assert_eq!(last.result, Some(ended(Outcome::Succeeded)));
-    }
-
-    #[test]
-    fn as_many_slots_are_open_as_may_run() {
-        let run = Run {
-            job: "a".parse().unwrap(),
-            id: RunId::Asked(1),
-            done: BTreeSet::from([0, 2]),
-            parallelism: 2,
-            result: None,
-        };
-        assert_eq!(run.closed(6), BTreeSet::from([0, 2, 4, 5]));
     }
 }

@@ -41,7 +41,9 @@ pub use document::{
 pub use draft::{MAX_COMMANDS, MAX_SERVICES, preview, revision_of};
 pub use history::{Conflict, HistoryEntry};
 pub use items::{Item, Items, MAX_ITEMS, MAX_SECRET_BOXES, NewItem, items_of};
-pub use jobs::{Ask, Jobs, MAX_ASKS, MAX_RUNS, Outcome, Run, RunRecord, RunResult, RunState};
+pub use jobs::{
+    Ask, Collected, Jobs, MAX_ASKS, MAX_RUNS, Outcome, Run, RunRecord, RunResult, RunState, Told,
+};
 pub use keys::Aspect;
 pub use rebase::{Adopted, MAX_DOCUMENT_BYTES, TOMBSTONE_AGE_MS};
 pub use refused::{LoadError, Refused};

@@ -84,6 +84,7 @@ impl ServiceCells {
             since: self.spec.as_ref().map_or(0, |c| c.time),
             until: stored.until,
             runs: stored.runs,
+            told: stored.told,
             asks: asks
                 .filter_map(|(id, c)| Some((id.clone(), c.value?)))
                 .collect(),

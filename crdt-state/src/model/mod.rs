@@ -10,6 +10,7 @@ mod network;
 #[cfg(feature = "openapi")]
 mod openapi;
 mod order;
+mod outputs;
 mod policy;
 mod quota;
 mod rebalancing;
@@ -35,6 +36,9 @@ pub use job::{
 };
 pub use network::{BadNetwork, DEFAULT_NETWORK, Network, Networks, networks_of, share_network};
 pub use order::beats;
+pub use outputs::{
+    BadOutputs, MAX_OUTPUT_BYTES, MAX_OUTPUTS, Outputs, output_variable, variable_part,
+};
 pub use policy::{MAX_PREEMPTED, Policy, Preempted};
 pub use quota::{Excess, Quota, QuotaOf, Usage};
 pub use rebalancing::Rebalancing;

@@ -75,6 +75,7 @@ mod tests {
                     trial: crate::model::Trial::default(),
                     moved_from: None,
                     history: Vec::new(),
+                    outputs: crate::model::Outputs::default(),
                 };
                 (NodeId::from_bytes([node; 32]), claim)
             },

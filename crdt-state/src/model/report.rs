@@ -6,8 +6,8 @@ use std::net::SocketAddr;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    HeldVolume, HostPort, Load, NodeId, Preempted, Protocol, Resources, ScaleDecision, ServiceKey,
-    ServiceSpec, SlotId,
+    HeldVolume, HostPort, Load, NodeId, Outputs, Preempted, Protocol, Resources, ScaleDecision,
+    ServiceKey, ServiceSpec, SlotId,
 };
 
 /// The age of a register: boots count before writes within a boot. Newer is greater.
@@ -137,6 +137,9 @@ pub struct Claim {
     /// Where it was before, oldest first, at most [`MAX_HISTORY`] entries.
     #[serde(default)]
     pub history: Vec<PhaseChange>,
+    /// What it has told, as a part of a run that has ended with success.
+    #[serde(default, skip_serializing_if = "Outputs::is_empty")]
+    pub outputs: Outputs,
 }
 
 impl Claim {
@@ -161,6 +164,7 @@ impl Claim {
             trial: Trial::Pending,
             moved_from: None,
             history: Vec::new(),
+            outputs: Outputs::default(),
         }
     }
 }

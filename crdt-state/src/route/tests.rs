@@ -68,6 +68,7 @@ fn claim(name: &str, index: u32, phase: Phase, ready: bool) -> Claim {
         trial: crate::model::Trial::default(),
         moved_from: None,
         history: Vec::new(),
+        outputs: crate::model::Outputs::default(),
     }
 }
 

@@ -1,7 +1,8 @@
 //! Jobs and their runs.
 
 use dunlin_state::desired::Outcome;
-use dunlin_state::model::ServiceKey;
+
+use dunlin_state::model::{Outputs, ServiceKey};
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
@@ -62,6 +63,11 @@ pub struct JobRun {
     pub done: u32,
     /// How many have to.
     pub completions: u32,
+    /// What it has told those that wait for it: while it runs, what is recorded so far, and then that
+    /// of the last run that has succeeded.
+    #[serde(default, skip_serializing_if = "Outputs::is_empty")]
+    #[schema(value_type = std::collections::BTreeMap<String, String>)]
+    pub outputs: Outputs,
 }
 
 /// The answer to a wish for a run.

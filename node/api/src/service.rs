@@ -3,8 +3,8 @@
 use std::net::IpAddr;
 
 use dunlin_state::model::{
-    Endpoint, ExitReport, Mode, NodeId, Phase, PhaseChange, PortSpec, RuntimeKind, ServiceKey,
-    ServiceSpec, Slot, SlotId,
+    Endpoint, ExitReport, Mode, NodeId, Outputs, Phase, PhaseChange, PortSpec, RuntimeKind,
+    ServiceKey, ServiceSpec, Slot, SlotId,
 };
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
@@ -234,6 +234,10 @@ pub struct ServiceDetail {
     pub replicas: Vec<Replica>,
     /// Slots that no node holds.
     pub vacant: Vec<Slot>,
+    /// What the last run of this job that has succeeded has told those that wait for it.
+    #[serde(default, skip_serializing_if = "Outputs::is_empty")]
+    #[schema(value_type = std::collections::BTreeMap<String, String>)]
+    pub outputs: Outputs,
 }
 
 /// Which replicas to list.

@@ -369,6 +369,7 @@ impl Bus {
                 code: 0,
                 oom: false,
                 last_words: Vec::new(),
+                outputs: Ok(dunlin_state::model::Outputs::default()),
             },
             RuntimeCommand::Remove { .. }
             | RuntimeCommand::Refresh { .. }

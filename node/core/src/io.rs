@@ -9,8 +9,8 @@ use dunlin_gossip::membership::{MemberId, Profile};
 use dunlin_gossip::replication::{PersistId, ProposalId};
 use dunlin_state::desired::{Command, Rejection, Rules};
 use dunlin_state::model::{
-    Claim, Endpoint, Facts, HealthCheck, HeldVolume, HttpTest, Load, NodeId, Resources, ServiceKey,
-    ServiceSpec, SlotId, VipRange, VolumeId,
+    BadOutputs, Claim, Endpoint, Facts, HealthCheck, HeldVolume, HttpTest, Load, NodeId, Outputs,
+    Resources, ServiceKey, ServiceSpec, SlotId, VipRange, VolumeId,
 };
 
 use crate::secrets::{Answer, Order};
@@ -271,6 +271,10 @@ pub struct Workload {
     pub node: NodeId,
     /// Those of its volumes that have data here: it must not be started without them.
     pub volumes: BTreeSet<VolumeId>,
+    /// What the jobs that it waits for have told, as variables of its environment.
+    pub given: BTreeMap<String, String>,
+    /// Whether it may tell something itself, as a part of a job.
+    pub tells: bool,
     /// Milliseconds from now after which it has to be dead, unless the time is extended by
     /// [`RuntimeCommand::Extend`]; it may run for ever when absent.
     pub lease_ms: Option<u64>,
@@ -388,6 +392,8 @@ pub enum RuntimeEvent {
         oom: bool,
         /// The last lines of its log, when it ended in failure.
         last_words: Vec<String>,
+        /// What it has told, or why that cannot be taken.
+        outputs: Result<Outputs, BadOutputs>,
     },
     /// It is not there any more and nobody knows how it ended.
     Lost(WorkloadId),
@@ -422,6 +428,8 @@ pub struct Adopted {
     pub revision: String,
     /// Its exit code and whether memory was the reason, when it has ended meanwhile.
     pub exited: Option<(i32, bool)>,
+    /// What it has told then, or why that cannot be taken.
+    pub outputs: Result<Outputs, BadOutputs>,
 }
 
 /// A thing worth telling.

@@ -8,7 +8,7 @@ use axum::{Extension, Json};
 use dunlin_api::{ChangeResponse, JobList, JobQuery, JobRun, JobSummary, RunResponse};
 use dunlin_core::engine::Engine;
 use dunlin_state::desired::{Command, Outcome, RunState, Service};
-use dunlin_state::model::{Mode, Phase, RunId, ServiceKey};
+use dunlin_state::model::{Mode, Outputs, Phase, RunId, ServiceKey};
 use dunlin_state::timetable::Timetable;
 
 use super::failure::{Answer, Failure, Query};
@@ -158,7 +158,16 @@ fn run(engine: &Engine, key: &ServiceKey, service: &Service, id: &RunId) -> JobR
         active: count(with(Phase::Running)),
         done,
         completions,
+        outputs: outputs(service, id),
     }
+}
+
+/// What a run has told, as far as that is kept.
+fn outputs(service: &Service, id: &RunId) -> Outputs {
+    let told = service.jobs.told.as_ref().filter(|told| told.run == *id);
+    let so_far = service.jobs.runs.get(id).map(|run| run.outputs.outputs());
+    let told = told.map(|told| &told.outputs);
+    told.or(so_far).cloned().unwrap_or_default()
 }
 
 /// How far a job is that runs once for each revision: what has to end, what has, and why it will

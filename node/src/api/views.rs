@@ -233,6 +233,12 @@ pub(super) fn detail(engine: &Engine, key: &ServiceKey) -> Option<ServiceDetail>
         address: vip.and_then(|vip| vip.addresses().next()),
         replicas: listed.replicas,
         vacant: listed.vacant.into_iter().map(|s| s.slot).collect(),
+        outputs: service
+            .jobs
+            .told
+            .as_ref()
+            .map(|told| told.outputs.clone())
+            .unwrap_or_default(),
     })
 }
 

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use dunlin_core::io::{RuntimeEvent, Workload, WorkloadId};
-use dunlin_state::model::{MAX_LAST_WORDS, ServiceSpec};
+use dunlin_state::model::{BadOutputs, MAX_LAST_WORDS, Outputs, ServiceSpec};
 use futures::future::BoxFuture;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
@@ -216,7 +216,7 @@ impl Attempt {
 
     /// The news of the end, with the last lines of the log if it was a failure.
     async fn last_event(&self, ending: Ending) -> RuntimeEvent {
-        let mut event = ending.event(self.id.clone());
+        let mut event = self.shared.ended(&self.id, ending).await;
         if let RuntimeEvent::Exited {
             code,
             oom,
@@ -267,9 +267,34 @@ async fn wait_for(stopping: &mut Option<BoxFuture<'_, ()>>) {
 
 impl Shared {
     async fn prepare_files(&self, workload: &Workload, choice: Choice) -> Result<(), StartError> {
-        let (files, workload) = (self.files.clone(), workload.clone());
-        let prepared = tokio::task::spawn_blocking(move || files.prepare(&workload, choice)).await;
+        let (files, outputs) = (self.files.clone(), self.outputs.clone());
+        let workload = workload.clone();
+        let prepare = move || {
+            files.prepare(&workload, choice)?;
+            outputs.prepare(&workload, choice)
+        };
+        let prepared = tokio::task::spawn_blocking(prepare).await;
         prepared.unwrap_or_else(|_panic| Err(StartError::passing("writing its files failed")))
+    }
+
+    /// The news of an end, with what the attempt has told.
+    pub(super) async fn ended(&self, id: &WorkloadId, ending: Ending) -> RuntimeEvent {
+        let outputs = self.read_outputs(id).await;
+        ending.event(id.clone(), outputs)
+    }
+
+    pub(super) async fn read_outputs(&self, id: &WorkloadId) -> Result<Outputs, BadOutputs> {
+        let (outputs, id) = (self.outputs.clone(), id.clone());
+        let read = tokio::task::spawn_blocking(move || outputs.read(&id)).await;
+        read.unwrap_or_else(|error| Err(BadOutputs::Unreadable(error.to_string())))
+    }
+
+    pub(super) async fn remove_outputs(&self, id: &WorkloadId) {
+        let (outputs, id) = (self.outputs.clone(), id.clone());
+        let removed = tokio::task::spawn_blocking(move || outputs.remove(&id)).await;
+        if removed.is_err() {
+            tracing::error!("deleting a file of outputs panicked");
+        }
     }
 
     async fn refresh_files(

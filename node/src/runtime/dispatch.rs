@@ -125,8 +125,8 @@ impl Dispatch {
                 }
             }
             (Some(Entry::Ended(ending)), Order::Start(..) | Order::Stop { .. }) => {
-                let event = ending.event(id);
-                self.tell(event);
+                let (shared, ending) = (self.shared.clone(), *ending);
+                self.tell(async move { shared.ended(&id, ending).await });
             }
             (Some(Entry::Ended(_)) | None, Order::Remove) => {
                 self.entries.remove(&id);
@@ -138,7 +138,9 @@ impl Dispatch {
             (None, Order::Start(workload, dead_by)) => {
                 self.spawn(id, Begin::Start(workload, dead_by));
             }
-            (None, Order::Stop { .. }) => self.tell(RuntimeEvent::Lost(id)),
+            (None, Order::Stop { .. }) => {
+                self.tell(std::future::ready(RuntimeEvent::Lost(id)));
+            }
         }
     }
 
@@ -160,7 +162,13 @@ impl Dispatch {
         self.tasks.spawn(async move {
             let mut all = Vec::new();
             for runtime in shared.all() {
-                let found = runtime.adopt().await;
+                let mut found = runtime.adopt().await;
+                for found in &mut found {
+                    let adopted = &mut found.adopted;
+                    if adopted.exited.is_some() {
+                        adopted.outputs = shared.read_outputs(&adopted.running.id).await;
+                    }
+                }
                 all.extend(found.into_iter().map(|found| (found, runtime.clone())));
             }
             Finished::Adoption(all)
@@ -176,10 +184,16 @@ impl Dispatch {
             .filter(|a| a.exited.is_none())
             .map(|a| a.running.id.clone());
         let living = living.chain(self.entries.keys().cloned()).collect();
-        let files = self.shared.files.clone();
+        let known = list.iter().map(|a| a.running.id.clone());
+        let known = known.chain(self.entries.keys().cloned()).collect();
+        let (files, outputs) = (self.shared.files.clone(), self.shared.outputs.clone());
+        let sweep = move || {
+            files.sweep(&living);
+            outputs.sweep(&known);
+        };
         self.tasks.spawn(async move {
-            // A failed sweep leaves files in memory until the next start.
-            let _swept = tokio::task::spawn_blocking(move || files.sweep(&living)).await;
+            // A failed sweep leaves files until the next start.
+            let _swept = tokio::task::spawn_blocking(sweep).await;
             Finished::Side
         });
         let announced = CancellationToken::new();
@@ -244,15 +258,16 @@ impl Dispatch {
             for runtime in shared.all() {
                 runtime.remove(&id).await;
             }
+            shared.remove_outputs(&id).await;
             Finished::Side
         });
     }
 
     /// From a task of its own: this loop never waits for the engine, which may wait for it.
-    fn tell(&mut self, event: RuntimeEvent) {
+    fn tell(&mut self, event: impl Future<Output = RuntimeEvent> + Send + 'static) {
         let events = self.events.clone();
         self.tasks.spawn(async move {
-            let _ = events.send(event).await;
+            let _ = events.send(event.await).await;
             Finished::Side
         });
     }

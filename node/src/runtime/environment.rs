@@ -7,7 +7,8 @@ use dunlin_core::io::Workload;
 /// The `PATH` of a replica when the daemon has none: Docker's default.
 const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
-/// The specification's environment and Dunlin's own, which wins: code may rely on it.
+/// What jobs have told, over it the specification's environment, and over that Dunlin's own, which
+/// code may rely on.
 pub(super) fn of_replica(workload: &Workload) -> BTreeMap<String, String> {
     let id = &workload.id;
     let own = [
@@ -19,7 +20,8 @@ pub(super) fn of_replica(workload: &Workload) -> BTreeMap<String, String> {
         ("DUNLIN_EPOCH", id.epoch.to_string()),
         ("DUNLIN_REVISION", workload.revision.clone()),
     ];
-    let mut environment = workload.spec.environment.clone();
+    let mut environment = workload.given.clone();
+    environment.extend(workload.spec.environment.clone());
     environment.extend(own.map(|(name, value)| (name.to_owned(), value)));
     environment
 }
@@ -43,14 +45,4 @@ pub(super) fn of_process(workload: &Workload) -> BTreeMap<String, String> {
     }
     environment.extend(of_replica(workload));
     environment
-}
-
-/// `name` as part of a variable's name: upper case, everything else an underscore.
-pub(super) fn variable_part(name: &str) -> String {
-    name.chars()
-        .map(|c| match c.is_ascii_alphanumeric() {
-            true => c.to_ascii_uppercase(),
-            false => '_',
-        })
-        .collect()
 }

@@ -23,7 +23,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use dunlin_core::io::{Adopted, Running, RuntimeEvent, Workload, WorkloadId};
-use dunlin_state::model::{NodeId, RuntimeKind, VolumeId};
+use dunlin_state::model::{
+    BadOutputs, NodeId, Outputs, RuntimeKind, VolumeId
+};
 use futures::future::BoxFuture;
 use thiserror::Error;
 use tokio::sync::{mpsc, watch};
@@ -41,6 +43,7 @@ mod execute;
 mod files;
 mod logs;
 mod origins;
+mod outputs;
 mod probe;
 mod process;
 mod select;
@@ -57,6 +60,7 @@ pub use usage::Usage;
 use docker::DockerRuntime;
 use execute::Executed;
 use files::Files;
+use outputs::OutputFiles;
 use process::ProcessRuntime;
 use select::Choice;
 pub(crate) use volumes::VolumeRoot;
@@ -203,13 +207,14 @@ enum Ending {
 }
 
 impl Ending {
-    fn event(self, id: WorkloadId) -> RuntimeEvent {
+    fn event(self, id: WorkloadId, outputs: Result<Outputs, BadOutputs>) -> RuntimeEvent {
         match self {
             Self::Exited { code, oom } => RuntimeEvent::Exited {
                 id,
                 code,
                 oom,
                 last_words: Vec::new(),
+                outputs,
             },
             Self::Lost => RuntimeEvent::Lost(id),
         }
@@ -345,6 +350,7 @@ struct Shared {
     process: Option<Arc<ProcessRuntime>>,
     docker: Option<Arc<DockerRuntime>>,
     files: Files,
+    outputs: OutputFiles,
     offer: watch::Sender<Offer>,
 }
 
@@ -382,6 +388,7 @@ impl Runtimes {
             RuntimeKind::Process => None,
         };
         let shared = Arc::new(Shared {
+            outputs: OutputFiles::below(&config.data_dir),
             config,
             process,
             docker,

@@ -8,3 +8,4 @@ mod ending;
 mod ports;
 mod starting;
 mod surviving;
+mod telling;

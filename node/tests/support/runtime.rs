@@ -6,7 +6,7 @@
     reason = "a helper of tests, of which each target uses its part"
 )]
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -32,12 +32,16 @@ pub struct Lab {
     /// What runs and must be stopped at the end.
     pub live: Vec<WorkloadId>,
     /// The lease of what is started next.
+    /// What jobs have told what is started next.
+    pub given: BTreeMap<String, String>,
+    /// Whether what is started next may tell something.
+    pub tells: bool,
     lease_ms: Option<u64>,
     pub config: RuntimesConfig,
     commands: mpsc::Sender<RuntimeCommand>,
     events: mpsc::Receiver<RuntimeEvent>,
     task: JoinHandle<()>,
-    directory: Arc<TempDir>,
+    pub directory: Arc<TempDir>,
 }
 
 /// A node of its own for each test: they run at the same time on one host.
@@ -167,6 +171,8 @@ impl Lab {
         Self {
             handle,
             live,
+            given: BTreeMap::new(),
+            tells: false,
             lease_ms: None,
             config,
             commands,
@@ -180,6 +186,17 @@ impl Lab {
     pub async fn restart(mut self) -> Self {
         self.task.abort();
         let _ = (&mut self.task).await;
+        let live = std::mem::take(&mut self.live);
+        Self::open(self.config.clone(), self.directory.clone(), live).await
+    }
+
+    /// The daemon ends as by `kill -9`; it starts again when, after something has happened, a replica is
+    /// gone with its supervisor.
+    pub async fn restart_after(mut self, what: impl FnOnce(), running: &Running) -> Self {
+        self.task.abort();
+        let _ = (&mut self.task).await;
+        what();
+        self.wait_until_dead(running).await;
         let live = std::mem::take(&mut self.live);
         Self::open(self.config.clone(), self.directory.clone(), live).await
     }
@@ -208,6 +225,8 @@ impl Lab {
             node_name: "here".into(),
             node: self.config.node,
             volumes: BTreeSet::new(),
+            given: self.given.clone(),
+            tells: self.tells,
             lease_ms: self.lease_ms.take(),
         };
         self.send(RuntimeCommand::Start(Box::new(workload))).await;

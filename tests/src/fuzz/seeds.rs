@@ -135,6 +135,7 @@ fn report(claims: u32) -> NodeReport {
         trial: Trial::Pending,
         moved_from: None,
         history: Vec::new(),
+        outputs: dunlin_state::model::Outputs::default(),
     };
     NodeReport {
         name: "n1".to_owned(),

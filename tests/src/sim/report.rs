@@ -23,6 +23,10 @@ pub struct Outcome {
     pub awards: u64,
     /// Parts of jobs that have ended with success.
     pub succeeded: u64,
+    /// Starts that were given what a job had told.
+    pub given: u64,
+    /// Starts of hooks.
+    pub hooks: u64,
     /// Replicas that made way for others of a higher priority.
     pub preempted: u64,
     /// Changes that were refused because of a quota.

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use dunlin_core::io::{Adopted, Running, RuntimeCommand, RuntimeEvent, Workload, WorkloadId};
-use dunlin_state::model::{Endpoint, HostPort, SlotId, VolumeId};
+use dunlin_state::model::{BadOutputs, Endpoint, HostPort, Outputs, Slot, SlotId, VolumeId};
 use rand::RngExt as _;
 use rand_chacha::ChaCha8Rng;
 
@@ -40,6 +40,17 @@ impl Temper {
     };
 }
 
+/// How a workload ends by itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum End {
+    /// With code 0, and something told if it is a part of a job.
+    Well,
+    /// With code 1.
+    Failed,
+    /// With code 0, and outputs that make no sense if it is a part of a job.
+    Babbling,
+}
+
 /// One workload as it truly is.
 #[derive(Debug, Clone)]
 struct Process {
@@ -51,6 +62,10 @@ struct Process {
     /// When its port accepts connections.
     answers_at: u64,
     exited: Option<i32>,
+    /// What it wrote to its file before it ended by itself.
+    told: Result<Outputs, BadOutputs>,
+    /// Whether that counts.
+    tells: bool,
     /// When its lease ends, if it has one.
     dies_at: Option<u64>,
     /// Whether its specification has a check that would notice.
@@ -161,6 +176,7 @@ impl Runtime {
             code: 1,
             oom: false,
             last_words: Vec::new(),
+            outputs: Ok(Outputs::default()),
         })
     }
 
@@ -177,20 +193,31 @@ impl Runtime {
                 code: 137,
                 oom: false,
                 last_words: Vec::new(),
+                outputs: Ok(Outputs::default()),
             }
         });
         events.collect()
     }
 
     /// A workload has done its work; nothing when it has ended before.
-    pub fn end(&mut self, id: &WorkloadId, code: i32) -> Option<RuntimeEvent> {
+    pub fn end(&mut self, id: &WorkloadId, end: End) -> Option<RuntimeEvent> {
         let process = self.processes.get_mut(id).filter(|p| p.exited.is_none())?;
+        let code = match end {
+            End::Well | End::Babbling => 0,
+            End::Failed => 1,
+        };
         process.exited = Some(code);
+        process.told = match end {
+            End::Well if process.tells => Ok(words(id)),
+            End::Babbling if process.tells => Outputs::parse(b"no pair"),
+            End::Well | End::Failed | End::Babbling => Ok(Outputs::default()),
+        };
         Some(RuntimeEvent::Exited {
             id: id.clone(),
             code,
             oom: false,
             last_words: Vec::new(),
+            outputs: process.told.clone(),
         })
     }
 
@@ -284,6 +311,7 @@ impl Runtime {
                 running: running(id, process),
                 revision: process.revision.clone(),
                 exited: process.exited.map(|code| (code, false)),
+                outputs: process.told.clone(),
             })
             .collect()
     }
@@ -304,6 +332,7 @@ impl Runtime {
                     code,
                     oom: false,
                     last_words: Vec::new(),
+                    outputs: process.told.clone(),
                 },
             };
             return vec![(1_000, answer)];
@@ -353,6 +382,8 @@ impl Runtime {
             started_at: now + delay,
             answers_at: now + delay + rng.random_range(1_000..100_000),
             exited: None,
+            told: Ok(Outputs::default()),
+            tells: workload.tells,
             dies_at: workload.lease_ms.map(|ms| now + ms * 1_000),
             checked: workload.spec.health.is_some() || workload.spec.readiness.is_some(),
             unwell_until: 0,
@@ -376,6 +407,7 @@ impl Runtime {
                         code,
                         oom: false,
                         last_words: Vec::new(),
+                        outputs: process.told.clone(),
                     },
                 )]
             }
@@ -394,6 +426,21 @@ impl Runtime {
             })
             .collect()
     }
+}
+
+/// What an attempt writes: which one it was, alone and beside others.
+pub(super) fn words(id: &WorkloadId) -> Outputs {
+    let mut outputs = Outputs::default();
+    let attempt = format!("{} {} {}", id.slot, id.epoch, id.attempt);
+    let own = match id.slot.slot {
+        Slot::Replica(index) => format!("PART_{index}"),
+        Slot::Node(_) => "PART".to_owned(),
+    };
+    for name in [own.as_str(), "LAST"] {
+        // Two short lines are always within bounds.
+        let _set = outputs.set(name, &attempt);
+    }
+    outputs
 }
 
 fn running(id: &WorkloadId, process: &Process) -> Running {

@@ -169,6 +169,12 @@ impl Writes {
         self.asked.contains(value)
     }
 
+    /// The least number that was asked for.
+    pub(super) fn least(&self) -> u32 {
+        let numbers = self.asked.iter().filter_map(|text| text.parse().ok());
+        numbers.min().unwrap_or(1)
+    }
+
     /// Accepted values that no later write has replaced.
     pub(super) fn newest(&self) -> Vec<&String> {
         self.accepted.difference(&self.replaced).collect()

@@ -23,7 +23,7 @@ use super::network::{Network, Weather};
 use super::node::{Host, address};
 use super::queue::Queue;
 use super::report::Outcome;
-use super::runtime::Temper;
+use super::runtime::{End, Temper};
 use super::story::{MAX_VIOLATIONS, Story};
 use super::workload::{Op, Ops};
 use wires::{Packet, pair};
@@ -85,7 +85,7 @@ enum Next {
     Ends {
         host: usize,
         id: WorkloadId,
-        code: i32,
+        end: End,
     },
     Plan(Fault),
     Op(Op),
@@ -332,7 +332,7 @@ impl World {
                     self.deliver(host, Input::Timeout);
                 }
             }
-            Next::Ends { host, id, code } => self.workload_ends(host, id, code),
+            Next::Ends { host, id, end } => self.workload_ends(host, id, end),
             Next::Plan(fault) => faults::strike(self, fault),
             Next::Op(op) => super::workload::act(self, op),
         }
@@ -456,6 +456,8 @@ impl World {
                 check::start_is_in_order(self, host, workload);
                 check::start_has_its_data(self, host, workload);
                 check::start_is_no_repetition(self, host, &workload.id);
+                check::start_has_its_outputs(self, host, workload);
+                check::start_is_in_turn(self, host, workload);
                 if workload.spec.job.is_some() {
                     self.plan_end(host, workload.id.clone());
                 }

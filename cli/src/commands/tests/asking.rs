@@ -163,6 +163,7 @@ async fn inspect() {
         address: None,
         replicas: vec![replica(0, &n1)],
         vacant: vec![],
+        outputs: dunlin_state::model::Outputs::parse(b"VERSION=7").unwrap(),
     };
     let ran = answered(&detail, &["inspect", "web"]).await;
     assert_eq!(
@@ -178,6 +179,7 @@ Image:        nginx
 Ports:        8080->80/tcp
 Reserves:     0.25 cores
 Constraints:  node.labels.a == b
+Outputs:      VERSION=7
 
 SLOT  NODE  STATUS  EPOCH  AGE  ENDPOINTS  WORKLOAD  MESSAGE
 0     n1    ready   1      12s  -          -         -

@@ -26,7 +26,7 @@ pub const SERVICE_DUNLIN: Section = Section {
         yes("disk", "disk space that placement reserves, such as `2g`"),
         yes(
             "job",
-            "its replicas do their work and end; a run for each revision",
+            "its replicas do their work and end; a run for each revision; what they write to the file `DUNLIN_OUTPUT`, lines `NAME=value`, is in the environment of what waits for them as `<JOB>_<NAME>`",
         ),
         yes("autoscale", "lets the number of replicas follow the load"),
         yes("hooks", "jobs before and after a deploy"),

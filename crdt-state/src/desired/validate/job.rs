@@ -42,6 +42,13 @@ pub(super) fn check_job(spec: &ServiceSpec) -> Result<(), SpecFault> {
             "of every node runs once for each revision, without schedule, 'manual' or completions",
         ));
     }
+    if spec.policy.is_strict() {
+        return Err(SpecFault::BadJob(
+            "is no strict singleton: votes keep two replicas from running at once, and not a part of a \
+             run from running again when its node is lost; remove 'singleton' and make the work safe to \
+             repeat",
+        ));
+    }
     if let Some(schedule) = &job.schedule {
         Timetable::of(schedule)?;
     }

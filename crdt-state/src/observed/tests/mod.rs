@@ -66,5 +66,6 @@ fn claim_of(name: &str, slot: Slot) -> Claim {
         trial: Default::default(),
         moved_from: None,
         history: Vec::new(),
+        outputs: crate::model::Outputs::default(),
     }
 }

@@ -47,6 +47,7 @@ fn report(claims: u32, ready: bool) -> Box<NodeReport> {
         trial: Default::default(),
         moved_from: None,
         history: Vec::new(),
+        outputs: dunlin_state::model::Outputs::default(),
     };
     Box::new(NodeReport {
         name: "host".to_owned(),

@@ -36,6 +36,7 @@ fn claim(service: u8, slot: u32, epoch: u64, leaving: bool) -> Claim {
         trial: dunlin_state::model::Trial::default(),
         moved_from: None,
         history: Vec::new(),
+        outputs: dunlin_state::model::Outputs::default(),
     }
 }
 

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use dunlin_state::desired::{Outcome, RunRecord, RunResult, RunState, Service};
-use dunlin_state::model::{Claim, Job, Mode, Phase, RunId, ServiceKey};
+use dunlin_state::model::{Claim, Job, Mode, Phase, RunId, ServiceKey, Slot};
 
 use super::MAX_ENDED;
 use super::derive::{Runs, runs};
@@ -88,21 +88,24 @@ fn state_of(id: &RunId, job: &Job, service: &Service, claims: &[&Claim], wall: u
         return state;
     }
     // That it ended well is a fact, also when its node is gone by now.
-    let clean = claims
-        .iter()
-        .filter(|claim| claim.phase == Phase::Completed);
-    let slots = clean.filter_map(|claim| match claim.slot.slot {
-        dunlin_state::model::Slot::Replica(index) => Some(index),
-        dunlin_state::model::Slot::Node(_) => None,
-    });
-    state
-        .done
-        .extend(slots.filter(|slot| *slot < job.completions));
+    let mut excess = None;
+    for claim in claims.iter().filter(|c| c.phase == Phase::Completed) {
+        match claim.slot.slot {
+            // Of a slot that was run twice, the word that was recorded counts.
+            Slot::Replica(slot) if slot < job.completions && state.done.insert(slot) => {
+                let added = state.outputs.add(slot, &claim.outputs);
+                excess = excess.or(added.err());
+            }
+            Slot::Replica(_) | Slot::Node(_) => {}
+        }
+    }
     let late = job
         .deadline_ms
         .is_some_and(|ms| state.since.saturating_add(ms) <= wall);
     let failed = claims.iter().find(|claim| claim.phase == Phase::Failed);
-    if state.done.len() >= job.completions as usize {
+    if let Some(error) = excess {
+        state.result = Some(RunResult::too_much(wall, &error));
+    } else if state.done.len() >= job.completions as usize {
         let mut result = ended(Outcome::Succeeded, wall, "");
         result.reason = None;
         state.result = Some(result);

@@ -1,15 +1,16 @@
 //! Runs of jobs: which there are, and what becomes of them in a flock of nodes.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use dunlin_state::desired::{Ask, Jobs, Outcome, RunRecord, RunResult, RunState, Service};
 use dunlin_state::model::{
-    CatchUp, Condition, Dependency, Job, Mode, Overlap, RunId, Schedule, ServiceSpec,
+    CatchUp, Condition, Dependency, Job, Mode, Outputs, Overlap, RunId, Schedule, ServiceSpec,
 };
 
 use super::derive::{Runs, runs};
 use crate::agent::tests::flock::{Flock, key, node_id, process_spec, service};
+use crate::io::WorkloadId;
 
 /// The instant from which the tests of schedules count: 2023-11-14 22:13:20 UTC.
 const START: u64 = 1_700_000_000_000;
@@ -542,4 +543,143 @@ fn a_hook_after_a_deploy_waits_for_all_of_it_and_runs_once() {
     let post = hook_of(&flock, "web", Service::post_hook);
     flock.run(30_000);
     assert_eq!(running_of(&flock, &post), 0);
+}
+
+/// A job of two parts and a service that waits for it, with what their replicas are given.
+fn telling() -> (Flock, String) {
+    let mut flock = Flock::new(3);
+    deploy(
+        &mut flock,
+        "migrate-db",
+        job(|job| {
+            job.completions = 2;
+            job.retries = 1;
+        }),
+    );
+    let mut web = process_spec();
+    web.depends_on.push(Dependency {
+        service: key("migrate-db"),
+        condition: Condition::ServiceCompletedSuccessfully,
+        required: true,
+    });
+    flock.deploy("web", web, 2);
+    let run = own_run(&flock, "migrate-db");
+    let both = |f: &Flock| running_of(f, &run) == 2;
+    assert!(flock.run_until(10_000, both).is_some());
+    (flock, run)
+}
+
+/// A slot of the run ends and has written this.
+fn tell(flock: &mut Flock, run: &str, slot: u32, text: &str) {
+    let running = flock.running();
+    let of_slot = |w: &WorkloadId| {
+        w.slot.service == key(run) && w.slot.slot == dunlin_state::model::Slot::Replica(slot)
+    };
+    let found = running.into_iter().find(|(_, w)| of_slot(w));
+    let (node, workload) = found.expect("that slot runs");
+    flock.tell_and_exit(node, workload, 0, Outputs::parse(text.as_bytes()));
+}
+
+fn given_to_web(flock: &Flock) -> Vec<BTreeMap<String, String>> {
+    let web = flock.environments.iter();
+    web.filter(|(w, _)| w.slot.service == key("web"))
+        .map(|(_, given)| given.clone())
+        .collect()
+}
+
+#[test]
+fn what_a_job_has_told_is_given_to_what_waits_for_it_also_when_its_nodes_are_gone() {
+    let (mut flock, run) = telling();
+    tell(&mut flock, &run, 1, "VERSION=1\nONE=1\n");
+    flock.run(3_000);
+    assert_eq!(given_to_web(&flock).len(), 0, "the other part runs");
+    tell(&mut flock, &run, 0, "VERSION=0\nZERO=a b\n");
+    let there = |f: &Flock| running_of(f, "web") == 2;
+    assert!(flock.run_until(30_000, there).is_some());
+    let expected = [
+        ("MIGRATE_DB_ONE", "1"),
+        ("MIGRATE_DB_VERSION", "1"),
+        ("MIGRATE_DB_ZERO", "a b"),
+    ];
+    let expected = expected.map(|(n, v)| (n.to_owned(), v.to_owned())).into();
+    assert_eq!(given_to_web(&flock), vec![expected; 2]);
+    // The job is deployed anew, and its new run has not ended; whoever takes over gets what is known.
+    let before = flock.environments.len();
+    flock.edit(|d| {
+        let job = d.services.get_mut(&key("migrate-db")).unwrap();
+        job.revision = "0123456789abcdef".to_owned();
+    });
+    let (node, _) = flock
+        .running()
+        .into_iter()
+        .find(|(_, w)| w.slot.service == key("web"))
+        .unwrap();
+    flock.kill(node);
+    let again = |f: &Flock| running_of(f, "web") == 2 && f.environments.len() > before;
+    assert!(flock.run_until(60_000, again).is_some());
+    let given = given_to_web(&flock);
+    assert!(
+        given.len() > 2 && given.iter().all(|g| *g == given[0]),
+        "{given:?}"
+    );
+}
+
+#[test]
+fn a_file_of_outputs_that_cannot_be_taken_fails_its_part() {
+    let (mut flock, run) = telling();
+    tell(&mut flock, &run, 0, "VERSION=1");
+    tell(&mut flock, &run, 1, "version=1");
+    let again = |f: &Flock| {
+        let started = f.started.iter().filter(|w| w.slot.service == key(&run));
+        started.count() == 3 && running_of(f, &run) == 1
+    };
+    assert!(
+        flock.run_until(30_000, again).is_some(),
+        "it is tried again"
+    );
+    tell(&mut flock, &run, 1, "version=1");
+    let ended = |f: &Flock| result_of(f, "migrate-db").is_some();
+    assert!(flock.run_until(30_000, ended).is_some());
+    let result = result_of(&flock, "migrate-db").unwrap();
+    assert_eq!(result.outcome, Outcome::Failed);
+    let reason = result.reason.unwrap();
+    assert!(
+        reason.contains("slot 1 has written outputs that cannot be taken: 'version'"),
+        "{reason}"
+    );
+    assert_eq!(given_to_web(&flock).len(), 0);
+}
+
+#[test]
+fn parts_that_tell_more_than_a_run_may_fail_it() {
+    let (mut flock, run) = telling();
+    for slot in [0, 1] {
+        let text = format!("S{slot}={}", "x".repeat(3_000));
+        tell(&mut flock, &run, slot, &text);
+    }
+    let ended = |f: &Flock| result_of(f, "migrate-db").is_some();
+    assert!(flock.run_until(30_000, ended).is_some());
+    let result = result_of(&flock, "migrate-db").unwrap();
+    assert_eq!(result.outcome, Outcome::Failed);
+    assert!(result.reason.unwrap().contains("4096 bytes"));
+}
+
+#[test]
+fn retries_are_those_of_all_nodes_together() {
+    let mut flock = Flock::new(3);
+    deploy(&mut flock, "batch", job(|job| job.retries = 1));
+    let run = own_run(&flock, "batch");
+    let runs = |f: &Flock| running_of(f, &run) == 1;
+    assert!(flock.run_until(10_000, runs).is_some());
+    end_one(&mut flock, &run, 3);
+    flock.run(10);
+    assert!(flock.run_until(60_000, runs).is_some(), "it is tried again");
+    let (node, _) = flock.running()[0].clone();
+    flock.kill(node);
+    assert!(flock.run_until(30_000, runs).is_some(), "and elsewhere");
+    end_one(&mut flock, &run, 3);
+    let ended = |f: &Flock| result_of(f, "batch").is_some();
+    assert!(flock.run_until(30_000, ended).is_some());
+    assert_eq!(result_of(&flock, "batch").unwrap().outcome, Outcome::Failed);
+    assert_eq!(flock.started.len(), 3);
 }

@@ -18,6 +18,7 @@ impl Reconciler {
         now: Now,
     ) -> Vec<Effect> {
         self.follow_round(slot, world, now);
+        self.note_recorded(slot, world);
         self.look_at_move(slot, now);
         let Some(held) = self.claims.get(slot) else {
             return Vec::new();

@@ -7,9 +7,9 @@
 use std::sync::Arc;
 
 use dunlin_state::Now;
-use dunlin_state::model::{Claim, ExitReport, Mode, Phase, Slot, SlotId};
+use dunlin_state::model::{Claim, ExitReport, Mode, Phase, RunId, Slot, SlotId};
 
-use super::events::{remove, stop_stray};
+use super::events::{End, remove, stop_stray};
 use super::held::{Held, Stage};
 use super::{ADOPT_AGAIN_MS, Effect, Reconciler, World};
 use crate::io::{Adopted, RuntimeCommand};
@@ -96,6 +96,7 @@ impl Reconciler {
             running,
             revision,
             exited,
+            outputs,
         } = workload;
         let slot = running.id.slot.clone();
         if exited.is_none() && !self.claims.contains_key(&slot) {
@@ -144,24 +145,26 @@ impl Reconciler {
                     at: now.wall,
                     last_words: Vec::new(),
                 };
-                self.exited_unseen(&slot, exit, now)
+                self.exited_unseen(&slot, End { exit, outputs }, now)
             }
         }
     }
 
     /// It ended while nobody watched. The daemon's absence is no failure of the replica, so the
     /// policy decides only whether it starts again, not when.
-    fn exited_unseen(&mut self, slot: &SlotId, exit: ExitReport, now: Now) -> Vec<Effect> {
+    fn exited_unseen(&mut self, slot: &SlotId, end: End, now: Now) -> Vec<Effect> {
         let Some(held) = self.claims.get(slot) else {
             return Vec::new();
         };
         let id = held.id();
-        let effects = self.on_died(&id, Some(exit), now);
+        let effects = self.on_died(&id, Some(end), now);
         if let Some(held) = self.claims.get_mut(slot)
             && matches!(held.stage, Stage::Waiting { .. })
         {
             held.stage = Stage::Parked;
-            held.failures = 0;
+            if RunId::of_service(&slot.service).is_none() {
+                held.failures = 0;
+            }
             if self.gate_open {
                 held.stage = Stage::Waiting { at: now.mono };
             }
@@ -221,6 +224,7 @@ impl Reconciler {
             trial: dunlin_state::model::Trial::default(),
             moved_from: None,
             history: Vec::new(),
+            outputs: dunlin_state::model::Outputs::default(),
         };
         let spec = service.and_then(|s| s.spec_of(revision)).map(Arc::clone);
         let mut held = Held::recovered(claim, spec);

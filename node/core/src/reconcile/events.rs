@@ -2,8 +2,8 @@
 
 use dunlin_state::Now;
 use dunlin_state::model::{
-    ExitReport, MAX_LAST_WORDS, MAX_LAST_WORDS_BYTES, Phase, RestartCondition, RestartPolicy,
-    SlotId, Trial,
+    BadOutputs, ExitReport, MAX_LAST_WORDS, MAX_LAST_WORDS_BYTES, Outputs, Phase, RestartCondition,
+    RestartPolicy, SlotId, Trial,
 };
 
 use super::held::{Held, Stage, Then};
@@ -23,6 +23,13 @@ const START_DELAY_MS: u64 = 1_000;
 
 /// Short runs in a row that are worth an alarm: once may be an accident.
 const BRIEF_RUNS: u32 = 2;
+
+/// The end of an attempt.
+pub(super) struct End {
+    pub(super) exit: ExitReport,
+    /// What it has told.
+    pub(super) outputs: Result<Outputs, BadOutputs>,
+}
 
 impl Reconciler {
     /// Takes news from the runtimes.
@@ -46,6 +53,7 @@ impl Reconciler {
                 code,
                 oom,
                 last_words,
+                outputs,
             } => {
                 let exit = ExitReport {
                     code,
@@ -53,7 +61,7 @@ impl Reconciler {
                     at: now.wall,
                     last_words: cut_words(last_words),
                 };
-                self.on_ended(&id, Some(exit), world, now)
+                self.on_ended(&id, Some(End { exit, outputs }), world, now)
             }
             RuntimeEvent::Lost(id) => self.on_ended(&id, None, world, now),
             RuntimeEvent::Probed { id, result } => self.on_probed(&id, &result, now),
@@ -198,7 +206,7 @@ impl Reconciler {
     fn on_ended(
         &mut self,
         id: &WorkloadId,
-        exit: Option<ExitReport>,
+        end: Option<End>,
         world: &World<'_>,
         now: Now,
     ) -> Vec<Effect> {
@@ -206,13 +214,14 @@ impl Reconciler {
             return Vec::new();
         };
         match held.stage {
-            Stage::Starting { .. } | Stage::Running { .. } => self.on_died(id, exit, now),
+            Stage::Starting { .. } | Stage::Running { .. } => self.on_died(id, end, now),
             Stage::Stopping {
                 then: Then::Recover,
                 ..
-            } => self.on_died(id, exit, now),
+            } => self.on_died(id, end, now),
             Stage::Stopping { then, .. } | Stage::Draining { then, .. } => {
                 held.set_dead();
+                let exit = end.map(|end| end.exit);
                 held.claim.last_exit = exit.or(held.claim.last_exit.take());
                 let previous = held.residue.replace(id.clone());
                 let mut effects: Vec<Effect> = previous.map(remove).into_iter().collect();
@@ -244,13 +253,9 @@ impl Reconciler {
         effects
     }
 
-    pub(super) fn on_died(
-        &mut self,
-        id: &WorkloadId,
-        exit: Option<ExitReport>,
-        now: Now,
-    ) -> Vec<Effect> {
+    pub(super) fn on_died(&mut self, id: &WorkloadId, end: Option<End>, now: Now) -> Vec<Effect> {
         let random = self.random();
+        let (exit, outputs) = self.take_end(end);
         let Some(held) = self.current(id) else {
             return Vec::new();
         };
@@ -271,10 +276,14 @@ impl Reconciler {
         let failures = held.failures;
         let condemned = held.condemned.take();
         held.set_dead();
-        let clean = condemned.is_none() && exit.as_ref().is_some_and(|e| e.code == 0 && !e.oom);
-        let how = match condemned {
-            Some(why) => format!("was stopped: {why}"),
-            None => describe_exit(exit.as_ref()),
+        let well = condemned.is_none() && exit.as_ref().is_some_and(|e| e.code == 0 && !e.oom);
+        let clean = well && outputs.is_ok();
+        let how = match (condemned, &outputs) {
+            (Some(why), _) => format!("was stopped: {why}"),
+            (None, Err(error)) if well => {
+                format!("has written outputs that cannot be taken: {error}")
+            }
+            (None, Ok(_) | Err(_)) => describe_exit(exit.as_ref()),
         };
         held.claim.last_exit = exit;
         held.say(&how);
@@ -286,6 +295,7 @@ impl Reconciler {
             }
             Sequel::Complete => {
                 held.set_ended(Phase::Completed);
+                held.claim.outputs = outputs.unwrap_or_default();
                 held.claim.trial = Trial::Proven;
             }
             Sequel::Fail => held.set_ended(Phase::Failed),
@@ -302,6 +312,15 @@ impl Reconciler {
         effects.extend(self.alarm(&id.slot, failures, ran, &policy, &how));
         effects.extend(previous.map(remove));
         effects
+    }
+
+    /// How it ended, and what it has told, if there is room for that.
+    fn take_end(&mut self, end: Option<End>) -> (Option<ExitReport>, Result<Outputs, BadOutputs>) {
+        let Some(End { exit, outputs }) = end else {
+            return (None, Ok(Outputs::default()));
+        };
+        let outputs = outputs.and_then(|new| self.make_room(&new).map(|()| new));
+        (Some(exit), outputs)
     }
 
     /// Tells an operator of a replica that fails too often, at the fifth time in a row and at each

@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use dunlin_state::desired::Service;
 use dunlin_state::model::{
-    Claim, MAX_HISTORY, Phase, PhaseChange, Protocol, Resources, ServiceSpec, SlotId, Trial,
+    Claim, MAX_HISTORY, Outputs, Phase, PhaseChange, Protocol, Resources, RunId, ServiceSpec,
+    SlotId, Trial,
 };
 
 use crate::health::{Monitor, Plan};
@@ -44,6 +45,12 @@ pub(super) struct Held {
     pub(super) waits_for_votes: bool,
     /// Whether it waits for a volume.
     pub(super) waits_for_volume: bool,
+    /// The revision that has been started, so that what it waited for is known.
+    pub(super) given_to: Option<String>,
+    /// Until when its first start waits for what it might do without.
+    pub(super) outputs_until: Option<u64>,
+    /// Whether the run that it is a part of is recorded to have ended.
+    pub(super) is_recorded: bool,
     /// Whether it is to take the place of a replica that is moved, and has not served yet.
     pub(super) moving: bool,
     /// Until when it may try that.
@@ -109,6 +116,9 @@ impl Held {
             waits_for_files: false,
             waits_for_votes: false,
             waits_for_volume: false,
+            given_to: None,
+            outputs_until: None,
+            is_recorded: false,
             residue: None,
             moving: false,
             move_until: None,
@@ -121,7 +131,13 @@ impl Held {
         claim.ready = false;
         claim.endpoints.clear();
         let ended = claim.phase == Phase::Completed || claim.phase == Phase::Failed;
+        // Retries of a part of a run are counted across lives of the daemon.
+        let failures = match RunId::of_service(&claim.slot.service) {
+            Some(_) => attempt,
+            None => 0,
+        };
         let moving = claim.moved_from.is_some() && claim.phase != Phase::Running;
+        let given_to = (claim.phase != Phase::Claimed).then(|| claim.revision.clone());
         Self {
             claim,
             spec,
@@ -131,7 +147,7 @@ impl Held {
                 Stage::Recovering
             },
             attempt,
-            failures: 0,
+            failures,
             hopeless: 0,
             trial_since: None,
             round: 0,
@@ -142,6 +158,9 @@ impl Held {
             waits_for_files: false,
             waits_for_votes: false,
             waits_for_volume: false,
+            given_to,
+            outputs_until: None,
+            is_recorded: false,
             residue: None,
             moving,
             move_until: None,
@@ -198,6 +217,7 @@ impl Held {
         self.claim.host_ports = spec.host_ports().collect();
         self.failures = 0;
         self.hopeless = 0;
+        self.claim.outputs = Outputs::default();
     }
 
     /// Reserves for the next specification what it needs beyond the present one: the switch takes

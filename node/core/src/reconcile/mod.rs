@@ -17,6 +17,7 @@ mod files;
 mod halt;
 mod held;
 mod moving;
+mod outputs;
 mod restart;
 #[cfg(test)]
 mod tests;
@@ -262,6 +263,9 @@ impl Reconciler {
         self.changes.held.insert(slot.service.clone());
         let mut held = Held::new(slot.clone(), epoch, service, now.wall, now.mono);
         held.round = service.rollout.round;
+        if service.jobs.run.is_some() {
+            held.failures = restart::failures_elsewhere(&slot, world);
+        }
         if let Some(from) = moved_from {
             held.set_moving(from, now.mono);
         }
@@ -433,6 +437,11 @@ impl Reconciler {
             self.changes.report = true;
             return Vec::new();
         }
+        if held.lacks_outputs(world, now) {
+            self.changes.report = true;
+            self.set_timer(slot);
+            return Vec::new();
+        }
         if self.lacks_volumes(slot, world, now) {
             self.changes.report = true;
             self.set_timer(slot);
@@ -456,10 +465,13 @@ impl Reconciler {
         let service = world.desired.services.get(&slot.service);
         let strict = service.is_some_and(|s| s.spec.policy.is_strict());
         let until = world.leases.until(slot);
+        let spec = held.spec.as_ref()?;
         Some(RuntimeCommand::Start(Box::new(Workload {
             id: held.id(),
             revision: held.claim.revision.clone(),
-            spec: Arc::clone(held.spec.as_ref()?),
+            spec: Arc::clone(spec),
+            given: outputs::given(spec, world),
+            tells: outputs::tells(slot, spec),
             node_name: world.host.name.clone(),
             node: world.cluster.me(),
             volumes: self.expected_volumes(held),

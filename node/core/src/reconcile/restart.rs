@@ -1,6 +1,8 @@
 //! What happens after a replica ended: the restart policy.
 
-use dunlin_state::model::{RestartCondition, RestartPolicy};
+use dunlin_state::model::{Phase, RestartCondition, RestartPolicy, SlotId};
+
+use super::World;
 
 /// Milliseconds between restarts at most: a person who fixes the cause should not wait longer.
 const MAX_DELAY_MS: u64 = 300_000;
@@ -50,4 +52,16 @@ pub(super) fn delay(first_ms: u64, failures: u32, random: u64) -> u64 {
     let doublings = failures.saturating_sub(1).min(32);
     let base = first_ms.saturating_mul(1 << doublings).min(MAX_DELAY_MS);
     base - base / 20 + random % (base / 10).max(1)
+}
+
+/// How often a part of a run has failed on other nodes, gone ones too, as their claims say: its
+/// retries are those of all of them together.
+pub(super) fn failures_elsewhere(slot: &SlotId, world: &World<'_>) -> u32 {
+    let claims = world.cluster.all_claims(&slot.service).into_iter();
+    let others = claims.filter(|(node, c)| *node != world.cluster.me() && c.slot == *slot);
+    let failures = others.map(|(_, claim)| {
+        let waits = matches!(claim.phase, Phase::BackOff | Phase::CrashLoop);
+        claim.restarts.saturating_add(u32::from(waits))
+    });
+    failures.fold(0, u32::saturating_add)
 }

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use bollard::models::ContainerSummary;
 use dunlin_core::io::Adopted;
+use dunlin_state::model::Outputs;
 use tracing::warn;
 
 use super::super::{Ending, Found};
@@ -68,6 +69,7 @@ impl Inner {
             running,
             revision: labelled.revision,
             exited,
+            outputs: Ok(Outputs::default()),
         };
         match ending(&state) {
             Some(end) => {

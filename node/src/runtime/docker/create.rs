@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::net::IpAddr;
+use std::path::PathBuf;
 
 use bollard::models::{
     ContainerCreateBody, HostConfig, HostConfigLogConfig, Mount, MountType, PortBinding, PortMap,
@@ -10,7 +11,7 @@ use dunlin_core::io::Workload;
 use dunlin_state::model::{PortSpec, Protocol, PublishMode, Resources, VolumeId, VolumeMount};
 
 use super::super::files::Bind;
-use super::super::{LOG_FILE_BYTES, Resolver, environment};
+use super::super::{LOG_FILE_BYTES, Resolver, environment, outputs};
 use super::naming::Owner;
 use super::volumes::Opened;
 
@@ -89,6 +90,9 @@ fn environment(workload: &Workload) -> Vec<String> {
             port.target.to_string(),
         );
     }
+    if workload.tells {
+        environment.insert(outputs::VARIABLE.to_owned(), outputs::MOUNT.to_owned());
+    }
     if let Some(first) = ports.first() {
         let first = first.target.to_string();
         environment.entry("PORT".to_owned()).or_insert(first);
@@ -153,19 +157,27 @@ fn bindings(ports: &[PortSpec], publish_on: Option<IpAddr>) -> PortMap {
 }
 
 /// The mounts of a container: the volumes of its specification, whose directories are given, and
-/// its secrets and configs.
+/// its secrets and configs, and its file of outputs.
 pub(super) fn mounts(
     owner: &Owner,
     workload: &Workload,
     volumes: &[Option<Opened>],
     binds: Vec<Bind>,
+    outputs: Option<PathBuf>,
 ) -> Vec<Mount> {
+    let own = outputs.map(|path| Mount {
+        typ: Some(MountType::BIND),
+        source: Some(path.to_string_lossy().into_owned()),
+        target: Some(outputs::MOUNT.to_owned()),
+        ..Mount::default()
+    });
     let named = workload.spec.volumes.iter().zip(volumes);
     let named = named.map(|(mount, volume)| match volume {
         None => bind_mount(mount),
         Some((volume, _)) => volume_mount(owner, mount, volume),
     });
-    named.chain(binds.into_iter().map(file_mount)).collect()
+    let files = binds.into_iter().map(file_mount);
+    named.chain(files).chain(own).collect()
 }
 
 fn bind_mount(mount: &VolumeMount) -> Mount {
@@ -199,7 +211,7 @@ fn file_mount(bind: Bind) -> Mount {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeSet;
+    use std::collections::{BTreeMap, BTreeSet};
     use std::sync::Arc;
 
     use dunlin_core::io::WorkloadId;
@@ -234,6 +246,8 @@ mod tests {
             node_name: "n".into(),
             node,
             volumes: BTreeSet::new(),
+            given: BTreeMap::new(),
+            tells: false,
             lease_ms: None,
         };
         let owner = Owner::new("c", node);
@@ -244,7 +258,7 @@ mod tests {
             Some((volume, path))
         });
         let volumes: Vec<_> = volumes.collect();
-        let mounts = mounts(&owner, &workload, &volumes, Vec::new());
+        let mounts = mounts(&owner, &workload, &volumes, Vec::new(), None);
         container(&owner, &workload, publish_on, resolver, mounts)
     }
 

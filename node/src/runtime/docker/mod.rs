@@ -33,6 +33,7 @@ use super::exec::{ExecOrder, Wires};
 use super::execute::Executed;
 use super::files::Files;
 use super::logs::{LogChunk, LogError, LogQuery};
+use super::outputs::OutputFiles;
 use super::select::Choice;
 use super::usage::Usage;
 use super::{Found, Live, Resolver, Runtime, RuntimesConfig, StartContext, StartError, VolumeRoot};
@@ -98,6 +99,7 @@ struct Inner {
     advertise: IpAddr,
     resolver: Option<Resolver>,
     files: Files,
+    outputs: OutputFiles,
     volumes: VolumeRoot,
     networks: Networks,
     image_checks: ImageChecks,
@@ -161,6 +163,7 @@ impl DockerRuntime {
                 advertise: config.advertise,
                 resolver: config.resolver.clone(),
                 files,
+                outputs: OutputFiles::below(&config.data_dir),
                 volumes: VolumeRoot::below(&config.data_dir),
                 networks: Networks::default(),
                 image_checks: ImageChecks::default(),

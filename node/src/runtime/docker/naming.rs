@@ -213,6 +213,8 @@ mod tests {
             node_name: "n".into(),
             node: NodeId::from_bytes([1; 32]),
             volumes: BTreeSet::new(),
+            given: std::collections::BTreeMap::new(),
+            tells: false,
             lease_ms: None,
         }
     }

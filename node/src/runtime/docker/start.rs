@@ -133,7 +133,8 @@ impl Inner {
         let resolver = self.resolver.as_ref();
         let volumes = self.open_volumes(engine, workload).await;
         let volumes = volumes.map_err(Fault::Final)?;
-        let mounts = create::mounts(&self.owner, workload, &volumes, binds);
+        let told = workload.tells.then(|| self.outputs.path(&workload.id));
+        let mounts = create::mounts(&self.owner, workload, &volumes, binds, told);
         let mut body = create::container(&self.owner, workload, publish_on, resolver, mounts);
         if let (Some(host), Some(rooms)) = (&mut body.host_config, rooms) {
             host.network_mode = Some(rooms.first.clone());

@@ -296,7 +296,7 @@ fn owner(spec: &ServiceSpec, choice: Choice) -> Result<Ownership, String> {
 
 /// A directory name that no other attempt on this node has. Service and namespace are DNS labels and
 /// the rest numbers or a node's id.
-fn leaf(id: &WorkloadId) -> String {
+pub(super) fn leaf(id: &WorkloadId) -> String {
     use dunlin_state::model::Slot;
     let (service, slot) = (&id.slot.service, &id.slot.slot);
     let slot = match slot {

@@ -108,6 +108,8 @@ fn workload(secrets: Vec<FileMount>, configs: Vec<FileMount>) -> Workload {
         node_name: "n".to_owned(),
         node: NodeId::from_bytes([1; 32]),
         volumes: BTreeSet::new(),
+        given: BTreeMap::new(),
+        tells: false,
         lease_ms: None,
     }
 }

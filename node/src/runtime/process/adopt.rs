@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use dunlin_core::io::{Adopted, Running, WorkloadId};
+use dunlin_state::model::Outputs;
 use tracing::warn;
 
 use super::super::{Ending, Found};
@@ -56,6 +57,7 @@ impl Inner {
                 },
                 revision: spec.revision.clone(),
                 exited: Some((code, oom)),
+                outputs: Ok(Outputs::default()),
             },
             ended: None,
         };
@@ -76,6 +78,7 @@ impl Inner {
                         running: self.running(&id, &record),
                         revision: spec.revision,
                         exited: None,
+                        outputs: Ok(Outputs::default()),
                     },
                     ended: Some(self.ended(watched, paths)),
                 })

@@ -17,6 +17,7 @@
 //! - Names of the cluster: `/etc/resolv.conf` is its own where the daemon may make mounts (root) and
 //!   answers DNS on port 53; `DUNLIN_DNS` and `DUNLIN_DNS_SEARCH` say in any case where names are
 //!   answered and in which domains to look for short ones.
+//! - A file for what it has to tell, if it is a part of a job ([`super::outputs`]).
 //! - Its secrets and configs, as files in two directories ([`super::files`]).
 //! - A working directory of its own that goes away with the attempt, unless the specification
 //!   names one. With another user than the daemon's it is that user's home.
@@ -44,6 +45,7 @@ use super::exec::{ExecOrder, Wires};
 use super::execute::{self, Executed};
 use super::files::Files;
 use super::logs::{LogChunk, LogError, LogQuery};
+use super::outputs::OutputFiles;
 use super::select::Choice;
 use super::usage::Usage;
 use super::{
@@ -77,6 +79,7 @@ struct Inner {
     volumes: VolumeRoot,
     advertise: IpAddr,
     files: Files,
+    outputs: OutputFiles,
     supervisor: Vec<OsString>,
     /// Where limits are set, or why none can be.
     cgroups: Result<Hierarchy, String>,
@@ -112,6 +115,7 @@ impl ProcessRuntime {
                 volumes,
                 advertise: config.advertise,
                 files,
+                outputs: OutputFiles::below(&config.data_dir),
                 supervisor: config.supervisor_command.clone(),
                 cgroups,
                 sources: Sources::default(),

@@ -10,18 +10,18 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use dunlin_core::io::Workload;
-use dunlin_state::model::{PortSpec, PublishMode, networks_of};
+use dunlin_state::model::{PortSpec, PublishMode, networks_of, variable_part};
 use rustix::process::{Pid, PidfdFlags};
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, BufReader};
 use tokio::net::unix::pipe;
 
-use super::super::{LOG_FILE_BYTES, environment, signal};
+use super::super::{LOG_FILE_BYTES, environment, outputs, signal};
 use super::watch::Watched;
 use super::{Inner, Live, StartError, blocking, directory, is_held};
 use crate::runtime::Deadline;
 use crate::supervisor::proc;
 use crate::supervisor::{
-    Handshake, LaunchSpec, Paths, PortWish, RunRecord, StoredId, read_json, write_json,
+    Handshake, LaunchSpec, Paths, PortWish, RunRecord, StoredId, read_json, user_ids, write_json,
 };
 
 /// A supervisor that has not answered by then is given up.
@@ -176,10 +176,20 @@ impl Inner {
             environment.insert(name.to_owned(), value);
         }
         environment.extend(self.files.variables(workload));
+        // Another user may not enter the daemon's data directory.
+        let other = spec.user.as_deref().is_some_and(|user| !is_own_user(user));
+        if workload.tells && !other {
+            let path = self
+                .outputs
+                .path(&workload.id)
+                .to_string_lossy()
+                .into_owned();
+            environment.insert(outputs::VARIABLE.to_owned(), path);
+        }
         let mut volumes = Vec::new();
         for volume in &spec.volumes {
             if let Some((_, path)) = self.volumes.open(workload, volume)? {
-                let name = environment::variable_part(&volume.source);
+                let name = variable_part(&volume.source);
                 environment.insert(
                     format!("DUNLIN_VOLUME_{name}"),
                     path.to_string_lossy().into_owned(),
@@ -207,6 +217,11 @@ impl Inner {
             log_file_bytes: LOG_FILE_BYTES,
         })
     }
+}
+
+/// Whether that is the user that the daemon runs as.
+fn is_own_user(user: &str) -> bool {
+    user_ids(user).is_ok_and(|(uid, _)| uid == rustix::process::geteuid().as_raw())
 }
 
 fn wish(port: &PortSpec) -> PortWish {

@@ -1,8 +1,10 @@
 //! Runs of jobs: each part of them is done once, and what is recorded as done was done.
 
-use dunlin_core::io::WorkloadId;
-use dunlin_state::desired::Outcome;
-use dunlin_state::model::{RunId, Slot, SlotId};
+use dunlin_core::io::{RuntimeEvent, Workload, WorkloadId};
+use dunlin_state::desired::{Outcome, Service};
+use dunlin_state::model::{RunId, ServiceKey, Slot, SlotId, output_variable};
+
+use super::hooks::hooks_have_ended;
 
 use crate::sim::world::{SECOND, World};
 
@@ -10,11 +12,45 @@ use crate::sim::world::{SECOND, World};
 const BEGUN: u64 = 30 * SECOND;
 
 /// A part of a run has ended by itself.
-pub(in crate::sim) fn ended(world: &mut World, slot: &SlotId, code: i32) {
-    if code == 0 {
-        *world.watch.succeeded.entry(slot.clone()).or_default() += 1;
-        world.outcome.succeeded += 1;
+pub(in crate::sim) fn ended(world: &mut World, id: &WorkloadId, event: &RuntimeEvent) {
+    let RuntimeEvent::Exited {
+        code: 0,
+        outputs: Ok(outputs),
+        ..
+    } = event
+    else {
+        return;
+    };
+    *world.watch.succeeded.entry(id.slot.clone()).or_default() += 1;
+    world.outcome.succeeded += 1;
+    let words = outputs.iter().map(|(_, value)| value.to_owned());
+    world.watch.told.extend(words);
+}
+
+/// What waited for jobs starts with all that one of their runs has told, and with nothing that no
+/// part of it wrote.
+pub(in crate::sim) fn start_has_its_outputs(world: &mut World, host: usize, workload: &Workload) {
+    let mut wrong = Vec::new();
+    for dependency in &workload.spec.depends_on {
+        let engine = world.hosts[host].engine.as_ref();
+        let job = engine.and_then(|engine| engine.desired().services.get(&dependency.service));
+        let Some(job) = job.and_then(|service| service.spec.job.as_deref()) else {
+            continue;
+        };
+        let parts = (0..job.completions).map(|index| format!("PART_{index}"));
+        for name in parts.chain(["LAST".to_owned()]) {
+            let variable = output_variable(dependency.service.name(), &name);
+            let given = workload.given.get(&variable);
+            if given.is_none_or(|value| !world.watch.told.contains(value)) {
+                wrong.push(format!(
+                    "n{host} starts {} with {variable} = {given:?}, which nobody wrote",
+                    workload.id.slot
+                ));
+            }
+        }
+        world.outcome.given += 1;
     }
+    wrong.into_iter().for_each(|w| world.violation(w));
 }
 
 /// A part of a run starts: not when it is done, as far as this node has heard; and where nothing
@@ -45,40 +81,16 @@ pub(super) fn runs_have_ended(world: &World) -> Vec<String> {
     for host in &world.hosts {
         let Some(engine) = &host.engine else { continue };
         for (key, service) in &engine.desired().services {
-            let Some(spec) = service.spec.job.as_deref().filter(|_| service.is_job()) else {
+            if !service.has_runs() {
+                continue;
+            }
+            wrong.extend(untrue_records(world, host.index, key, service));
+            wrong.extend(hooks_have_ended(world, key, service));
+            let Some(spec) = service.spec.job.as_deref() else {
                 continue;
             };
-            for (id, run) in &service.jobs.runs {
-                let Some(name) = id.service(key) else {
-                    continue;
-                };
-                let truly = |index: &u32| {
-                    let service = name.clone();
-                    let slot = Slot::Replica(*index);
-                    world
-                        .watch
-                        .succeeded
-                        .contains_key(&SlotId { service, slot })
-                };
-                if !run.done.iter().all(truly) {
-                    wrong.push(format!(
-                        "n{} records parts of {name} that failed",
-                        host.index
-                    ));
-                }
-                let result = run.result.as_ref().map(|r| r.outcome);
-                let whole = run.done.len() == spec.completions as usize;
-                if result == Some(Outcome::Succeeded) && !whole {
-                    wrong.push(format!("n{} records {name} before its end", host.index));
-                }
-            }
             let own = RunId::Revision(service.revision.clone());
-            let ended = service
-                .jobs
-                .runs
-                .get(&own)
-                .is_some_and(|run| run.result.is_some());
-            if spec.schedule.is_none() && !ended {
+            if spec.schedule.is_none() && !has_ended(service, &own) {
                 wrong.push(format!("{key} has not had its run"));
             }
             let late = (host.now(world.now).wall).saturating_sub(BEGUN / 1_000);
@@ -87,5 +99,44 @@ pub(super) fn runs_have_ended(world: &World) -> Vec<String> {
             }
         }
     }
+    wrong
+}
+
+fn has_ended(service: &Service, run: &RunId) -> bool {
+    let state = service.jobs.runs.get(run);
+    state.is_some_and(|run| run.result.is_some())
+}
+
+/// What a node has recorded of a job or of hooks, and did not happen.
+fn untrue_records(world: &World, host: usize, key: &ServiceKey, service: &Service) -> Vec<String> {
+    let mut wrong = Vec::new();
+    for (id, run) in &service.jobs.runs {
+        let (Some(name), Some(job)) = (id.service(key), service.job_of(id)) else {
+            continue;
+        };
+        let truly = |index: &u32| {
+            let service = name.clone();
+            let slot = Slot::Replica(*index);
+            let slot = SlotId { service, slot };
+            world.watch.succeeded.contains_key(&slot)
+        };
+        if !run.done.iter().all(truly) {
+            wrong.push(format!("n{host} records parts of {name} that failed"));
+        }
+        let result = run.result.as_ref().map(|r| r.outcome);
+        let whole = run.done.len() == job.completions as usize;
+        if result == Some(Outcome::Succeeded) && !whole {
+            wrong.push(format!("n{host} records {name} before its end"));
+        }
+    }
+    let told = service
+        .jobs
+        .told
+        .iter()
+        .flat_map(|told| told.outputs.iter());
+    let invented = told.filter(|(_, value)| !world.watch.told.contains(*value));
+    wrong.extend(invented.map(|(name, value)| {
+        format!("n{host} records {name}={value} of {key}, which nobody wrote")
+    }));
     wrong
 }

@@ -16,6 +16,7 @@ use dunlin_state::model::{
 use super::world::{SECOND, World};
 
 mod evenness;
+mod hooks;
 mod isolation;
 mod jobs;
 mod moves;
@@ -31,7 +32,8 @@ mod strict;
 mod times;
 mod volumes;
 
-pub(super) use jobs::{ended, start_is_no_repetition};
+pub(super) use hooks::start_is_in_turn;
+pub(super) use jobs::{ended, start_has_its_outputs, start_is_no_repetition};
 pub(super) use moves::move_is_worth_it;
 pub(super) use order::start_is_in_order;
 pub(super) use placed::start_is_allowed;
@@ -75,6 +77,10 @@ pub struct Watch {
     started: BTreeMap<SlotId, BTreeSet<usize>>,
     /// Slots of runs that have truly ended with success, and how often.
     succeeded: BTreeMap<SlotId, u32>,
+    /// What parts of runs that ended well have written.
+    told: BTreeSet<String>,
+    /// Which slots have proven which revision.
+    proven: BTreeSet<(SlotId, String)>,
     /// Services of which a replica was ready once.
     readied: BTreeSet<dunlin_state::model::ServiceKey>,
     /// Which slot was awarded to whom, with its epoch.
@@ -133,6 +139,7 @@ pub(super) fn capacity(world: &mut World, host: usize) {
     world.watch.judged.insert(host, (h.life, register.version));
     let report = &register.report;
     order::note_ready(&mut world.watch.readied, report);
+    hooks::note_proven(&mut world.watch.proven, report);
     let sum = report
         .claims
         .iter()

@@ -161,6 +161,11 @@ fn exactly_once(world: &World) -> Vec<String> {
             }
             continue;
         }
+        if super::hooks::is_held(service) {
+            // What there was before goes on, if there was anything.
+            running.retain(|slot, _| slot.service != *key);
+            continue;
+        }
         for slot in wanted(world, key, service) {
             let hosts = running.remove(&slot).unwrap_or_default();
             let fine = match hosts.as_slice() {

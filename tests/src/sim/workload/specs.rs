@@ -2,8 +2,9 @@
 
 use dunlin_state::model::{
     Aim, Autoscale, CatchUp, Condition, Constraint, ConstraintOp, Dependency, FailureAction,
-    HealthCheck, HealthTest, HttpTest, Job, Metric, Mode, PortSpec, PublishMode, Resources,
-    Schedule, ServiceSpec, SpreadRule, UpdateOrder, UpdatePolicy, VolumeMount, VolumeScope,
+    HealthCheck, HealthTest, Hook, Hooks, HttpTest, Job, Metric, Mode, PortSpec, PublishMode,
+    Resources, Schedule, ServiceSpec, SpreadRule, UpdateOrder, UpdatePolicy, VolumeMount,
+    VolumeScope,
 };
 
 use super::{MISSING_IMAGE, Variety, service};
@@ -127,8 +128,23 @@ fn chain(spec: &mut ServiceSpec, number: usize) {
         .collect();
 }
 
+/// A hook before each deploy, that holds it now and then, and one after it.
+fn hooks(number: usize) -> Hooks {
+    let hook = |retries| {
+        Some(Hook {
+            command: vec!["hook".to_owned()],
+            retries,
+            deadline_ms: None,
+        })
+    };
+    Hooks {
+        pre_deploy: hook(if number.is_multiple_of(2) { 6 } else { 0 }),
+        post_deploy: hook(6),
+    }
+}
+
 /// Of three services the first is a job, the second one that runs every ten seconds, and the third
-/// waits for the first.
+/// waits for the first, and has hooks.
 fn work(spec: &mut ServiceSpec, number: usize) {
     let mut job = Job {
         completions: 3,
@@ -153,6 +169,7 @@ fn work(spec: &mut ServiceSpec, number: usize) {
                 condition: Condition::ServiceCompletedSuccessfully,
                 required: true,
             });
+            spec.hooks = Some(Box::new(hooks(number)));
             return;
         }
     }

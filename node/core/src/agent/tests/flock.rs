@@ -71,6 +71,8 @@ pub(crate) struct Flock {
     pub(crate) unheard: BTreeSet<NodeId>,
     /// Every start that did not fail.
     pub(crate) started: Vec<WorkloadId>,
+    /// What each was given of the jobs that it waited for.
+    pub(crate) environments: BTreeMap<WorkloadId, BTreeMap<String, String>>,
     /// What each node can open, also after a restart.
     pub(crate) vaults: BTreeMap<NodeId, BTreeMap<ItemKey, ContentId>>,
     /// Whom keys were sealed to.
@@ -134,6 +136,7 @@ impl Flock {
             proposers: BTreeSet::new(),
             unheard: BTreeSet::new(),
             started: Vec::new(),
+            environments: BTreeMap::new(),
             vaults: BTreeMap::new(),
             given: BTreeSet::new(),
             leased: BTreeMap::new(),

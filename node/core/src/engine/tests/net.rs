@@ -362,6 +362,7 @@ impl Net {
                     running: running(workload),
                     revision: revision.clone(),
                     exited: None,
+                    outputs: Ok(dunlin_state::model::Outputs::default()),
                 });
                 RuntimeEvent::Adopted(found.collect())
             }

@@ -176,6 +176,7 @@ fn claim(service: ServiceKey, index: u32, message: Option<String>) -> Claim {
         trial: Trial::Pending,
         moved_from: None,
         history: Vec::new(),
+        outputs: dunlin_state::model::Outputs::default(),
     }
 }
 

@@ -5,7 +5,9 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use dunlin_state::desired::Item;
-use dunlin_state::model::{ContentId, ItemKey, Load, NodeId, ServiceKey, Slot, VolumeId};
+use dunlin_state::model::{
+    BadOutputs, ContentId, ItemKey, Load, NodeId, Outputs, ServiceKey, Slot, VolumeId,
+};
 
 use super::{Delivery, Flock, RUNTIME};
 use crate::io::{Adopted, Running, RuntimeCommand, RuntimeEvent, Workload, WorkloadId};
@@ -20,6 +22,7 @@ impl Flock {
                     running: running(w),
                     revision: node.revisions[w].clone(),
                     exited: None,
+                    outputs: Ok(Outputs::default()),
                 });
                 RuntimeEvent::Adopted(found.collect())
             }
@@ -45,6 +48,8 @@ impl Flock {
                     }
                     let node = self.nodes.get_mut(&id).unwrap();
                     self.started.push(workload.id.clone());
+                    self.environments
+                        .insert(workload.id.clone(), workload.given.clone());
                     node.revisions
                         .insert(workload.id.clone(), workload.revision);
                     RuntimeEvent::Started(running(&workload.id))
@@ -58,6 +63,7 @@ impl Flock {
                     code: 143,
                     oom: false,
                     last_words: Vec::new(),
+                    outputs: Ok(Outputs::default()),
                 }
             }
             RuntimeCommand::Extend {
@@ -200,12 +206,24 @@ impl Flock {
 
     /// A replica ends by itself.
     pub(crate) fn exit(&mut self, id: NodeId, workload: WorkloadId, code: i32) {
+        self.tell_and_exit(id, workload, code, Ok(Outputs::default()));
+    }
+
+    /// A replica ends by itself and leaves its file of outputs.
+    pub(crate) fn tell_and_exit(
+        &mut self,
+        id: NodeId,
+        workload: WorkloadId,
+        code: i32,
+        outputs: Result<Outputs, BadOutputs>,
+    ) {
         self.nodes.get_mut(&id).unwrap().running.remove(&workload);
         let event = RuntimeEvent::Exited {
             id: workload,
             code,
             oom: false,
             last_words: Vec::new(),
+            outputs,
         };
         self.push(0, id, Delivery::Runtime(event));
     }
