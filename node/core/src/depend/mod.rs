@@ -238,6 +238,12 @@ fn of_job(service: &Service, condition: Condition) -> State {
 fn rolled_out(service: &Service, claims: &[&Claim]) -> State {
     let proven = |c: &&&Claim| c.revision == service.revision && c.trial == Trial::Proven;
     let mut slots: Vec<Slot> = claims.iter().filter(proven).map(|c| c.slot.slot).collect();
+    // Those that the service was scaled down from may still end.
+    let is_wanted = |slot: &Slot| match slot {
+        Slot::Replica(index) => *index < service.wanted_replicas(),
+        Slot::Node(_) => true,
+    };
+    slots.retain(is_wanted);
     slots.sort_unstable();
     slots.dedup();
     let old = claims.iter().any(|c| c.revision != service.revision);

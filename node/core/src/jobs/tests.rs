@@ -683,3 +683,36 @@ fn retries_are_those_of_all_nodes_together() {
     assert_eq!(result_of(&flock, "batch").unwrap().outcome, Outcome::Failed);
     assert_eq!(flock.started.len(), 3);
 }
+
+#[test]
+fn a_replica_that_is_stopping_for_an_update_does_not_come_back_with_a_newer_one_that_waits() {
+    let mut flock = Flock::new(1);
+    deploy(&mut flock, "web", hooked("1", false, false));
+    scale_to(&mut flock, "web", 1);
+    let runs = |f: &Flock| running_of(f, "web") == 1;
+    assert!(flock.run_until(30_000, runs).is_some());
+    flock.run(5_000);
+    let update = |flock: &mut Flock, spec: ServiceSpec, revision: &str| {
+        flock.edit(|d| {
+            let web = d.services.get_mut(&key("web")).unwrap();
+            web.spec = Arc::new(spec);
+            web.revision = revision.to_owned();
+        });
+    };
+    update(&mut flock, hooked("2", false, false), "aaaaaaaaaaaaaaaa");
+    let stops = |f: &Flock| {
+        f.claims()
+            .any(|(_, c)| c.phase == dunlin_state::model::Phase::Stopping)
+    };
+    assert!(flock.run_until(30_000, stops).is_some());
+    update(&mut flock, hooked("3", true, false), "bbbbbbbbbbbbbbbb");
+    flock.run(5_000);
+    let newest = |f: &Flock| {
+        f.claims()
+            .any(|(_, c)| c.slot.service == key("web") && c.revision == "bbbbbbbbbbbbbbbb")
+    };
+    assert!(!newest(&flock), "its hook has not ended");
+    let pre = hook_of(&flock, "web", Service::pre_hook);
+    end_one(&mut flock, &pre, 0);
+    assert!(flock.run_until(60_000, newest).is_some());
+}

@@ -240,7 +240,10 @@ impl Reconciler {
         let Some(held) = self.claims.get_mut(slot) else {
             return Vec::new();
         };
-        if let Some(service) = world.desired.services.get(&slot.service) {
+        let service = world.desired.services.get(&slot.service);
+        // While it was stopping another revision may have come, which waits for something.
+        let bars = |service| world.gate().bars(&slot.service, service, slot.slot);
+        if let Some(service) = service.filter(|s| held.spec.is_none() || bars(s).is_none()) {
             held.adopt_spec(service);
         }
         held.attempt = held.attempt.saturating_add(1);
