@@ -255,7 +255,8 @@ impl Reconciler {
         let Some(service) = world.desired.services.get(&slot.service) else {
             return Vec::new();
         };
-        if self.claims.contains_key(&slot) {
+        // The award may have waited for desired state that says that the part was done meanwhile.
+        if self.claims.contains_key(&slot) || wish::done(slot.slot, service).is_some() {
             return Vec::new();
         }
         self.changes.report = true;

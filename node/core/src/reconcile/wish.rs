@@ -214,7 +214,7 @@ fn goes_elsewhere(held: &Held, service: &Service, world: &World<'_>) -> bool {
 }
 
 /// Why a replica of a run need not run any more.
-fn done(slot: Slot, service: &Service) -> Option<&'static str> {
+pub(super) fn done(slot: Slot, service: &Service) -> Option<&'static str> {
     let run = service.jobs.run.as_ref()?;
     match slot {
         _ if run.result.is_some() => Some("the run has ended"),
