@@ -23,9 +23,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use dunlin_core::io::{Adopted, Running, RuntimeEvent, Workload, WorkloadId};
-use dunlin_state::model::{
-    BadOutputs, NodeId, Outputs, RuntimeKind, VolumeId
-};
+use dunlin_state::model::{BadOutputs, NodeId, Outputs, RuntimeKind, VolumeId};
 use futures::future::BoxFuture;
 use thiserror::Error;
 use tokio::sync::{mpsc, watch};
