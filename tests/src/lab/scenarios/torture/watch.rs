@@ -175,14 +175,16 @@ mod tests {
         }
     }
 
-    fn all(running: &[(u32, &str, u32, &str)]) -> BTreeSet<(u32, Who)> {
-        let one =
-            |(pid, service, slot, node): &(u32, &str, u32, &str)| (*pid, who(service, *slot, node));
+    /// A process, and whose: service, slot, host.
+    type Process<'a> = (u32, &'a str, u32, &'a str);
+
+    fn all(running: &[Process<'_>]) -> BTreeSet<(u32, Who)> {
+        let one = |(pid, service, slot, node): &Process<'_>| (*pid, who(service, *slot, node));
         running.iter().map(one).collect()
     }
 
     /// Who has ended without a reason, after looks at these replicas at these times.
-    fn ended(looks: &[(u64, &[(u32, &str, u32, &str)])]) -> Vec<Who> {
+    fn ended(looks: &[(u64, &[Process<'_>])]) -> Vec<Who> {
         let (mut seen, start) = (Seen::default(), Instant::now());
         for (ms, running) in looks {
             seen.update(&all(running), start + Duration::from_millis(*ms));
