@@ -561,7 +561,17 @@ async fn a_named_volume_outlives_its_containers() {
     drop(clean);
     let mut node = lab.config.node.to_string();
     node.truncate(6);
-    docker(&["volume", "rm", &format!("dunlin-n-{node}-default.{name}")]);
+    // What stands for it goes with the data, and nothing of somebody else by that name.
+    let entry = format!("dunlin-n-{node}-default.{name}");
+    let listed = || docker(&["volume", "ls", "--quiet"]).contains(&entry);
+    assert!(listed());
+    let volume = name.parse().unwrap();
+    lab.handle.forget_volume(&volume).await;
+    assert!(!listed());
+    docker(&["volume", "create", &entry]);
+    lab.handle.forget_volume(&volume).await;
+    assert!(listed());
+    docker(&["volume", "rm", &entry]);
 }
 
 #[tokio::test]
