@@ -97,7 +97,9 @@ fn services_start_in_order() {
 /// Every part of every run is done, once where nothing goes wrong.
 #[test]
 fn jobs_are_done() {
-    for seed in 1..4 {
+    // 104: an award for a revision that was replaced before it came started the next one before its
+    // hook.
+    for seed in [1, 2, 3, 104] {
         assert_holds(Scenario::Jobs, seed);
     }
     let run = replay(Scenario::Jobs, 1);

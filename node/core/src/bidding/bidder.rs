@@ -251,6 +251,9 @@ impl Bidder {
                 _ if index >= offer.replicas => Some(Reason::Lapsed),
                 Slot::Node(_) => Some(Reason::Lapsed),
                 Slot::Replica(n) if n >= service.wanted_replicas() => Some(Reason::StaleSpec),
+                // It would start with another revision, for which the slot was not given away: what
+                // that one has to wait for may not be there yet.
+                _ if service.target(slot).0 != offer.revision => Some(Reason::StaleSpec),
                 Slot::Replica(_) => {
                     let holds = (market.holds)(&offer.service, slot);
                     let mut lacks = (market.lacks)(&offer.service, spec, slot);
