@@ -5,11 +5,14 @@ use crate::lab::net::LabError;
 use crate::lab::{Figures, Lab, eventually};
 
 pub(super) async fn run(lab: &mut Lab, figures: &mut Figures) -> Result<(), LabError> {
-    // Two for each host, so that the last one holds some however they are spread.
+    // Two for each host and no more on any, so that the last one holds some although it may still be
+    // doubted after the partition before.
     let replicas = lab.hosts.len() * 2;
+    let mut spec = whoami();
+    spec.placement.max_per_node = Some(2);
     let last = lab.hosts.len() - 1;
     let service = key("alone")?;
-    deploy(lab, 0, "alone", whoami(), replicas as u32).await?;
+    deploy(lab, 0, "alone", spec, replicas as u32).await?;
     exactly(lab, "alone", replicas, 20).await?;
     let name = lab.hosts[last].name();
     let slots = ready(lab, 0, &service).await?;
